@@ -1,0 +1,74 @@
+"""skillbank: keep, fine-tune and combine maximum-entropy motor skills.
+
+Importing this package is light: torch, mujoco and dm_control load when first used. It registers
+the environments, so that ``gymnasium.make("skillbank/QuadrupedRun-v0")`` works afterwards.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from skillbank import envs as _envs
+from skillbank.errors import (
+    IncompatibleSkill,
+    SkillbankError,
+    SkillFileError,
+    SkillNotFound,
+    UnsupportedEnvironment,
+)
+
+if TYPE_CHECKING:
+    from skillbank.bank import Bank
+    from skillbank.config import FinetuneConfig, PretrainConfig
+    from skillbank.evaluate import Evaluation, evaluate
+    from skillbank.finetune import finetune
+    from skillbank.pretrain import pretrain
+    from skillbank.skill import Skill
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Bank": "skillbank.bank",
+    "Evaluation": "skillbank.evaluate",
+    "FinetuneConfig": "skillbank.config",
+    "PretrainConfig": "skillbank.config",
+    "Skill": "skillbank.skill",
+    "evaluate": "skillbank.evaluate",
+    "finetune": "skillbank.finetune",
+    "pretrain": "skillbank.pretrain",
+}
+
+__all__ = [
+    "Bank",
+    "Evaluation",
+    "FinetuneConfig",
+    "IncompatibleSkill",
+    "PretrainConfig",
+    "Skill",
+    "SkillFileError",
+    "SkillNotFound",
+    "SkillbankError",
+    "UnsupportedEnvironment",
+    "__version__",
+    "evaluate",
+    "finetune",
+    "pretrain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module the first time it is used (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'skillbank' has no attribute {name!r}")
+    # A module and a function share their name (pretrain, finetune, evaluate): the function is the
+    # public one, and it must replace the submodule that importing binds here.
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)
+
+
+_envs.register()
