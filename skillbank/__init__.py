@@ -19,22 +19,22 @@ from skillbank.errors import (
 if TYPE_CHECKING:
     from skillbank.bank import Bank
     from skillbank.config import FinetuneConfig, PretrainConfig
-    from skillbank.evaluate import Evaluation, evaluate
-    from skillbank.finetune import finetune
-    from skillbank.pretrain import pretrain
+    from skillbank.evaluation import Evaluation, evaluate
+    from skillbank.finetuning import finetune
+    from skillbank.pretraining import pretrain
     from skillbank.skill import Skill
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Bank": "skillbank.bank",
-    "Evaluation": "skillbank.evaluate",
+    "Evaluation": "skillbank.evaluation",
     "FinetuneConfig": "skillbank.config",
     "PretrainConfig": "skillbank.config",
     "Skill": "skillbank.skill",
-    "evaluate": "skillbank.evaluate",
-    "finetune": "skillbank.finetune",
-    "pretrain": "skillbank.pretrain",
+    "evaluate": "skillbank.evaluation",
+    "finetune": "skillbank.finetuning",
+    "pretrain": "skillbank.pretraining",
 }
 
 __all__ = [
@@ -59,8 +59,6 @@ def __getattr__(name: str) -> Any:
     """Load a public name from its module the first time it is used (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module 'skillbank' has no attribute {name!r}")
-    # A module and a function share their name (pretrain, finetune, evaluate): the function is the
-    # public one, and it must replace the submodule that importing binds here.
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

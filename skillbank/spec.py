@@ -1,0 +1,157 @@
+"""What a skill's numbers mean: its metadata, and the name and shape of every parameter.
+
+No torch here: a bank is listed and a file is checked without it.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from skillbank.config import (
+    Architecture,
+    Count,
+    FinetuneConfig,
+    Positive,
+    PretrainConfig,
+    Strict,
+)
+
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Text = Annotated[str, Field(max_length=4096)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Shape = tuple[int, ...]
+
+
+class ObservationBlock(Strict):
+    """A named run of the observation vector, for example ``velocity``, 3 numbers."""
+
+    name: Name
+    size: Annotated[int, Field(ge=1, le=65536)]
+
+
+class CurvePoint(Strict):
+    """One point of a learning curve."""
+
+    steps: Annotated[int, Field(ge=0)]  # environment steps so far
+    updates: Annotated[int, Field(ge=0)]  # gradient updates so far
+    seconds: Annotated[float, Field(ge=0)]  # wall clock since the start
+    mean_return: Finite  # undiscounted return of recent episodes
+    temperature: Annotated[float, Field(ge=0)]  # alpha
+
+
+class EvaluationRecord(Strict):
+    """A measured result, as kept in the skill."""
+
+    env_id: Text
+    episodes: Count
+    seed: Annotated[int, Field(ge=0)]
+    mean_return: Finite
+    interval: tuple[Finite, Finite]  # 95 % bootstrap interval of the mean return
+    metrics: dict[Name, Finite] = {}  # e.g. net_distance (m), fallen, success
+
+
+class SkillSpec(Strict):
+    """Everything about a skill except its parameters.
+
+    Densities, entropies and soft values are with respect to actions scaled to [-1, 1]^A.
+    """
+
+    name: Name
+    description: Text = ""
+    temperature: Positive  # alpha at which q is soft-optimal
+    discount: Annotated[float, Field(gt=0, lt=1)]
+    reward_scale: Positive
+    env_id: Text
+    observation_blocks: Annotated[tuple[ObservationBlock, ...], Field(min_length=1, max_length=256)]
+    action_low: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
+    action_high: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
+    action_dtype: Literal["float32", "float64"]
+    architecture: Architecture
+    anchored: bool = False  # q = critic + temperature * log-density of the anchor sampler
+    noise_set: Annotated[int, Field(ge=0, le=65536)] = 0  # fixed noises xi_i; 0: fresh noise
+    config: Annotated[PretrainConfig | FinetuneConfig, Field(union_mode="left_to_right")]
+    seed: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=0)]  # environment steps it was trained for
+    updates: Annotated[int, Field(ge=0)]
+    learning_curve: Annotated[tuple[CurvePoint, ...], Field(max_length=10_000)] = ()
+    evaluations: Annotated[tuple[EvaluationRecord, ...], Field(max_length=1_000)] = ()
+    parents: Annotated[tuple[Sha256, ...], Field(max_length=64)] = ()  # content hashes
+    model_hash: Sha256 | None = None  # of the compiled simulation model
+    versions: dict[Name, Text] = {}  # of skillbank, mujoco, torch, ...
+    license: Text = "MIT"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SkillSpec":
+        if len(self.action_low) != len(self.action_high):
+            raise ValueError("action_low and action_high differ in length")
+        if any(not low < high for low, high in zip(self.action_low, self.action_high, strict=True)):
+            raise ValueError("action_low must be below action_high in every component")
+        names = [block.name for block in self.observation_blocks]
+        if len(set(names)) != len(names):
+            raise ValueError("observation blocks must have different names")
+        if self.anchored and self.architecture.sampler != "flow":
+            raise ValueError("only a flow sampler has the density that an anchor needs")
+        return self
+
+    @property
+    def observation_size(self) -> int:
+        """S, the length of the observation vector."""
+        return sum(block.size for block in self.observation_blocks)
+
+    @property
+    def action_size(self) -> int:
+        """A, the length of the action vector."""
+        return len(self.action_low)
+
+
+def critic_shapes(architecture: Architecture, observation: int, action: int) -> dict[str, Shape]:
+    """Name and shape of the parameters of the C critics, which are kept as one batch."""
+    count, shapes = architecture.critics, {}
+    inputs = observation + action  # the observation's columns come first
+    for layer, units in enumerate(architecture.critic_hidden):
+        shapes[f"{layer}.weight"] = (count, inputs, units)
+        shapes[f"{layer}.bias"] = (count, 1, units)
+        if architecture.layer_norm:
+            shapes[f"{layer}.norm_scale"] = (count, 1, units)
+            shapes[f"{layer}.norm_shift"] = (count, 1, units)
+        inputs = units
+    shapes["out.weight"] = (count, inputs, 1)
+    shapes["out.bias"] = (count, 1, 1)
+    return shapes
+
+
+def sampler_shapes(architecture: Architecture, observation: int, action: int) -> dict[str, Shape]:
+    """Name and shape of the parameters of the sampling network."""
+    shapes: dict[str, Shape] = {}
+    noise_fed = architecture.sampler == "noise"
+    inputs = observation + action if noise_fed else observation
+    for layer, units in enumerate(architecture.sampler_hidden):
+        shapes[f"{layer}.weight"] = (inputs, units)
+        shapes[f"{layer}.bias"] = (units,)
+        inputs = units
+    if noise_fed:
+        return shapes | {"out.weight": (inputs, action), "out.bias": (action,)}
+    couplings, hidden = architecture.couplings, architecture.coupling_hidden
+    heads = 2 * action + couplings * hidden  # mean, log-scale, and a bias for each coupling
+    shapes |= {"head.weight": (inputs, heads), "head.bias": (heads,)}
+    shapes["coupling.in"] = (couplings, action, hidden)
+    shapes["coupling.out"] = (couplings, hidden, 2 * action)
+    shapes["coupling.bias"] = (couplings, 2 * action)
+    return shapes
+
+
+def parameter_shapes(spec: SkillSpec) -> dict[str, Shape]:
+    """Name and shape of every parameter of a skill; a file must hold exactly these, as float32."""
+    sizes = (spec.observation_size, spec.action_size)
+    parts = {
+        "critic": critic_shapes(spec.architecture, *sizes),
+        "target_critic": critic_shapes(spec.architecture, *sizes),
+        "sampler": sampler_shapes(spec.architecture, *sizes),
+    }
+    if spec.anchored:
+        parts["anchor"] = sampler_shapes(spec.architecture, *sizes)
+    shapes = {f"{part}/{name}": shape for part, own in parts.items() for name, shape in own.items()}
+    if spec.noise_set:
+        shapes["noise"] = (spec.noise_set, spec.action_size)
+    return shapes
