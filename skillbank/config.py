@@ -24,7 +24,7 @@ class Architecture(Strict):
 
     critics: Annotated[int, Field(ge=1, le=4)] = 2  # soft Q-functions; their minimum is used
     critic_hidden: Widths = (256, 256)  # units of each hidden layer
-    layer_norm: bool = True  # LayerNorm after each hidden product of the critics
+    layer_norm: bool = True  # normalise each hidden layer of the critics before its ReLU
     sampler: Literal["flow", "noise"] = "flow"  # invertible, or the paper's noise-fed MLP
     sampler_hidden: Widths = (256, 256)  # units of the sampler's state trunk (flow) or MLP (noise)
     couplings: Annotated[int, Field(ge=0, le=16)] = 4  # affine coupling layers of the flow

@@ -112,9 +112,6 @@ def critic_shapes(architecture: Architecture, observation: int, action: int) -> 
     for layer, units in enumerate(architecture.critic_hidden):
         shapes[f"{layer}.weight"] = (count, inputs, units)
         shapes[f"{layer}.bias"] = (count, 1, units)
-        if architecture.layer_norm:
-            shapes[f"{layer}.norm_scale"] = (count, 1, units)
-            shapes[f"{layer}.norm_shift"] = (count, 1, units)
         inputs = units
     shapes["out.weight"] = (count, inputs, 1)
     shapes["out.bias"] = (count, 1, 1)

@@ -1,0 +1,259 @@
+"""The two networks of a skill: soft Q-functions, and a sampling network a = tanh(f(xi; s)).
+
+Actions are scaled to [-1, 1]^A; ``u`` is an action before squashing, ``a = tanh(u)``. Names and
+shapes of all parameters are dictated by ``skillbank.spec``.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skillbank.config import Architecture
+from skillbank.spec import Shape, critic_shapes, sampler_shapes
+
+LOG_SCALE_CENTRE, LOG_SCALE_RANGE = -1.5, 3.5  # the flow's last scale stays in exp([-5, 2])
+LOG_COUPLING_RANGE = 2.0  # each coupling scales by at most exp(2)
+
+
+class Network(nn.Module):
+    """A module whose parameters have the names and shapes of a table."""
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        super().__init__()
+        self._names = tuple(shapes)
+        for name, shape in shapes.items():
+            self.register_parameter(_attribute(name), nn.Parameter(torch.zeros(shape)))
+
+    def __getitem__(self, name: str) -> nn.Parameter:
+        """The parameter of that name in the table."""
+        return self.get_parameter(_attribute(name))
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all parameters, by name."""
+        return {name: self[name].detach().cpu().numpy().copy() for name in self._names}
+
+    @torch.no_grad()
+    def load_arrays(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+        """Set all parameters; names and shapes must be those of the table."""
+        assert set(arrays) == set(self._names), sorted(set(arrays) ^ set(self._names))
+        for name in self._names:
+            assert arrays[name].shape == self[name].shape, name
+            self[name].copy_(torch.from_numpy(arrays[name]))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Uniform in +-1/sqrt(inputs) for weights and hidden biases, as torch.nn.Linear."""
+        for name in self._names:
+            fan_in = self[name.replace("bias", "weight")].shape[-2]
+            bound = 1.0 / math.sqrt(fan_in)
+            values = torch.rand(self[name].shape, generator=generator) * 2.0 - 1.0
+            self[name].copy_(values * bound)
+
+
+class Critic(Network):
+    """C soft Q-functions of the same shape, evaluated as one batch of products."""
+
+    def __init__(self, architecture: Architecture, observation: int, action: int) -> None:
+        super().__init__(critic_shapes(architecture, observation, action))
+        self.hidden = len(architecture.critic_hidden)
+        self.layer_norm = architecture.layer_norm
+        self.observation = observation
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Q-values: obs [B, S], action [B, A] -> [C, B]; action [B, K, A] -> [C, B, K]."""
+        if action.ndim == 2:
+            return self(obs, action.unsqueeze(1)).squeeze(-1)  # type: ignore[no-any-return]
+        batch, count, _ = action.shape
+        weight, bias = self["0.weight"], self["0.bias"]
+        critics, _, units = weight.shape
+        # The state's part of the first product is computed once per state, not once per action.
+        of_state = torch.baddbmm(
+            bias, obs.expand(critics, -1, -1), weight[:, : self.observation]
+        )  # [C, B, H]
+        of_action = torch.matmul(action.reshape(1, batch * count, -1), weight[:, self.observation :])
+        h = (of_state.unsqueeze(2) + of_action.view(critics, batch, count, units)).flatten(1, 2)
+        h = self._activate(h)
+        for layer in range(1, self.hidden):
+            h = self._activate(torch.baddbmm(self[f"{layer}.bias"], h, self[f"{layer}.weight"]))
+        q = torch.baddbmm(self["out.bias"], h, self["out.weight"])  # [C, B * K, 1]
+        return q.view(critics, batch, count)
+
+    def _activate(self, h: Tensor) -> Tensor:
+        return torch.relu(F.layer_norm(h, h.shape[-1:]) if self.layer_norm else h)
+
+
+class FlowSampler(Network):
+    """An invertible sampling network: noise -> affine couplings -> state's affine map -> u.
+
+    Each coupling moves half of the components by an amount that depends on the other half and on
+    the state, so the density is exact (eq. 33) and modes may be many.
+    """
+
+    def __init__(self, architecture: Architecture, observation: int, action: int) -> None:
+        super().__init__(sampler_shapes(architecture, observation, action))
+        self.trunk = len(architecture.sampler_hidden)
+        self.action = action
+        self.couplings = architecture.couplings if action > 1 else 0
+        self.coupling_hidden = architecture.coupling_hidden
+        self.masks: Tensor
+        self.register_buffer("masks", coupling_masks(architecture.couplings, action), False)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Start at u = xi for every state: couplings are the identity, the scale is one."""
+        names, self._names = self._names, tuple(n for n in self._names if "coupling" not in n)
+        super().initialise(generator)
+        self._names = names
+        head = self["head.weight"]
+        head[:, : 2 * self.action] *= 0.1
+        self["head.bias"].zero_()
+        self["head.bias"][self.action : 2 * self.action] = math.atanh(
+            -LOG_SCALE_CENTRE / LOG_SCALE_RANGE
+        )
+        into = self["coupling.in"]
+        into.copy_(torch.randn(into.shape, generator=generator) / math.sqrt(self.action))
+        self["coupling.out"].zero_()
+        self["coupling.bias"].zero_()
+
+    def forward(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise [B, K, A] -> u [B, K, A] and log q(u | s) [B, K] (eq. 33)."""
+        state = self._state(obs)
+        x, log_det = noise, torch.zeros((), device=noise.device)
+        for layer in range(self.couplings):
+            log_scale, shift = self._coupling(layer, x, state)
+            x = x * log_scale.exp() + shift
+            log_det = log_det + log_scale.sum(-1)
+        u = state.mean + state.log_scale.exp() * x
+        log_det = log_det + state.log_scale.sum(-1)
+        return u, log_normal(noise) - log_det
+
+    def log_density(self, obs: Tensor, u: Tensor) -> Tensor:
+        """log q(u | s) of given u [B, K, A] -> [B, K]: the couplings are undone one by one."""
+        state = self._state(obs)
+        x = (u - state.mean) * (-state.log_scale).exp()
+        log_det = state.log_scale.sum(-1)
+        for layer in reversed(range(self.couplings)):
+            log_scale, shift = self._coupling(layer, x, state)  # sees the unmoved half only
+            x = (x - shift) * (-log_scale).exp()
+            log_det = log_det + log_scale.sum(-1)
+        return log_normal(x) - log_det
+
+    def _state(self, obs: Tensor) -> "_FlowState":
+        """Everything that depends on the state alone, computed once per state."""
+        h = obs
+        for layer in range(self.trunk):
+            h = torch.relu(torch.addmm(self[f"{layer}.bias"], h, self[f"{layer}.weight"]))
+        head = torch.addmm(self["head.bias"], h, self["head.weight"]).unsqueeze(1)  # [B, 1, .]
+        mean, raw, bias = head.split(
+            (self.action, self.action, head.shape[-1] - 2 * self.action), dim=-1
+        )
+        log_scale = LOG_SCALE_CENTRE + LOG_SCALE_RANGE * torch.tanh(raw)
+        return _FlowState(mean, log_scale, bias.split(self.coupling_hidden, -1) if bias.shape[-1] else ())
+
+    def _coupling(self, layer: int, x: Tensor, state: "_FlowState") -> tuple[Tensor, Tensor]:
+        """Log-scale and shift of the moved components (zero elsewhere), each [B, K, A]."""
+        kept = self.masks[layer]
+        hidden = torch.relu((x * kept) @ self["coupling.in"][layer] + state.bias[layer])
+        out = hidden @ self["coupling.out"][layer] + self["coupling.bias"][layer]
+        raw, shift = out.chunk(2, -1)
+        moved = 1.0 - kept
+        log_scale = LOG_COUPLING_RANGE * torch.tanh(raw / LOG_COUPLING_RANGE) * moved
+        return log_scale, shift * moved
+
+
+class _FlowState(NamedTuple):
+    """What the trunk says about a state."""
+
+    mean: Tensor  # [B, 1, A]
+    log_scale: Tensor  # [B, 1, A]
+    bias: tuple[Tensor, ...]  # of each coupling's hidden units, [B, 1, hidden]
+
+
+class NoiseSampler(Network):
+    """The paper's sampling network: an MLP fed with state and noise."""
+
+    def __init__(self, architecture: Architecture, observation: int, action: int) -> None:
+        super().__init__(sampler_shapes(architecture, observation, action))
+        self.hidden = len(architecture.sampler_hidden)
+        self.observation = observation
+
+    def forward(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Noise [B, K, A] -> u [B, K, A]."""
+        h = self._first(obs, noise)
+        for layer in range(1, self.hidden):
+            h = torch.relu(h) @ self[f"{layer}.weight"] + self[f"{layer}.bias"]
+        return torch.relu(h) @ self["out.weight"] + self["out.bias"]
+
+    def with_log_density(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """u [B, K, A] and log q(u | s) [B, K] by the Jacobian du/dxi (eq. 33, appendix C.2).
+
+        The network need not be one-to-one. Where several noises give the same action, this is the
+        density of one branch only; where the Jacobian is singular, it is +inf. A flow has neither
+        trouble.
+        """
+        h = self._first(obs, noise)
+        tangents = self["0.weight"][self.observation :].expand(*noise.shape, -1)  # [B, K, A, H]
+        for layer in range(1, self.hidden):
+            weight = self[f"{layer}.weight"]
+            tangents = (tangents * (h > 0).unsqueeze(2)) @ weight
+            h = torch.relu(h) @ weight + self[f"{layer}.bias"]
+        tangents = (tangents * (h > 0).unsqueeze(2)) @ self["out.weight"]  # d u / d xi [B, K, A, A]
+        u = torch.relu(h) @ self["out.weight"] + self["out.bias"]
+        return u, log_normal(noise) - torch.linalg.slogdet(tangents).logabsdet
+
+    def _first(self, obs: Tensor, noise: Tensor) -> Tensor:
+        weight = self["0.weight"]
+        of_state = torch.addmm(self["0.bias"], obs, weight[: self.observation])
+        return of_state.unsqueeze(1) + noise @ weight[self.observation :]
+
+
+Sampler = FlowSampler | NoiseSampler
+
+
+def make_sampler(architecture: Architecture, observation: int, action: int) -> Sampler:
+    """The sampling network that the architecture names."""
+    kind = {"flow": FlowSampler, "noise": NoiseSampler}[architecture.sampler]
+    return kind(architecture, observation, action)
+
+
+def coupling_masks(couplings: int, action: int) -> Tensor:
+    """Which components each coupling keeps, [L, A] of 0 and 1.
+
+    Pairs of layers split the components by the bits of their index in turn (odd from even, then
+    pairs from pairs, ...), first one half and then the other, so that all meet soon.
+    """
+    bits = max(1, (action - 1).bit_length())
+    index = torch.arange(action)
+    rows = [((index >> (layer // 2) % bits) & 1) == layer % 2 for layer in range(couplings)]
+    return torch.stack(rows).float() if rows else torch.zeros(0, action)
+
+
+def log_normal(noise: Tensor) -> Tensor:
+    """log N(xi; 0, I) of noise [..., A] -> [...]."""
+    return -0.5 * noise.square().sum(-1) - 0.5 * noise.shape[-1] * math.log(2.0 * math.pi)
+
+
+def log_squash(u: Tensor) -> Tensor:
+    """log |det d tanh(u) / du| = sum log(1 - tanh^2 u), stable for large u: [..., A] -> [...]."""
+    return (2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))).sum(-1)
+
+
+def unsquash(action: Tensor) -> Tensor:
+    """u = artanh(a), with a kept a rounding error away from the walls."""
+    return torch.atanh(action.clamp(-1.0 + 1e-6, 1.0 - 1e-6))
+
+
+@torch.no_grad()
+def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """target += rate * (source - target); rate 1 copies."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+
+
+def _attribute(name: str) -> str:
+    return "p_" + name.replace(".", "_")

@@ -1,0 +1,63 @@
+"""Stein variational gradient descent: the direction that moves particles towards a target.
+
+Pure functions of tensors. Particles live in any space R^d; the agent uses the space before
+squashing, where the target has no walls.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances between two sets of particles, x [B, M, d] and y [B, K, d] -> [B, M, K]."""
+    assert x.ndim == y.ndim == 3, (x.shape, y.shape)
+    return (x.unsqueeze(2) - y.unsqueeze(1)).square().sum(-1)
+
+
+def bandwidth(squared: Tensor) -> Tensor:
+    """Kernel bandwidth of each state from the median heuristic (appendix D.1).
+
+    The paper prints ``h = d / (2 log(M + 1))`` with d "the median of pairwise distance". A kernel
+    ``exp(-|x - y|^2 / h)`` has h in units of a squared distance, so d is read as the median of
+    the *squared* distances, which makes the direction equivariant to a change of units; so do
+    Liu & Wang (2016).
+
+    Args:
+        squared: Squared distances [B, M, K].
+
+    Returns:
+        Bandwidth h [B, 1, 1], positive even where all particles coincide.
+    """
+    median = squared.flatten(1).median(dim=1).values
+    count = squared.shape[1]
+    return (median / (2.0 * math.log(count + 1.0))).clamp_min(1e-8).view(-1, 1, 1)
+
+
+def stein_direction(
+    fixed: Tensor, updated: Tensor, score: Tensor, temperature: float, h: Tensor | None = None
+) -> Tensor:
+    """The direction that decreases the divergence to the target fastest (eq. 13, appendix C.1).
+
+    ``phi(y_j) = mean_i [ k(x_i, y_j) grad Q(x_i) + alpha grad_x k(x_i, y_j) ]`` with the kernel
+    ``k(x, y) = exp(-|x - y|^2 / h)``.
+
+    Args:
+        fixed: Particles x_i [B, M, d].
+        updated: Particles y_j [B, K, d]; may be the same as ``fixed``.
+        score: Gradient of alpha * log target at ``fixed`` [B, M, d] (for exp(Q/alpha): grad Q).
+        temperature: alpha, the weight of the repulsion.
+        h: Bandwidth [B, 1, 1]; the median heuristic where it is None.
+
+    Returns:
+        phi [B, K, d].
+    """
+    assert fixed.shape == score.shape, (fixed.shape, score.shape)
+    squared = squared_distances(fixed, updated)  # [B, M, K]
+    h = bandwidth(squared) if h is None else h
+    kernel = torch.exp(-squared / h).transpose(1, 2)  # k(x_i, y_j) as [B, K, M]
+    attraction = kernel @ score  # [B, K, d]
+    # sum_i grad_x k(x_i, y_j) = -2/h sum_i (x_i - y_j) k(x_i, y_j), as one product
+    repulsion = (2.0 / h) * (updated * kernel.sum(-1, keepdim=True) - kernel @ fixed)
+    return (attraction + temperature * repulsion) / fixed.shape[1]
