@@ -1,0 +1,95 @@
+"""dm_control's Ant on a floor, compiled once per arena; its measures and its symmetry.
+
+The Ant is a sphere with four two-jointed legs at 90 degrees, driven by eight motors without inner
+state (torque = 75 Nm x action), so that positions and velocities are the whole state. Its sensors,
+touch and range finders and the like, are left out: nobody reads them and they cost a fifth of a
+step.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import mujoco
+
+from .arenas import Arena, add_walls
+from .simulation import mjcf_modules
+from .symmetry import SignedPermutation
+
+PHYSICS_TIMESTEP = 0.01
+"""Seconds."""
+
+SUBSTEPS = 5
+"""Physics steps per control step."""
+
+STANDING_HEIGHT = 0.522
+"""Height of the torso's centre with straight legs on the floor, metres."""
+
+JOINTS = 8
+"""Hip and ankle of the front left, front right, back right and back left leg, in this order."""
+
+FLOOR_HALF_SIDE = 200.0
+"""Half the side of the floor as drawn; as a plane it has no end. Metres."""
+
+
+@functools.cache
+def model(arena: Arena) -> mujoco.MjModel:
+    """The Ant in an arena, compiled. Shared by everyone in the process: never write to it.
+
+    Its sensors are, in order: the torso's x, y and z axes in the world (9 numbers), velocity (3)
+    and position (3) of the whole body's centre of mass in the world.
+    """
+    mjcf = mjcf_modules()
+    from dm_control.locomotion.walkers import Ant  # dm_control without a display: see above
+
+    root = mjcf.RootElement(model="quadruped")
+    root.option.timestep = PHYSICS_TIMESTEP
+    root.option.integrator = "implicitfast"
+    root.worldbody.add(
+        "geom", name="floor", type="plane", size=[FLOOR_HALF_SIDE, FLOOR_HALF_SIDE, 1.0]
+    )
+    add_walls(arena, root.worldbody)
+    ant = Ant()
+    for unused in ant.mjcf_model.find_all("sensor") + ant.mjcf_model.find_all("site"):
+        unused.remove()
+    torso = ant.root_body
+    torso.pos = [0.0, 0.0, 0.0]  # so that the free joint's position is the torso's centre
+    frame = root.worldbody.attach(ant.mjcf_model)
+    frame.pos = [arena.start[0], arena.start[1], STANDING_HEIGHT]
+    frame.add("freejoint", name="torso")
+    for axis in ("framexaxis", "frameyaxis", "framezaxis"):
+        root.sensor.add(axis, objtype="xbody", objname=torso)
+    root.sensor.add("subtreelinvel", body=torso)
+    root.sensor.add("subtreecom", body=torso)
+    return mujoco.MjModel.from_xml_string(root.to_xml_string())
+
+
+# The body's symmetries. A quarter turn renames the legs: what was the front left leg is now called
+# the back left one, as if the torso's frame had been turned clockwise by 90 degrees under a body
+# that stays where it is. All hips turn about +z and all ankles the same way in or out, so no joint
+# changes sign. The mirror swaps left and right; hips change sign, ankles do not.
+
+QUARTER_TURN_VECTOR = SignedPermutation((1, 0, 2), (-1, 1, 1))
+"""How the body-frame coordinates of a fixed vector change: x' = -y, y' = x, z' = z."""
+
+QUARTER_TURN_JOINTS = SignedPermutation((2, 3, 4, 5, 6, 7, 0, 1), (1,) * JOINTS)
+"""The joints under a quarter turn."""
+
+QUARTER_TURN_HEADING = SignedPermutation((1, 0), (1, -1))
+"""(cos, sin) of a yaw that became 90 degrees smaller."""
+
+MIRROR_VECTOR = SignedPermutation((0, 1, 2), (1, -1, 1))
+"""An ordinary vector (velocity, gravity) under the mirror y' = -y."""
+
+MIRROR_AXIAL = SignedPermutation((0, 1, 2), (-1, 1, -1))
+"""An axial vector (angular velocity) under the same mirror."""
+
+MIRROR_JOINTS = SignedPermutation((2, 3, 0, 1, 6, 7, 4, 5), (-1, 1) * (JOINTS // 2))
+"""The joints under the mirror."""
+
+MIRROR_HEADING = SignedPermutation((0, 1), (1, -1))
+"""(cos, sin) of a yaw that changed sign."""
+
+QUARTER_TURN_ANGLE = -math.pi / 2
+"""What a quarter turn adds to the torso's yaw, radians."""

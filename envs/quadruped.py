@@ -1,0 +1,274 @@
+"""The quadruped's tasks: run anywhere, run one way, run in arenas.
+
+The reward is the speed of the body's centre of mass, smoothed over about half a second: rewarding
+the speed of the moment pays for shaking on the spot. The smoothed velocity is part of the
+observation, so that the task stays Markov.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ant
+from .arenas import OPEN_FLOOR, Arena
+from .engine import Bool, Float, Index, Observation, VectorTask
+from .simulation import Simulation, model_hash
+from .single import SingleTask
+from .symmetry import SignedPermutation, Symmetry, compose, concatenate, identity, symmetry
+
+SMOOTHING = 0.1
+"""Share of the newest velocity in the smoothed one, per control step of 0.05 s."""
+
+FALLEN_UPRIGHTNESS = 0.1
+"""The quadruped has fallen when its up axis makes more than 84 degrees with the vertical."""
+
+ANGULAR_VELOCITY_UNIT = 5.0
+"""rad/s that count as 1 in the observation."""
+
+JOINT_VELOCITY_UNIT = 5.0
+"""rad/s that count as 1 in the observation."""
+
+POSITION_UNIT = 10.0
+"""Metres that count as 1 in the observation."""
+
+START_JOINT_ANGLE = 0.1
+"""Joint angles at a start are uniform within this, radians."""
+
+START_SPEED = 0.1
+"""Every velocity at a start, linear and angular, is uniform within this, m/s and rad/s."""
+
+BODY_BLOCKS: tuple[tuple[str, int], ...] = (
+    ("height", 1),
+    ("gravity", 3),
+    ("velocity", 3),
+    ("angular_velocity", 3),
+    ("joint_positions", ant.JOINTS),
+    ("joint_velocities", ant.JOINTS),
+    ("average_velocity", 3),
+)
+"""What the robot feels, all in its own frame: 29 numbers."""
+
+# Random numbers of one start: yaw, eight joint angles, 14 velocities, two for the place.
+_DRAWS = 1 + ant.JOINTS + 6 + ant.JOINTS + 2
+
+
+class QuadrupedTask(VectorTask):
+    """A quadruped in an arena, rewarded for the speed of its centre of mass in any direction.
+
+    Observation blocks are `BODY_BLOCKS`, then what the task adds. `info` has `position` [N, 2] m
+    (of the torso's centre), `heading` [N] rad (the torso's yaw) and `fallen` [N] bool. Falling
+    over ends an episode.
+    """
+
+    default_episode_steps: ClassVar[int] = 500
+    extra_blocks: ClassVar[tuple[tuple[str, int], ...]] = ()
+    start_spread: ClassVar[float] = 0.0
+    """Half the side of the square of starts around the arena's start, metres."""
+
+    def __init__(
+        self,
+        *,
+        arena: Arena = OPEN_FLOOR,
+        num_envs: int = 1,
+        num_threads: int = 1,
+        max_episode_steps: int | None = 500,
+        render_mode: str | None = None,
+    ) -> None:
+        """Makes the copies.
+
+        Args:
+            arena: walls, start and target.
+            num_envs: number of copies, N.
+            num_threads: threads that step them.
+            max_episode_steps: control steps of 0.05 s until truncation; None for never.
+            render_mode: None or "rgb_array".
+        """
+        self.observation_blocks = BODY_BLOCKS + self.extra_blocks
+        bound = np.ones(ant.JOINTS, np.float32)
+        super().__init__(
+            num_envs=num_envs,
+            action_low=-bound,
+            action_high=bound,
+            max_episode_steps=max_episode_steps,
+        )
+        self.arena = arena
+        self.render_mode = render_mode
+        self.simulation = Simulation(
+            ant.model(arena), num_envs, substeps=ant.SUBSTEPS, num_threads=num_threads
+        )
+        self.control_timestep = self.simulation.control_timestep
+        self.model_hash = model_hash(self.simulation.model)
+        self.mujoco_version = mujoco.__version__
+        sensors = self.simulation.sensors
+        self._axes = sensors[:, :9].reshape(num_envs, 3, 3)  # rows: the torso's axes in the world
+        self._velocity = sensors[:, 9:12]
+        self._centre = sensors[:, 12:15]
+        self._last_centre = np.zeros((num_envs, 3))
+        self._average_velocity = np.zeros((num_envs, 3))  # world frame, m/s
+
+    # Starting and moving.
+
+    def _draw(self, generator: np.random.Generator) -> Float:
+        return generator.uniform(-1.0, 1.0, _DRAWS)
+
+    def _start(self, copies: Index, draws: Float | None) -> None:
+        if draws is None:
+            draws = np.zeros((len(copies), _DRAWS))
+        half_yaw = math.pi / 2 * draws[:, 0]
+        joint_angles, velocities, place = np.split(draws[:, 1:], [ant.JOINTS, _DRAWS - 3], axis=1)
+        qpos = np.zeros((len(copies), 7 + ant.JOINTS))
+        qpos[:, :2] = np.array(self.arena.start) + self.start_spread * place
+        qpos[:, 2] = ant.STANDING_HEIGHT
+        qpos[:, 3] = np.cos(half_yaw)
+        qpos[:, 6] = np.sin(half_yaw)
+        qpos[:, 7:] = START_JOINT_ANGLE * joint_angles
+        self.simulation.start(copies, qpos, START_SPEED * velocities)
+        self._last_centre[copies] = self._centre[copies]
+        self._average_velocity[copies] = 0.0
+
+    def _advance(self, actions: Float) -> None:
+        self.simulation.step(actions)
+        velocity = (self._centre - self._last_centre) / self.control_timestep
+        self._average_velocity += SMOOTHING * (velocity - self._average_velocity)
+        self._last_centre[:] = self._centre
+
+    # Named queries.
+
+    @property
+    def position(self) -> Float:
+        """Where the torso's centre is, [N, 2] m."""
+        return self.simulation.qpos[:, :2].copy()
+
+    @property
+    def heading(self) -> Float:
+        """Yaw of the torso, [N] rad: the turn about the vertical that, then tilted, gives it.
+
+        Unlike the direction of a leg seen from above, it changes by exactly 90 degrees when the
+        body is relabelled by a quarter turn, however tilted it is.
+        """
+        axes = self._axes
+        return np.arctan2(axes[:, 0, 1] - axes[:, 1, 0], axes[:, 0, 0] + axes[:, 1, 1])
+
+    @property
+    def fallen(self) -> Bool:
+        """Which copies lie on their side or back, [N]."""
+        up: Bool = self._axes[:, 2, 2] < FALLEN_UPRIGHTNESS
+        return up
+
+    @property
+    def speed(self) -> Float:
+        """Horizontal speed of the smoothed velocity, [N] m/s."""
+        return np.hypot(self._average_velocity[:, 0], self._average_velocity[:, 1])
+
+    # What the engine asks.
+
+    def _observe(self) -> Observation:
+        simulation = self.simulation
+        world = np.stack([self._velocity, self._average_velocity], axis=2)
+        body = self._axes @ world  # [N, 3, 2] in the torso's frame
+        observations = np.empty((self.num_envs, sum(n for _, n in self.observation_blocks)), "f4")
+        observations[:, 0] = simulation.qpos[:, 2]
+        observations[:, 1:4] = -self._axes[:, :, 2]  # world down, in the torso's frame
+        observations[:, 4:7] = body[:, :, 0]
+        observations[:, 7:10] = simulation.qvel[:, 3:6] / ANGULAR_VELOCITY_UNIT
+        observations[:, 10:18] = simulation.qpos[:, 7:]
+        observations[:, 18:26] = simulation.qvel[:, 6:] / JOINT_VELOCITY_UNIT
+        observations[:, 26:29] = body[:, :, 1]
+        if self.extra_blocks:
+            observations[:, 29:] = self._observe_extra()
+        return observations
+
+    def _observe_extra(self) -> Float:
+        raise NotImplementedError
+
+    def _reward_terms(self) -> dict[str, Float]:
+        return {"speed": self.speed}
+
+    def _terminated(self) -> Bool:
+        return self.fallen
+
+    def _facts(self) -> dict[str, NDArray[Any]]:
+        return {"position": self.position, "heading": self.heading, "fallen": self.fallen}
+
+    # Symmetries.
+
+    @property
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """The four quarter turns of the body; where space has no preferred side, mirrors too."""
+        return _body_symmetries(self.observation_blocks, mirrors=self._mirrors)
+
+    _mirrors: ClassVar[bool] = False
+
+
+def _act_on(block: str, vector: Any, axial: Any, joints: Any, heading: Any) -> SignedPermutation:
+    """How one observation block changes under a symmetry given by its parts."""
+    parts = {
+        "height": identity(1),
+        "gravity": vector,
+        "velocity": vector,
+        "angular_velocity": axial,
+        "joint_positions": joints,
+        "joint_velocities": joints,
+        "average_velocity": vector,
+        "position": identity(2),
+        "heading": heading,
+    }
+    return parts[block]
+
+
+def _body_symmetries(blocks: tuple[tuple[str, int], ...], *, mirrors: bool) -> tuple[Symmetry, ...]:
+    """Quarter turns of the body and, if asked for, each of them followed by the mirror."""
+    names = [name for name, _ in blocks]
+    turn = concatenate(
+        [
+            _act_on(
+                name,
+                ant.QUARTER_TURN_VECTOR,
+                ant.QUARTER_TURN_VECTOR,
+                ant.QUARTER_TURN_JOINTS,
+                ant.QUARTER_TURN_HEADING,
+            )
+            for name in names
+        ]
+    )
+    mirror = concatenate(
+        [
+            _act_on(
+                name, ant.MIRROR_VECTOR, ant.MIRROR_AXIAL, ant.MIRROR_JOINTS, ant.MIRROR_HEADING
+            )
+            for name in names
+        ]
+    )
+    result: list[Symmetry] = []
+    observation, action = identity(sum(n for _, n in blocks)), identity(ant.JOINTS)
+    for quarter in range(4):
+        name = f"body turned by {90 * quarter} degrees" if quarter else "identity"
+        result.append(symmetry(name, observation, action))
+        if mirrors:
+            result.append(
+                symmetry(
+                    "mirrored" if quarter == 0 else f"{name}, mirrored",
+                    compose(observation, mirror),
+                    compose(action, ant.MIRROR_JOINTS),
+                )
+            )
+        observation = compose(observation, turn)
+        action = compose(action, ant.QUARTER_TURN_JOINTS)
+    return tuple(result)
+
+
+class QuadrupedRunVector(QuadrupedTask):
+    """Run anywhere: the speed of the smoothed velocity of the centre of mass, on an open floor."""
+
+    _mirrors = True
+
+
+class QuadrupedRun(SingleTask):
+    """One copy of `QuadrupedRunVector`."""
+
+    vector_class = QuadrupedRunVector

@@ -1,0 +1,37 @@
+"""The table of tasks: one line each, read by `register` and by nothing else."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import gymnasium
+
+_PACKAGE = __package__
+
+
+class _Task(NamedTuple):
+    """One row: the id's name, where its classes live, and an episode's length in control steps."""
+
+    name: str
+    module: str
+    max_episode_steps: int
+
+
+# Every module defines `<name>` (one copy, a gymnasium.Env) and `<name>Vector` (many copies).
+_TASKS = (_Task("QuadrupedRun", "quadruped", 500),)
+
+ENV_IDS: tuple[str, ...] = tuple(f"skillbank/{task.name}-v0" for task in _TASKS)
+"""Every id that `register` makes known to Gymnasium, in a fixed order."""
+
+
+def register() -> None:
+    """Registers every task with Gymnasium; a second call changes nothing."""
+    for env_id, task in zip(ENV_IDS, _TASKS, strict=True):
+        if env_id in gymnasium.registry:
+            continue
+        gymnasium.register(
+            id=env_id,
+            entry_point=f"{_PACKAGE}.{task.module}:{task.name}",
+            vector_entry_point=f"{_PACKAGE}.{task.module}:{task.name}Vector",
+            max_episode_steps=task.max_episode_steps,
+        )

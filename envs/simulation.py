@@ -1,0 +1,146 @@
+"""What the tasks that live in MuJoCo share: a model, its identity, and a batch that steps it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import os
+from types import ModuleType
+from typing import Any
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+from numpy.typing import NDArray
+
+from .engine import Float, Index
+
+# What moves, and nothing that is only looked at: a change of colour or camera is the same model.
+_PHYSICS = ("body_", "jnt_", "dof_", "geom_", "tendon_", "actuator_", "eq_", "pair_", "exclude_")
+_LOOKS = ("_rgba", "_matid", "_group", "_user", "_dataid", "bvh", "aabb")
+
+
+class UnstableSimulation(RuntimeError):
+    """The physics of some copies diverged.
+
+    Attributes:
+        copies: [n] indices of these copies.
+    """
+
+    def __init__(self, copies: Index, reason: str) -> None:
+        """Names the copies and MuJoCo's reason."""
+        self.copies = copies
+        super().__init__(
+            f"the simulation of copy {copies[0]} became unstable ({reason}); "
+            f"{len(copies)} in all. Such a state cannot be learned from: reset, and check that "
+            "actions stay within the action space"
+        )
+
+
+@functools.cache
+def mjcf_modules() -> ModuleType:
+    """dm_control.mjcf, imported without asking for a display.
+
+    dm_control opens OpenGL on import. Training needs none, so unless the user has chosen a backend
+    by MUJOCO_GL, it is imported with rendering switched off (ours does not go through dm_control).
+    """
+    chosen = os.environ.get("MUJOCO_GL")
+    if chosen is None:
+        os.environ["MUJOCO_GL"] = "disable"
+    try:
+        return importlib.import_module("dm_control.mjcf")
+    finally:
+        if chosen is None:
+            del os.environ["MUJOCO_GL"]
+
+
+def model_hash(model: mujoco.MjModel) -> str:
+    """sha256 (hex) over everything in a compiled model that bears on its motion."""
+    digest = hashlib.sha256()
+    names = [n for n in dir(model) if n.startswith(_PHYSICS) and not n.endswith(_LOOKS)]
+    for owner, name in [(model, n) for n in sorted(names)] + [
+        (model.opt, n) for n in sorted(dir(model.opt)) if not n.startswith("_")
+    ]:
+        value = getattr(owner, name)
+        if callable(value):
+            continue
+        array = np.ascontiguousarray(value)
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+class Simulation:
+    """N copies of a model on a C++ thread pool, with live views of their state.
+
+    Attributes:
+        model: the compiled model.
+        qpos: [N, nq] view of the joint positions.
+        qvel: [N, nv] view of the joint velocities.
+        ctrl: [N, nu] view of the controls.
+        sensors: [N, ns] view of the sensors, at the present state (not a substep behind).
+    """
+
+    def __init__(
+        self, model: mujoco.MjModel, copies: int, *, substeps: int, num_threads: int
+    ) -> None:
+        """Makes the batch.
+
+        Args:
+            model: the compiled model, shared and never written.
+            copies: N.
+            substeps: physics steps per control step.
+            num_threads: threads that step the copies.
+
+        Raises:
+            ValueError: if there is not at least one thread.
+        """
+        if num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+        self.model = model
+        self.substeps = substeps
+        # One MjData per copy: the sensors at the new state are then the next step's first stage,
+        # computed once instead of twice.
+        self.batch = Batch(model, copies, num_threads, persistent=True)
+        self.qpos: Float = self.batch.bind("qpos")
+        self.qvel: Float = self.batch.bind("qvel")
+        self.ctrl: Float = self.batch.bind("ctrl")
+        self.sensors: Float = self.batch.bind("sensordata")
+
+    @property
+    def control_timestep(self) -> float:
+        """Seconds per control step."""
+        return float(self.model.opt.timestep) * self.substeps
+
+    def start(
+        self, copies: Index, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | float
+    ) -> None:
+        """Puts the copies [n] at qpos [n, nq] and qvel [n, nv], with nothing else left over."""
+        self.batch.reset(copies, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self.batch.warning[copies] = 0
+        self.qpos[copies] = qpos
+        self.qvel[copies] = qvel
+        self.batch.forward(copies, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
+
+    def step(self, controls: Float) -> None:
+        """One control step of every copy under controls [N, nu].
+
+        Raises:
+            UnstableSimulation: if the state of a copy is no longer finite.
+        """
+        self.ctrl[:] = controls
+        self.batch.step(nstep=self.substeps, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
+        if self.batch.warning.any():
+            self._raise_if_unstable()
+
+    def _raise_if_unstable(self) -> None:
+        kinds: dict[str, Any] = {
+            "position": mujoco.mjtWarning.mjWARN_BADQPOS,
+            "velocity": mujoco.mjtWarning.mjWARN_BADQVEL,
+            "acceleration": mujoco.mjtWarning.mjWARN_BADQACC,
+        }
+        for name, kind in kinds.items():
+            copies = np.flatnonzero(self.batch.warning[:, int(kind), 1])
+            if len(copies):
+                raise UnstableSimulation(copies, f"{name} huge or not a number")
