@@ -10,6 +10,7 @@ runs in the same shapes, scaled down.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 Rectangle = tuple[float, float, float, float]
@@ -49,6 +50,94 @@ class Arena(NamedTuple):
 
 
 OPEN_FLOOR = Arena("open floor", (), (0.0, 0.0), None, (-60.0, -60.0, 60.0, 60.0))
+
+
+def _hallway(name: str, width: float) -> Arena:
+    """A straight hallway along x, `width` wide, closed 80 m to either side of the start.
+
+    80 m is further than anybody runs in an episode of 25 s.
+    """
+    end, side = 80.0, width / 2
+    outer_end, outer_side = end + WALL_THICKNESS, side + WALL_THICKNESS
+    walls = (
+        (-outer_end, side, outer_end, outer_side),
+        (-outer_end, -outer_side, outer_end, -side),
+        (-outer_end, -side, -end, side),
+        (end, -side, outer_end, side),
+    )
+    return Arena(name, walls, (0.0, 0.0), None, (-outer_end, -outer_side, outer_end, outer_side))
+
+
+HALLWAY_WIDE = _hallway("wide hallway", 8.0)
+HALLWAY_NARROW = _hallway("narrow hallway", 4.0)
+
+
+def _room(x_min: float, y_min: float, x_max: float, y_max: float) -> tuple[Rectangle, ...]:
+    """The four walls around a rectangular room, given by its inside."""
+    t = WALL_THICKNESS
+    return (
+        (x_min - t, y_max, x_max + t, y_max + t),
+        (x_min - t, y_min - t, x_max + t, y_min),
+        (x_min - t, y_min, x_min, y_max),
+        (x_max, y_min, x_max + t, y_max),
+    )
+
+
+# A U on its side, of 4 m corridors. It starts in the closed end of the lower leg and has its target
+# in the closed end of the upper one: 8 m east, 6 m north, 8 m back. The legs lie 2 m apart, so that
+# next to the start the Gaussian reward that reaches through the wall stays under 0.07.
+U_MAZE = Arena(
+    "U-maze",
+    (*_room(0.0, -5.0, 12.0, 5.0), (0.0, -1.0, 8.0, 1.0)),
+    start=(2.0, -3.0),
+    target=(2.0, 3.0),
+    bounds=(-1.0, -6.0, 13.0, 6.0),
+    reward_width=2.0,
+    success_radius=1.0,
+)
+
+# Two 4 m passages side by side, which look the same from the start; behind them the target. The
+# upper one has a barrier inside, 4 m in. The reward is wide enough to be felt at the start (0.06),
+# and 0.49 is all that the dead end can pay.
+_MAZE_TARGET = (14.0, 0.0)
+_MAZE_BARRIER_X = 8.0
+_MAZE_DIVIDER_Y = 0.5
+MAZE = Arena(
+    "maze",
+    (
+        *_room(0.0, -4.5, 16.0, 4.5),
+        (4.0, -_MAZE_DIVIDER_Y, 12.0, _MAZE_DIVIDER_Y),
+        (_MAZE_BARRIER_X, _MAZE_DIVIDER_Y, _MAZE_BARRIER_X + WALL_THICKNESS, 4.5),
+    ),
+    start=(2.0, 0.0),
+    target=_MAZE_TARGET,
+    bounds=(-1.0, -5.5, 17.0, 5.5),
+    reward_width=5.0,
+    success_radius=1.0,
+    threshold=math.hypot(_MAZE_TARGET[0] - _MAZE_BARRIER_X, _MAZE_TARGET[1] - _MAZE_DIVIDER_Y),
+)
+
+
+def scaled(arena: Arena, factor: float) -> Arena:
+    """The same arena with every length multiplied by `factor`."""
+
+    def rectangle(r: Rectangle) -> Rectangle:
+        return r[0] * factor, r[1] * factor, r[2] * factor, r[3] * factor
+
+    def point(p: tuple[float, float]) -> tuple[float, float]:
+        return p[0] * factor, p[1] * factor
+
+    return Arena(
+        arena.name,
+        tuple(rectangle(wall) for wall in arena.walls),
+        point(arena.start),
+        None if arena.target is None else point(arena.target),
+        rectangle(arena.bounds),
+        arena.wall_height * factor,
+        arena.reward_width * factor,
+        arena.success_radius * factor,
+        None if arena.threshold is None else arena.threshold * factor,
+    )
 
 
 def add_walls(arena: Arena, worldbody: Any) -> None:

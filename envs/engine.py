@@ -25,6 +25,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from .arenas import Arena
 from .symmetry import Symmetry
 
 Float = NDArray[np.float64]
@@ -48,16 +49,16 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         arena: walls and target as seen from above, None where there are neither.
     """
 
-    metadata: dict[str, Any] = {
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "autoreset_mode": AutoresetMode.SAME_STEP,
         "render_modes": ["rgb_array"],
         "render_fps": 20,
     }
-    default_episode_steps: ClassVar[int]
     observation_blocks: tuple[tuple[str, int], ...]
     control_timestep: float
     model_hash: str | None = None
     mujoco_version: str | None = None
+    arena: Arena | None = None
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         self._elapsed = np.zeros(num_envs, np.int64)
         self._started = np.zeros(num_envs, np.bool_)
         self._randomize = True
+        self._all_copies = np.arange(num_envs)
         self._everyone = np.ones(num_envs, np.bool_)
         self._everyone.flags.writeable = False
         self._generators: list[np.random.Generator | None] = [None] * num_envs
@@ -123,9 +125,17 @@ class VectorTask(VectorEnv[Any, Any, Any]):
     def _terminated(self) -> Bool:
         """Which copies [N] have reached a state that ends the episode."""
 
-    @abstractmethod
     def _facts(self) -> dict[str, NDArray[Any]]:
         """What `info` says about the present state, each [N, ...], in new arrays."""
+        return {"position": self.position}
+
+    @property
+    @abstractmethod
+    def position(self) -> Float:
+        """Where each copy is, [N, 2], metres where metres mean something; a new array."""
+
+    def _notice(self, copies: Index, *, started: bool) -> None:
+        """Hears of every copy [n] that has just started or moved: a task's memory hooks in here."""
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
@@ -133,11 +143,6 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         raise NotImplementedError
 
     # Gymnasium's side.
-
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        """The copies' random generators, made from fresh entropy where none was seeded."""
-        return tuple(self._generator(i) for i in range(self.num_envs))
 
     def _generator(self, copy: int) -> np.random.Generator:
         generator = self._generators[copy]
@@ -149,7 +154,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
     def reset(
         self,
         *,
-        seed: int | Sequence[int | None] | None = None,  # type: ignore[override]
+        seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Observation, Info]:
         """Starts new episodes.
@@ -189,9 +194,8 @@ class VectorTask(VectorEnv[Any, Any, Any]):
                     f"reset_mask must be a bool array of shape ({self.num_envs},) with at least "
                     f"one True, got {mask.dtype} {mask.shape} with {int(mask.sum())} set"
                 )
-        for copy in np.flatnonzero(mask):
-            given = seeds[copy]
-            if given is not None:
+        for copy, given in enumerate(seeds):
+            if mask[copy] and given is not None:
                 self._generators[copy], _ = seeding.np_random(given)
         self._randomize = bool(options.get("randomize", True))
         self._begin(np.flatnonzero(mask))
@@ -212,7 +216,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         Raises:
             ResetNeeded: before the first reset.
             ValueError: if the actions have the wrong shape or are not finite.
-            UnstableSimulation: if the physics of a copy diverges.
+            UnstableSimulationError: if the physics of a copy diverges.
         """
         terms, terminated = self._transition(actions)
         truncated = self._truncated()
@@ -233,7 +237,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         return observations, _total(terms), terminated, truncated, info
 
     def step_without_reset(self, actions: Any) -> tuple[Observation, Float, Bool, Bool, Info]:
-        """As `step`, but an episode that ended is left at its end: the single environment's step."""
+        """As `step`, but an episode that ended is left at its end, as a single `Env` leaves it."""
         terms, terminated = self._transition(actions)
         return self._observe(), _total(terms), terminated, self._truncated(), self._info(terms)
 
@@ -259,6 +263,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
             )
         self._advance(actions)
         self._elapsed += 1
+        self._notice(self._all_copies, started=False)
         return self._reward_terms(), self._terminated()
 
     def _truncated(self) -> Bool:
@@ -272,6 +277,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
             draws = np.stack([self._draw(self._generator(int(copy))) for copy in copies])
         self._start(copies, draws)
         self._elapsed[copies] = 0
+        self._notice(copies, started=True)
         self._started[copies] = True
 
     def _info(self, terms: dict[str, Any]) -> Info:

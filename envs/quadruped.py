@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ant
-from .arenas import OPEN_FLOOR, Arena
+from .arenas import HALLWAY_NARROW, HALLWAY_WIDE, MAZE, OPEN_FLOOR, U_MAZE, Arena
 from .engine import Bool, Float, Index, Observation, VectorTask
+from .navigation import FollowHallway, SeekTarget
 from .simulation import Simulation, model_hash
 from .single import SingleTask
 from .symmetry import SignedPermutation, Symmetry, compose, concatenate, identity, symmetry
@@ -51,7 +52,10 @@ BODY_BLOCKS: tuple[tuple[str, int], ...] = (
     ("joint_velocities", ant.JOINTS),
     ("average_velocity", 3),
 )
-"""What the robot feels, all in its own frame: 29 numbers."""
+"""What the robot feels, all in its own frame."""
+
+BODY_SIZE = sum(width for _, width in BODY_BLOCKS)
+"""29 numbers."""
 
 # Random numbers of one start: yaw, eight joint angles, 14 velocities, two for the place.
 _DRAWS = 1 + ant.JOINTS + 6 + ant.JOINTS + 2
@@ -65,7 +69,7 @@ class QuadrupedTask(VectorTask):
     over ends an episode.
     """
 
-    default_episode_steps: ClassVar[int] = 500
+    arena: Arena = OPEN_FLOOR
     extra_blocks: ClassVar[tuple[tuple[str, int], ...]] = ()
     start_spread: ClassVar[float] = 0.0
     """Half the side of the square of starts around the arena's start, metres."""
@@ -73,7 +77,6 @@ class QuadrupedTask(VectorTask):
     def __init__(
         self,
         *,
-        arena: Arena = OPEN_FLOOR,
         num_envs: int = 1,
         num_threads: int = 1,
         max_episode_steps: int | None = 500,
@@ -82,7 +85,6 @@ class QuadrupedTask(VectorTask):
         """Makes the copies.
 
         Args:
-            arena: walls, start and target.
             num_envs: number of copies, N.
             num_threads: threads that step them.
             max_episode_steps: control steps of 0.05 s until truncation; None for never.
@@ -96,10 +98,9 @@ class QuadrupedTask(VectorTask):
             action_high=bound,
             max_episode_steps=max_episode_steps,
         )
-        self.arena = arena
         self.render_mode = render_mode
         self.simulation = Simulation(
-            ant.model(arena), num_envs, substeps=ant.SUBSTEPS, num_threads=num_threads
+            ant.model(self.arena), num_envs, substeps=ant.SUBSTEPS, num_threads=num_threads
         )
         self.control_timestep = self.simulation.control_timestep
         self.model_hash = model_hash(self.simulation.model)
@@ -180,10 +181,11 @@ class QuadrupedTask(VectorTask):
         observations[:, 18:26] = simulation.qvel[:, 6:] / JOINT_VELOCITY_UNIT
         observations[:, 26:29] = body[:, :, 1]
         if self.extra_blocks:
-            observations[:, 29:] = self._observe_extra()
+            observations[:, BODY_SIZE:] = self._observe_extra()
         return observations
 
     def _observe_extra(self) -> Float:
+        """What the task adds to the body's own observation, [N, E]."""
         raise NotImplementedError
 
     def _reward_terms(self) -> dict[str, Float]:
@@ -193,7 +195,7 @@ class QuadrupedTask(VectorTask):
         return self.fallen
 
     def _facts(self) -> dict[str, NDArray[Any]]:
-        return {"position": self.position, "heading": self.heading, "fallen": self.fallen}
+        return super()._facts() | {"heading": self.heading, "fallen": self.fallen}
 
     # Symmetries.
 
@@ -205,9 +207,15 @@ class QuadrupedTask(VectorTask):
     _mirrors: ClassVar[bool] = False
 
 
-def _act_on(block: str, vector: Any, axial: Any, joints: Any, heading: Any) -> SignedPermutation:
+def _act_on(
+    block: str,
+    vector: SignedPermutation,
+    axial: SignedPermutation,
+    joints: SignedPermutation,
+    heading: SignedPermutation,
+) -> SignedPermutation:
     """How one observation block changes under a symmetry given by its parts."""
-    parts = {
+    parts: dict[str, SignedPermutation] = {
         "height": identity(1),
         "gravity": vector,
         "velocity": vector,
@@ -262,13 +270,117 @@ def _body_symmetries(blocks: tuple[tuple[str, int], ...], *, mirrors: bool) -> t
     return tuple(result)
 
 
+def _direction_columns(angle: Float) -> Float:
+    """Cos and sin side by side, [N, 2]."""
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
 class QuadrupedRunVector(QuadrupedTask):
     """Run anywhere: the speed of the smoothed velocity of the centre of mass, on an open floor."""
 
     _mirrors = True
 
 
+class QuadrupedRunTowardVector(QuadrupedTask):
+    """Run one way: the component of the smoothed velocity along a direction of the world.
+
+    The block `heading` holds cos and sin of the torso's yaw *relative to that direction*, so that
+    the same policy runs any way once its heading block is turned.
+    """
+
+    extra_blocks = (("heading", 2),)
+    _mirrors = True
+
+    def __init__(self, *, direction: float = 0.0, **kwargs: Any) -> None:
+        """Makes the copies.
+
+        Args:
+            direction: radians counter-clockwise from east.
+            **kwargs: as for every quadruped task.
+
+        Raises:
+            ValueError: if the direction is not a finite number.
+        """
+        if not math.isfinite(direction):
+            raise ValueError(f"direction must be a finite angle in radians, got {direction}")
+        self.direction = float(direction)
+        self._toward = np.array([math.cos(direction), math.sin(direction)])
+        super().__init__(**kwargs)
+
+    def _observe_extra(self) -> Float:
+        return _direction_columns(self.heading - self.direction)
+
+    def _reward_terms(self) -> dict[str, Float]:
+        along: Float = self._average_velocity[:, :2] @ self._toward
+        return {"speed_toward": along}
+
+
+class QuadrupedArenaTask(QuadrupedTask):
+    """A quadruped that knows where it is: blocks `position` (units of 10 m) and `heading`."""
+
+    extra_blocks = (("position", 2), ("heading", 2))
+    start_spread = 0.3
+
+    def _observe_extra(self) -> Float:
+        place = self.position / POSITION_UNIT
+        return np.concatenate([place, _direction_columns(self.heading)], axis=1)
+
+
+class QuadrupedHallwayWideVector(FollowHallway, QuadrupedArenaTask):
+    """Run in a hallway 8 m wide; the reward is that of `QuadrupedRun`, the walls do the rest."""
+
+    arena = HALLWAY_WIDE
+
+
+class QuadrupedHallwayNarrowVector(FollowHallway, QuadrupedArenaTask):
+    """Run in a hallway 4 m wide."""
+
+    arena = HALLWAY_NARROW
+
+
+class QuadrupedUMazeVector(SeekTarget, QuadrupedArenaTask):
+    """Reach a target around two corners; the reward is a Gaussian bump at the target."""
+
+    arena = U_MAZE
+
+
+class QuadrupedMazeVector(SeekTarget, QuadrupedArenaTask):
+    """Reach a target through one of two passages; the upper one is blocked inside."""
+
+    arena = MAZE
+
+
 class QuadrupedRun(SingleTask):
     """One copy of `QuadrupedRunVector`."""
 
     vector_class = QuadrupedRunVector
+
+
+class QuadrupedRunToward(SingleTask):
+    """One copy of `QuadrupedRunTowardVector`."""
+
+    vector_class = QuadrupedRunTowardVector
+
+
+class QuadrupedHallwayWide(SingleTask):
+    """One copy of `QuadrupedHallwayWideVector`."""
+
+    vector_class = QuadrupedHallwayWideVector
+
+
+class QuadrupedHallwayNarrow(SingleTask):
+    """One copy of `QuadrupedHallwayNarrowVector`."""
+
+    vector_class = QuadrupedHallwayNarrowVector
+
+
+class QuadrupedUMaze(SingleTask):
+    """One copy of `QuadrupedUMazeVector`."""
+
+    vector_class = QuadrupedUMazeVector
+
+
+class QuadrupedMaze(SingleTask):
+    """One copy of `QuadrupedMazeVector`."""
+
+    vector_class = QuadrupedMazeVector

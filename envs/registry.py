@@ -18,7 +18,21 @@ class _Task(NamedTuple):
 
 
 # Every module defines `<name>` (one copy, a gymnasium.Env) and `<name>Vector` (many copies).
-_TASKS = (_Task("QuadrupedRun", "quadruped", 500),)
+_TASKS = (
+    _Task("MultiGoal", "multi_goal", 20),
+    _Task("QuadrupedRun", "quadruped", 500),
+    _Task("QuadrupedRunToward", "quadruped", 500),
+    _Task("QuadrupedHallwayWide", "quadruped", 500),
+    _Task("QuadrupedHallwayNarrow", "quadruped", 500),
+    _Task("QuadrupedUMaze", "quadruped", 500),
+    _Task("QuadrupedMaze", "quadruped", 500),
+    _Task("PointMassRun", "point_mass", 100),
+    _Task("PointMassRunToward", "point_mass", 100),
+    _Task("PointMassHallway", "point_mass", 100),
+    _Task("PointMassUMaze", "point_mass", 100),
+    _Task("PointMassMaze", "point_mass", 100),
+    _Task("PointMassReach", "point_mass", 100),
+)
 
 ENV_IDS: tuple[str, ...] = tuple(f"skillbank/{task.name}-v0" for task in _TASKS)
 """Every id that `register` makes known to Gymnasium, in a fixed order."""

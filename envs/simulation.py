@@ -21,7 +21,7 @@ _PHYSICS = ("body_", "jnt_", "dof_", "geom_", "tendon_", "actuator_", "eq_", "pa
 _LOOKS = ("_rgba", "_matid", "_group", "_user", "_dataid", "bvh", "aabb")
 
 
-class UnstableSimulation(RuntimeError):
+class UnstableSimulationError(RuntimeError):
     """The physics of some copies diverged.
 
     Attributes:
@@ -127,7 +127,7 @@ class Simulation:
         """One control step of every copy under controls [N, nu].
 
         Raises:
-            UnstableSimulation: if the state of a copy is no longer finite.
+            UnstableSimulationError: if the state of a copy is no longer finite.
         """
         self.ctrl[:] = controls
         self.batch.step(nstep=self.substeps, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
@@ -143,4 +143,4 @@ class Simulation:
         for name, kind in kinds.items():
             copies = np.flatnonzero(self.batch.warning[:, int(kind), 1])
             if len(copies):
-                raise UnstableSimulation(copies, f"{name} huge or not a number")
+                raise UnstableSimulationError(copies, f"{name} huge or not a number")

@@ -14,7 +14,7 @@ from .symmetry import Symmetry
 class SingleTask(gymnasium.Env[Observation, Any]):
     """The first and only copy of a `VectorTask`, without automatic resets."""
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
     vector_class: ClassVar[type[VectorTask]]
 
     def __init__(self, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:

@@ -36,9 +36,9 @@ class Symmetry(NamedTuple):
 
 
 class SignedPermutation(NamedTuple):
-    """A signed permutation of a vector: `new = old[index] * sign`."""
+    """A signed permutation of a vector: `new = old[source] * sign`."""
 
-    index: tuple[int, ...]
+    source: tuple[int, ...]
     sign: tuple[int, ...]
 
 
@@ -50,29 +50,48 @@ def identity(size: int) -> SignedPermutation:
 def compose(first: SignedPermutation, then: SignedPermutation) -> SignedPermutation:
     """Applies `first`, and `then` to what came out."""
     return SignedPermutation(
-        tuple(first.index[j] for j in then.index),
-        tuple(first.sign[j] * s for j, s in zip(then.index, then.sign, strict=True)),
+        tuple(first.source[j] for j in then.source),
+        tuple(first.sign[j] * s for j, s in zip(then.source, then.sign, strict=True)),
     )
 
 
 def concatenate(parts: Sequence[SignedPermutation]) -> SignedPermutation:
     """One permutation that acts on blocks laid side by side, each by its own."""
-    index: list[int] = []
+    source: list[int] = []
     sign: list[int] = []
     for part in parts:
-        index.extend(j + len(sign) for j in part.index)
+        source.extend(j + len(sign) for j in part.source)
         sign.extend(part.sign)
-    return SignedPermutation(tuple(index), tuple(sign))
+    return SignedPermutation(tuple(source), tuple(sign))
 
 
 def symmetry(name: str, observation: SignedPermutation, action: SignedPermutation) -> Symmetry:
     """Freezes two signed permutations into the arrays that learners index with."""
     arrays = (
-        np.array(observation.index, np.int64),
+        np.array(observation.source, np.int64),
         np.array(observation.sign, np.float32),
-        np.array(action.index, np.int64),
+        np.array(action.source, np.int64),
         np.array(action.sign, np.float32),
     )
     for array in arrays:
         array.flags.writeable = False
     return Symmetry(name, *arrays)
+
+
+_PLANE_TURN = SignedPermutation((1, 0), (-1, 1))  # x' = -y, y' = x
+_PLANE_MIRROR = SignedPermutation((0, 1), (1, -1))  # y' = -y
+
+
+def plane_symmetries(vectors: int) -> tuple[Symmetry, ...]:
+    """The square's symmetries for an observation of `vectors` plane vectors and one as action."""
+    result = []
+    turned = identity(2)
+    for quarter in range(4):
+        for mirrored in (False, True):
+            act = compose(turned, _PLANE_MIRROR) if mirrored else turned
+            name = f"turned by {90 * quarter} degrees" if quarter else "identity"
+            if mirrored:
+                name = f"{name}, mirrored" if quarter else "mirrored"
+            result.append(symmetry(name, concatenate([act] * vectors), act))
+        turned = compose(turned, _PLANE_TURN)
+    return tuple(result)

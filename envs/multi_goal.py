@@ -1,0 +1,134 @@
+"""A point in the plane with four goals equally good: the paper's figure 1.
+
+The setting is that of the authors' released code; the paper's text leaves most of it open.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arenas import Arena
+from .engine import Bool, Float, Index, Observation, VectorTask
+from .single import SingleTask
+from .symmetry import Symmetry, plane_symmetries
+
+GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
+"""Where the goals are; their order is that of `info["goal"]`."""
+
+GOAL_RADIUS = 1.0
+"""A point nearer than this to a goal has reached it."""
+
+GOAL_REWARD = 10.0
+"""Paid once, on arrival."""
+
+ACTION_COST = 30.0
+"""Paid per unit of |action|^2."""
+
+HALF_SIDE = 7.0
+"""The plane ends here, in both directions."""
+
+START_DEVIATION = 0.1
+"""Standard deviation of the start around the origin."""
+
+
+class MultiGoalVector(VectorTask):
+    """The point moves by its action, pays for it and for its distance to the nearest goal.
+
+    Reaching a goal ends the episode. `info` has `position` [N, 2], `goal` [N] (index in `GOALS`,
+    -1 before a goal is reached) and `success` [N].
+    """
+
+    observation_blocks = (("position", 2),)
+    control_timestep = 1.0
+    arena = Arena(
+        "multi-goal", (), (0.0, 0.0), None, (-HALF_SIDE, -HALF_SIDE, HALF_SIDE, HALF_SIDE)
+    )
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        max_episode_steps: int | None = 20,
+        num_threads: int = 1,
+        render_mode: str | None = None,
+    ) -> None:
+        """Makes the copies.
+
+        Args:
+            num_envs: number of copies, N.
+            max_episode_steps: steps until truncation; None for never.
+            num_threads: accepted, so that every task is made alike; there is nothing to thread.
+            render_mode: None or "rgb_array".
+        """
+        bound = np.ones(2, np.float32)
+        super().__init__(
+            num_envs=num_envs,
+            action_low=-bound,
+            action_high=bound,
+            max_episode_steps=max_episode_steps,
+        )
+        self.render_mode = render_mode
+        self._position = np.zeros((num_envs, 2))
+        self._cost = np.zeros(num_envs)
+        self._goals = np.array(GOALS)
+
+    def _draw(self, generator: np.random.Generator) -> Float:
+        return START_DEVIATION * generator.standard_normal(2)
+
+    def _start(self, copies: Index, draws: Float | None) -> None:
+        self._position[copies] = 0.0 if draws is None else draws
+        self._cost[copies] = 0.0
+
+    def _advance(self, actions: Float) -> None:
+        actions = np.clip(actions, -1.0, 1.0)
+        np.clip(self._position + actions, -HALF_SIDE, HALF_SIDE, out=self._position)
+        self._cost = ACTION_COST * np.sum(actions**2, axis=1)
+
+    @property
+    def position(self) -> Float:
+        """Where each point is, [N, 2]."""
+        return self._position.copy()
+
+    @property
+    def squared_distances(self) -> Float:
+        """Squared distance from each copy to each goal, [N, 4]."""
+        away = self._position[:, np.newaxis] - self._goals
+        squared: Float = np.sum(away**2, axis=2)
+        return squared
+
+    @property
+    def goal(self) -> Index:
+        """The goal each copy is at, -1 for none, [N]."""
+        squared = self.squared_distances
+        return np.where(squared.min(axis=1) < GOAL_RADIUS**2, squared.argmin(axis=1), -1)
+
+    def _observe(self) -> Observation:
+        return self._position.astype(np.float32)
+
+    def _reward_terms(self) -> dict[str, Float]:
+        return {
+            "action": -self._cost,
+            "distance": -self.squared_distances.min(axis=1),
+            "goal": np.where(self.goal >= 0, GOAL_REWARD, 0.0),
+        }
+
+    def _terminated(self) -> Bool:
+        return self.goal >= 0
+
+    def _facts(self) -> dict[str, NDArray[Any]]:
+        goal = self.goal
+        return super()._facts() | {"goal": goal, "success": goal >= 0}
+
+    @property
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """The square's: four quarter turns of the plane, each also mirrored."""
+        return plane_symmetries(1)
+
+
+class MultiGoal(SingleTask):
+    """One copy of `MultiGoalVector`."""
+
+    vector_class = MultiGoalVector

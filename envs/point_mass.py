@@ -1,0 +1,312 @@
+"""A sphere that slides on the floor: the arenas again, for tests and demonstrations of seconds.
+
+The arenas are the quadruped's at a quarter of the size, the episodes a fifth as long.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from .arenas import HALLWAY_NARROW, MAZE, OPEN_FLOOR, U_MAZE, Arena, add_walls, scaled
+from .engine import Bool, Float, Index, Observation, VectorTask
+from .navigation import FollowHallway, SeekTarget
+from .simulation import Simulation, mjcf_modules, model_hash
+from .single import SingleTask
+from .symmetry import Symmetry, identity, plane_symmetries, symmetry
+
+SCALE = 0.25
+"""Size of the point mass's arenas in units of the quadruped's."""
+
+RADIUS = 0.15
+"""Metres."""
+
+MASS = 1.0
+"""Kilograms."""
+
+MAX_SPEED = 2.0
+"""Where drag balances the strongest push, m/s."""
+
+RISE_TIME = 0.25
+"""Seconds in which the sphere reaches 63 percent of its final speed."""
+
+PHYSICS_TIMESTEP = 0.01
+"""Seconds."""
+
+SUBSTEPS = 5
+"""Physics steps per control step."""
+
+START_SPREAD = 0.05
+"""Half the side of the square of starts, metres."""
+
+START_SPEED = 0.1
+"""Velocities at a start are uniform within this, m/s."""
+
+REACH_GOALS: dict[str, tuple[float, float]] = {
+    "right": (1.5, 0.0),
+    "up": (0.0, 1.5),
+    "left": (-1.5, 0.0),
+    "down": (0.0, -1.5),
+}
+"""The absorbing places of `PointMassReach`, metres."""
+
+REACH_RADIUS = 0.3
+"""A sphere whose centre is nearer than this to a goal has reached it, metres."""
+
+REACH_REWARD = 10.0
+"""Paid once, at a goal that is wanted."""
+
+REACH_TIME_COST = 0.25
+"""Paid every step by every `PointMassReach`, whatever it wants."""
+
+
+@functools.cache
+def model(arena: Arena) -> mujoco.MjModel:
+    """The sphere in an arena, compiled. Shared by everyone in the process: never write to it."""
+    root = mjcf_modules().RootElement(model="point_mass")
+    root.option.timestep = PHYSICS_TIMESTEP
+    root.option.integrator = "implicitfast"
+    # Walls push, nothing rubs: the sphere floats just above the floor and slides along walls.
+    root.default.geom.condim = 1
+    root.worldbody.add("geom", name="floor", type="plane", size=[50.0, 50.0, 1.0])
+    add_walls(arena, root.worldbody)
+    body = root.worldbody.add("body", name="mass", pos=[0.0, 0.0, 1.05 * RADIUS])
+    damping = MASS / RISE_TIME
+    for axis, direction in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
+        body.add("joint", name=axis, type="slide", axis=direction, damping=damping)
+    body.add("geom", name="mass", type="sphere", size=[RADIUS], mass=MASS, rgba=[0.9, 0.5, 0.2, 1])
+    for axis in "xy":
+        root.actuator.add("motor", name=axis, joint=axis, gear=[damping * MAX_SPEED])
+    return mujoco.MjModel.from_xml_string(root.to_xml_string())
+
+
+class PointMassTask(VectorTask):
+    """A sphere pushed by a force in the plane, rewarded for its speed in any direction.
+
+    Observation blocks are `velocity` (m/s, world frame) and, in arenas, `position` (m). An action
+    longer than 1 counts as one of length 1, so that no direction is faster than another. `info`
+    has `position` [N, 2] m.
+    """
+
+    arena: Arena = OPEN_FLOOR
+    observation_blocks: tuple[tuple[str, int], ...] = (("velocity", 2),)
+    isotropic: ClassVar[bool] = False
+    """Whether the task looks the same along and across both axes."""
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        num_threads: int = 1,
+        max_episode_steps: int | None = 100,
+        render_mode: str | None = None,
+    ) -> None:
+        """Makes the copies.
+
+        Args:
+            num_envs: number of copies, N.
+            num_threads: threads that step them.
+            max_episode_steps: control steps of 0.05 s until truncation; None for never.
+            render_mode: None or "rgb_array".
+        """
+        bound = np.ones(2, np.float32)
+        super().__init__(
+            num_envs=num_envs,
+            action_low=-bound,
+            action_high=bound,
+            max_episode_steps=max_episode_steps,
+        )
+        self.render_mode = render_mode
+        self.simulation = Simulation(
+            model(self.arena), num_envs, substeps=SUBSTEPS, num_threads=num_threads
+        )
+        self.control_timestep = self.simulation.control_timestep
+        self.model_hash = model_hash(self.simulation.model)
+        self.mujoco_version = mujoco.__version__
+
+    def _draw(self, generator: np.random.Generator) -> Float:
+        return generator.uniform(-1.0, 1.0, 4)
+
+    def _start(self, copies: Index, draws: Float | None) -> None:
+        if draws is None:
+            draws = np.zeros((len(copies), 4))
+        place = np.array(self.arena.start) + START_SPREAD * draws[:, :2]
+        self.simulation.start(copies, place, START_SPEED * draws[:, 2:])
+
+    def _advance(self, actions: Float) -> None:
+        actions = np.clip(actions, -1.0, 1.0)
+        length = np.hypot(actions[:, 0], actions[:, 1])
+        self.simulation.step(actions / np.maximum(1.0, length)[:, np.newaxis])
+
+    @property
+    def position(self) -> Float:
+        """Where the sphere's centre is, [N, 2] m."""
+        return self.simulation.qpos.copy()
+
+    @property
+    def velocity(self) -> Float:
+        """[N, 2] m/s."""
+        return self.simulation.qvel.copy()
+
+    def _observe(self) -> Observation:
+        parts = {"velocity": self.simulation.qvel, "position": self.simulation.qpos}
+        columns = [parts[name] for name, _ in self.observation_blocks]
+        return np.concatenate(columns, axis=1, dtype=np.float32)
+
+    def _reward_terms(self) -> dict[str, Float]:
+        return {"speed": np.hypot(*self.velocity.T)}
+
+    def _terminated(self) -> Bool:
+        return np.zeros(self.num_envs, np.bool_)
+
+    @property
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """The square's where the task has them, otherwise only the identity."""
+        if self.isotropic:
+            return plane_symmetries(len(self.observation_blocks))
+        size = sum(width for _, width in self.observation_blocks)
+        return (symmetry("identity", identity(size), identity(2)),)
+
+
+class PointMassRunVector(PointMassTask):
+    """Move fast, anywhere, on an open floor."""
+
+    isotropic = True
+
+
+class PointMassRunTowardVector(PointMassTask):
+    """Move fast in one direction of the world."""
+
+    def __init__(self, *, direction: float = 0.0, **kwargs: Any) -> None:
+        """Makes the copies.
+
+        Args:
+            direction: radians counter-clockwise from east.
+            **kwargs: as for every point mass task.
+
+        Raises:
+            ValueError: if the direction is not a finite number.
+        """
+        if not math.isfinite(direction):
+            raise ValueError(f"direction must be a finite angle in radians, got {direction}")
+        self.direction = float(direction)
+        self._toward = np.array([math.cos(direction), math.sin(direction)])
+        super().__init__(**kwargs)
+
+    def _reward_terms(self) -> dict[str, Float]:
+        along: Float = self.velocity @ self._toward
+        return {"speed_toward": along}
+
+
+class PointMassArenaTask(PointMassTask):
+    """A sphere that knows where it is."""
+
+    observation_blocks = (("velocity", 2), ("position", 2))
+
+
+class PointMassHallwayVector(FollowHallway, PointMassArenaTask):
+    """Move fast in a hallway 1 m wide."""
+
+    arena = scaled(HALLWAY_NARROW, SCALE)
+
+
+class PointMassUMazeVector(SeekTarget, PointMassArenaTask):
+    """Reach a target around two corners."""
+
+    arena = scaled(U_MAZE, SCALE)
+
+
+class PointMassMazeVector(SeekTarget, PointMassArenaTask):
+    """Reach a target through one of two passages; the upper one is blocked inside."""
+
+    arena = scaled(MAZE, SCALE)
+
+
+class PointMassReachVector(PointMassArenaTask):
+    """Reach one of the wanted goals; every goal, wanted or not, ends the episode.
+
+    Tasks with different wishes have the same dynamics and differ in reward only at shared absorbing
+    places, which is what the soft-OR of two skills asks for. `info` has `goal` [N] (index in
+    `REACH_GOALS`, -1 before one is reached) and `success` [N] (at a wanted one).
+    """
+
+    def __init__(self, *, goals: Sequence[str] = ("left",), **kwargs: Any) -> None:
+        """Makes the copies.
+
+        Args:
+            goals: names of the wanted goals, from `REACH_GOALS`.
+            **kwargs: as for every point mass task.
+
+        Raises:
+            ValueError: for a name that is none of them, or no name at all.
+        """
+        wanted = (goals,) if isinstance(goals, str) else tuple(goals)
+        unknown = [name for name in wanted if name not in REACH_GOALS]
+        if unknown or not wanted:
+            raise ValueError(f"goals must name some of {', '.join(REACH_GOALS)}; got {goals!r}")
+        self.goals = wanted
+        self._places = np.array(list(REACH_GOALS.values()))
+        self._wanted = np.array([*(name in wanted for name in REACH_GOALS), False])  # last: nowhere
+        super().__init__(**kwargs)
+
+    @property
+    def goal(self) -> Index:
+        """The goal each copy is at, -1 for none, [N]."""
+        away = self.simulation.qpos[:, np.newaxis] - self._places
+        squared = np.sum(away**2, axis=2)
+        return np.where(squared.min(axis=1) < REACH_RADIUS**2, squared.argmin(axis=1), -1)
+
+    def _reward_terms(self) -> dict[str, Float]:
+        return {
+            "goal": REACH_REWARD * self._wanted[self.goal],
+            "time": np.full(self.num_envs, -REACH_TIME_COST),
+        }
+
+    def _terminated(self) -> Bool:
+        return self.goal >= 0
+
+    def _facts(self) -> dict[str, NDArray[Any]]:
+        goal = self.goal
+        return super()._facts() | {"goal": goal, "success": self._wanted[goal]}
+
+
+class PointMassRun(SingleTask):
+    """One copy of `PointMassRunVector`."""
+
+    vector_class = PointMassRunVector
+
+
+class PointMassRunToward(SingleTask):
+    """One copy of `PointMassRunTowardVector`."""
+
+    vector_class = PointMassRunTowardVector
+
+
+class PointMassHallway(SingleTask):
+    """One copy of `PointMassHallwayVector`."""
+
+    vector_class = PointMassHallwayVector
+
+
+class PointMassUMaze(SingleTask):
+    """One copy of `PointMassUMazeVector`."""
+
+    vector_class = PointMassUMazeVector
+
+
+class PointMassMaze(SingleTask):
+    """One copy of `PointMassMazeVector`."""
+
+    vector_class = PointMassMazeVector
+
+
+class PointMassReach(SingleTask):
+    """One copy of `PointMassReachVector`."""
+
+    vector_class = PointMassReachVector
