@@ -1,0 +1,426 @@
+"""Skill files: the only door between bytes on disk and a skill (docs/skill-file.md).
+
+A file is a 512-byte header, which is HDF5's user block, and an HDF5 body:
+
+    skillbank skill file
+    format 1
+    content <sha256 of metadata and parameters>
+    body <sha256 of everything after the header>
+    metadata <offset in the body> <length>
+
+Reading never hands a file to the HDF5 library of this process: a separate one looks and answers
+with a table of contents (or the bank already has it), and the bytes are taken from the copy in
+memory that was hashed.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from skillbank import errors, storage_sandbox
+from skillbank.spec import Shape, SkillSpec, parameter_shapes
+
+FORMAT_VERSION = 1
+HEADER_BYTES = 512
+MAX_FILE_BYTES = 256 << 20
+MAX_METADATA_BYTES = 4 << 20
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAGIC = b"skillbank skill file\n"
+
+Parameters = dict[str, NDArray[np.float32]]
+Contents = Sequence[tuple[str, Sequence[int], int]]  # path, shape, offset in the body
+
+
+class Header(NamedTuple):
+    """What the first 512 bytes of a skill file say."""
+
+    content_hash: str
+    body_hash: str
+    metadata_offset: int
+    metadata_length: int
+
+
+class StoredSkill(NamedTuple):
+    """A skill as it lies in a file: all of it, and nothing that can run."""
+
+    spec: SkillSpec
+    parameters: Parameters
+    content_hash: str
+
+
+# --------------------------------------------------------------------------------- hashes
+
+
+def metadata_document(spec: SkillSpec) -> bytes:
+    """Canonical metadata: ASCII JSON with sorted keys and no spaces."""
+    document = spec.model_dump(mode="json")
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def content_hash(spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> str:
+    """Hash of everything that a skill is; equal for equal skills, wherever they are kept."""
+    return _content_hash(metadata_document(spec), parameters)
+
+
+def _content_hash(document: bytes, parameters: Mapping[str, NDArray[np.float32]]) -> str:
+    # The metadata dictates every shape, so the concatenation is unambiguous.
+    digest = hashlib.sha256(b"skillbank content 1\n")
+    digest.update(len(document).to_bytes(8, "little"))
+    digest.update(document)
+    for name in sorted(parameters):
+        digest.update(np.ascontiguousarray(parameters[name], "<f4").data)
+    return digest.hexdigest()
+
+
+# -------------------------------------------------------------------------------- writing
+
+
+def encode(spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """Turn a skill into the bytes of its file; the same skill always gives the same bytes.
+
+    Raises:
+        SkillFileError: the parameters are not those that the spec dictates, or not finite.
+    """
+    from skillbank import storage_hdf5
+
+    _check_shapes({name: array.shape for name, array in parameters.items()}, parameter_shapes(spec))
+    for name, array in parameters.items():
+        if array.dtype != np.float32:
+            raise errors.WrongShape(f"parameter {name!r} is {array.dtype}, expected float32")
+    _check_finite(parameters)
+    document = metadata_document(spec)
+    body = storage_hdf5.encode(document, parameters)
+    if len(document) > MAX_METADATA_BYTES or HEADER_BYTES + len(body) > MAX_FILE_BYTES:
+        raise errors.FileTooLarge(
+            f"the skill takes {len(body):,} bytes, {len(document):,} of them metadata; at most "
+            f"{MAX_FILE_BYTES:,} and {MAX_METADATA_BYTES:,} are allowed"
+        )
+    offset = next(e.offset for e in storage_hdf5.contents(body) if e.path == storage_hdf5.METADATA)
+    return _header(document, parameters, body, offset) + body
+
+
+def _header(
+    document: bytes, parameters: Mapping[str, NDArray[np.float32]], body: bytes, offset: int
+) -> bytes:
+    text = MAGIC + (
+        f"format {FORMAT_VERSION}\n"
+        f"content {_content_hash(document, parameters)}\n"
+        f"body {hashlib.sha256(body).hexdigest()}\n"
+        f"metadata {offset} {len(document)}\n"
+    ).encode("ascii")
+    return text.ljust(HEADER_BYTES, b"\0")
+
+
+def write(path: Path, spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> str:
+    """Write a skill file, durably and all at once: a crash leaves the old file or the new one.
+
+    Returns:
+        The content hash.
+
+    Raises:
+        SkillFileError: the parameters are not those that the spec dictates, or not finite.
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    image = encode(spec, parameters)
+    stored = decode(image, _own_contents(image))  # what the file says is what was asked for
+    if any(stored.parameters[k].tobytes() != v.tobytes() for k, v in parameters.items()):
+        raise errors.StorageError(f"cannot write {path}: HDF5 changed a parameter")
+    replace_file(path, image)
+    return stored.content_hash
+
+
+def _own_contents(image: bytes) -> Contents:
+    """Table of contents of an image that this process has just made."""
+    from skillbank import storage_hdf5
+
+    return storage_hdf5.contents(image[HEADER_BYTES:])
+
+
+def replace_file(path: Path, image: bytes) -> None:
+    """Put bytes at a path: temporary file beside it, fsync, read back, rename, fsync the folder.
+
+    Raises:
+        StorageError: any step failed; what was at the path before is still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        temporary, descriptor = _temporary(path)
+        try:
+            with os.fdopen(descriptor, "r+b") as file:
+                file.write(image)
+                file.flush()
+                os.fsync(file.fileno())
+                file.seek(0)
+                if file.read() != image:
+                    raise OSError(errno.EIO, "what was written reads back differently")
+                os.replace(temporary, path)  # while the lock is held: nobody sweeps it
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise errors.StorageError(
+            f"cannot write {path}: {error.strerror or error}. Nothing was changed; choose another "
+            "folder (SKILLBANK_HOME, or a path) or free some space"
+        ) from error
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """Create a temporary file beside a path and lock it, so that a sweep knows it is in use."""
+    while True:
+        temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:  # not swept between creation and lock
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Delete temporary files whose writer is dead: nobody holds their lock."""
+    swept = []
+    for stale in folder.glob(".*.tmp"):
+        if not re.fullmatch(r"\..*\.[0-9a-f]{16}\.tmp", stale.name):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(stale, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(stale)
+                swept.append(stale)
+            finally:
+                os.close(descriptor)
+    return swept
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -------------------------------------------------------------------------------- reading
+
+
+def read(path: Path, known: Contents | None = None) -> StoredSkill:
+    """Read and check a skill file.
+
+    Args:
+        path: the file.
+        known: table of contents, when the bank already has it for exactly these bytes; without
+            it a separate process opens the body first.
+
+    Raises:
+        SkillFileError: the subclass says what is wrong with the file.
+        SkillNotFound: there is no such file.
+        StorageError: the file cannot be read.
+    """
+    image = read_bytes(path)
+    with _named(path):
+        return decode(image, known)
+
+
+def read_spec(path: Path) -> SkillSpec:
+    """Read the metadata of a skill file after checking the hash of its bytes; see ``read``."""
+    image = read_bytes(path)
+    with _named(path):
+        header = parse_header(image)
+        return _spec(_document(image, header))
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Any:
+    """Begin the text of a file's error with the file."""
+    try:
+        yield
+    except errors.SkillFileError as error:
+        raise type(error)(f"{path}: {error}") from error.__cause__
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file of bounded size into memory, once."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: a device may react to that
+            raise errors.NotASkillFile(f"{path}: not a regular file")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise errors.NotASkillFile(f"{path}: not a regular file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise errors.FileTooLarge(
+                    f"{path}: {status.st_size:,} bytes; a skill has at most {MAX_FILE_BYTES:,}"
+                )
+            return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise errors.SkillNotFound(f"no file {path}") from error
+    except OSError as error:
+        raise errors.StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def parse_header(image: bytes) -> Header:
+    """Check the header of a file's bytes and the hash of the body."""
+    if not image.startswith(MAGIC):
+        raise errors.NotASkillFile(
+            "not a skill file: it does not begin with 'skillbank skill file'"
+        )
+    text = image[len(MAGIC) : HEADER_BYTES]
+    version = re.match(rb"format ([0-9]{1,9})\n", text)
+    if version is None:
+        raise errors.DamagedFile("the header names no format version")
+    if int(version[1]) != FORMAT_VERSION:
+        raise errors.UnknownFormatVersion(
+            f"format version {int(version[1])}; this release reads version {FORMAT_VERSION}"
+        )
+    match = re.fullmatch(
+        rb"format 1\ncontent ([0-9a-f]{64})\nbody ([0-9a-f]{64})\n"
+        rb"metadata (0|[1-9][0-9]{0,9}) (0|[1-9][0-9]{0,9})\n\0+",
+        text,
+    )
+    if match is None or len(image) < HEADER_BYTES:
+        raise errors.DamagedFile("the header is damaged")
+    body = memoryview(image)[HEADER_BYTES:]
+    if hashlib.sha256(body).hexdigest() != match[2].decode():
+        raise errors.DamagedFile("the bytes do not match the hash in the header")
+    if body[: len(SIGNATURE)] != SIGNATURE:
+        raise errors.InvalidStructure("the body is not HDF5")
+    return Header(match[1].decode(), match[2].decode(), int(match[3]), int(match[4]))
+
+
+def decode(image: bytes, known: Contents | None = None) -> StoredSkill:
+    """Check the bytes of a skill file and take the skill out of them; see ``read``."""
+    header = parse_header(image)
+    document = _document(image, header)
+    spec = _spec(document)
+    contents = _ask(image) if known is None else known
+    parameters = _parameters(image, header, spec, contents)
+    if _content_hash(document, parameters) != header.content_hash:
+        raise errors.DamagedFile("metadata and parameters do not match the content hash")
+    return StoredSkill(spec, parameters, header.content_hash)
+
+
+def _document(image: bytes, header: Header) -> bytes:
+    if header.metadata_length > MAX_METADATA_BYTES:
+        raise errors.FileTooLarge(
+            f"{header.metadata_length:,} bytes of metadata; at most {MAX_METADATA_BYTES:,}"
+        )
+    start = HEADER_BYTES + header.metadata_offset
+    document = image[start : start + header.metadata_length]
+    if len(document) != header.metadata_length:
+        raise errors.InvalidMetadata("the metadata reaches beyond the file")
+    return document
+
+
+def _spec(document: bytes) -> SkillSpec:
+    try:
+        json.loads(document, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return SkillSpec.model_validate_json(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "document"
+        raise errors.InvalidMetadata(f"metadata: {where}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise errors.InvalidMetadata(f"metadata: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key appears twice")
+    return document
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _ask(image: bytes) -> Contents:
+    """Let a separate process open the body, and check the form of its answer."""
+    try:
+        kind, answer = storage_sandbox.ask(image[HEADER_BYTES:])
+    except OSError as error:
+        raise errors.StorageError(f"cannot start the reader: {error}") from error
+    if kind == "contents":
+        return check_contents(answer)
+    named = getattr(errors, kind, None)
+    if not (isinstance(named, type) and issubclass(named, errors.SkillFileError)):
+        named = errors.ReaderStopped
+    raise named(str(answer))
+
+
+def check_contents(answer: object) -> Contents:
+    """Check the form of a table of contents that another process or a file gave."""
+    try:
+        table = [(path, tuple(shape), offset) for path, shape, offset in _list(answer)]
+    except (TypeError, ValueError) as error:
+        raise errors.ReaderStopped("the reader's answer has the wrong form") from error
+    for path, shape, offset in table:
+        numbers = (offset, *shape)
+        if not isinstance(path, str) or any(type(n) is not int or n < 0 for n in numbers):
+            raise errors.ReaderStopped("the reader's answer has the wrong form")
+    return table
+
+
+def _list(answer: object) -> list[Any]:
+    if not isinstance(answer, list):
+        raise TypeError
+    return answer
+
+
+def _parameters(image: bytes, header: Header, spec: SkillSpec, contents: Contents) -> Parameters:
+    """Take the parameters that the spec dictates out of the file's bytes."""
+    table = {path: (tuple(shape), offset) for path, shape, offset in contents}
+    if table.pop("metadata", None) != ((header.metadata_length,), header.metadata_offset):
+        raise errors.InvalidMetadata("the header and HDF5 place the metadata differently")
+    prefix = "parameters/"
+    for path in table:
+        if not path.startswith(prefix):
+            raise errors.UnknownParameter(f"unknown data set {path!r}")
+    shapes = {path.removeprefix(prefix): shape for path, (shape, _) in table.items()}
+    _check_shapes(shapes, parameter_shapes(spec))
+    parameters: Parameters = {}
+    for name, shape in shapes.items():
+        count = int(np.prod(shape, dtype=object))
+        start = HEADER_BYTES + table[prefix + name][1]
+        if start + 4 * count > len(image):
+            raise errors.ForbiddenStorage(f"parameter {name!r} reaches beyond the file")
+        flat = np.frombuffer(image, "<f4", count, start if count else 0)
+        parameters[name] = flat.reshape(shape).astype(np.float32)
+    _check_finite(parameters)
+    return parameters
+
+
+def _check_shapes(found: Mapping[str, Iterable[int]], expected: Mapping[str, Shape]) -> None:
+    for name in sorted(expected.keys() - found.keys()):
+        raise errors.MissingParameter(f"no parameter {name!r} {list(expected[name])}")
+    for name in sorted(found.keys() - expected.keys()):
+        raise errors.UnknownParameter(f"unknown parameter {name!r}")
+    for name, shape in expected.items():
+        if tuple(found[name]) != shape:
+            raise errors.WrongShape(
+                f"parameter {name!r} has shape {list(found[name])}, expected {list(shape)}"
+            )
+
+
+def _check_finite(parameters: Mapping[str, NDArray[np.float32]]) -> None:
+    for name, array in parameters.items():
+        if not np.isfinite(array).all():
+            raise errors.NonFiniteParameter(f"parameter {name!r} holds NaN or infinity")
