@@ -1,8 +1,10 @@
 """The arenas: where walls, start and target are. Every dimension of every arena is in this file.
 
-The paper publishes none, so these are ours. All lengths are metres, x is east and y is north. Walls
-are 1 m thick, thick enough that a running robot cannot pass through one between two physics steps,
-and as tall as `WALL_HEIGHT`, too tall to climb.
+The paper publishes none, so these are ours. All lengths are metres, x is east and y is north. Every
+arena with walls is a rectangular room with blocks standing in it. Blocks are at least 1 m thick,
+more than a running robot covers in ten physics steps, and too tall to climb. The room's own walls
+are drawn 1 m thick, but act as half-spaces without an outside: nothing passes them, and they cost
+less time to simulate than boxes.
 
 Arenas for the quadruped are made for a body whose legs span 2.3 m. A point mass of 0.15 m radius
 runs in the same shapes, scaled down.
@@ -28,28 +30,57 @@ class Arena(NamedTuple):
 
     Attributes:
         name: what to call it on a picture.
-        walls: rectangles that nothing can enter.
+        room: the inside of the outer walls, or None on an open floor.
+        blocks: what stands in the room.
         start: where episodes begin, (x, y).
         target: where the reward is, (x, y), or None.
-        bounds: the rectangle worth drawing.
-        wall_height: metres.
+        wall_height: metres, of walls and blocks.
+        wall_thickness: metres, of the room's walls.
         reward_width: standard deviation of the Gaussian reward around the target, metres.
         success_radius: a robot this close to the target has reached it, metres.
         threshold: in an arena with a trap, how near the target one can come inside it, metres.
     """
 
     name: str
-    walls: tuple[Rectangle, ...]
+    room: Rectangle | None
+    blocks: tuple[Rectangle, ...]
     start: tuple[float, float]
     target: tuple[float, float] | None
-    bounds: Rectangle
     wall_height: float = WALL_HEIGHT
+    wall_thickness: float = WALL_THICKNESS
     reward_width: float = 0.0
     success_radius: float = 0.0
     threshold: float | None = None
 
+    @property
+    def walls(self) -> tuple[Rectangle, ...]:
+        """Every rectangle that nothing can enter: the room's four walls, then its blocks."""
+        if self.room is None:
+            return self.blocks
+        x_min, y_min, x_max, y_max = self.room
+        t = self.wall_thickness
+        return (
+            (x_min - t, y_max, x_max + t, y_max + t),
+            (x_min - t, y_min - t, x_max + t, y_min),
+            (x_min - t, y_min, x_min, y_max),
+            (x_max, y_min, x_max + t, y_max),
+            *self.blocks,
+        )
 
-OPEN_FLOOR = Arena("open floor", (), (0.0, 0.0), None, (-60.0, -60.0, 60.0, 60.0))
+    @property
+    def bounds(self) -> Rectangle:
+        """The rectangle worth drawing: the room with its walls, or `OPEN_HALF_SIDE` around it."""
+        if self.room is None:
+            return -OPEN_HALF_SIDE, -OPEN_HALF_SIDE, OPEN_HALF_SIDE, OPEN_HALF_SIDE
+        x_min, y_min, x_max, y_max = self.room
+        t = self.wall_thickness
+        return x_min - t, y_min - t, x_max + t, y_max + t
+
+
+OPEN_HALF_SIDE = 60.0
+"""How far from the start an open floor is worth drawing, metres; the floor itself has no end."""
+
+OPEN_FLOOR = Arena("open floor", None, (), (0.0, 0.0), None)
 
 
 def _hallway(name: str, width: float) -> Arena:
@@ -57,41 +88,21 @@ def _hallway(name: str, width: float) -> Arena:
 
     80 m is further than anybody runs in an episode of 25 s.
     """
-    end, side = 80.0, width / 2
-    outer_end, outer_side = end + WALL_THICKNESS, side + WALL_THICKNESS
-    walls = (
-        (-outer_end, side, outer_end, outer_side),
-        (-outer_end, -outer_side, outer_end, -side),
-        (-outer_end, -side, -end, side),
-        (end, -side, outer_end, side),
-    )
-    return Arena(name, walls, (0.0, 0.0), None, (-outer_end, -outer_side, outer_end, outer_side))
+    return Arena(name, (-80.0, -width / 2, 80.0, width / 2), (), (0.0, 0.0), None)
 
 
 HALLWAY_WIDE = _hallway("wide hallway", 8.0)
 HALLWAY_NARROW = _hallway("narrow hallway", 4.0)
-
-
-def _room(x_min: float, y_min: float, x_max: float, y_max: float) -> tuple[Rectangle, ...]:
-    """The four walls around a rectangular room, given by its inside."""
-    t = WALL_THICKNESS
-    return (
-        (x_min - t, y_max, x_max + t, y_max + t),
-        (x_min - t, y_min - t, x_max + t, y_min),
-        (x_min - t, y_min, x_min, y_max),
-        (x_max, y_min, x_max + t, y_max),
-    )
-
 
 # A U on its side, of 4 m corridors. It starts in the closed end of the lower leg and has its target
 # in the closed end of the upper one: 8 m east, 6 m north, 8 m back. The legs lie 2 m apart, so that
 # next to the start the Gaussian reward that reaches through the wall stays under 0.07.
 U_MAZE = Arena(
     "U-maze",
-    (*_room(0.0, -5.0, 12.0, 5.0), (0.0, -1.0, 8.0, 1.0)),
+    room=(0.0, -5.0, 12.0, 5.0),
+    blocks=((0.0, -1.0, 8.0, 1.0),),
     start=(2.0, -3.0),
     target=(2.0, 3.0),
-    bounds=(-1.0, -6.0, 13.0, 6.0),
     reward_width=2.0,
     success_radius=1.0,
 )
@@ -104,14 +115,13 @@ _MAZE_BARRIER_X = 8.0
 _MAZE_DIVIDER_Y = 0.5
 MAZE = Arena(
     "maze",
-    (
-        *_room(0.0, -4.5, 16.0, 4.5),
+    room=(0.0, -4.5, 16.0, 4.5),
+    blocks=(
         (4.0, -_MAZE_DIVIDER_Y, 12.0, _MAZE_DIVIDER_Y),
         (_MAZE_BARRIER_X, _MAZE_DIVIDER_Y, _MAZE_BARRIER_X + WALL_THICKNESS, 4.5),
     ),
     start=(2.0, 0.0),
     target=_MAZE_TARGET,
-    bounds=(-1.0, -5.5, 17.0, 5.5),
     reward_width=5.0,
     success_radius=1.0,
     threshold=math.hypot(_MAZE_TARGET[0] - _MAZE_BARRIER_X, _MAZE_TARGET[1] - _MAZE_DIVIDER_Y),
@@ -129,11 +139,12 @@ def scaled(arena: Arena, factor: float) -> Arena:
 
     return Arena(
         arena.name,
-        tuple(rectangle(wall) for wall in arena.walls),
+        None if arena.room is None else rectangle(arena.room),
+        tuple(rectangle(block) for block in arena.blocks),
         point(arena.start),
         None if arena.target is None else point(arena.target),
-        rectangle(arena.bounds),
         arena.wall_height * factor,
+        arena.wall_thickness * factor,
         arena.reward_width * factor,
         arena.success_radius * factor,
         None if arena.threshold is None else arena.threshold * factor,
@@ -141,13 +152,35 @@ def scaled(arena: Arena, factor: float) -> Arena:
 
 
 def add_walls(arena: Arena, worldbody: Any) -> None:
-    """Adds the arena's walls, as boxes, to the worldbody of a dm_control.mjcf model."""
-    for number, (x_min, y_min, x_max, y_max) in enumerate(arena.walls):
+    """Adds the arena's walls and blocks to the worldbody of a dm_control.mjcf model."""
+    if arena.room is not None:
+        x_min, y_min, x_max, y_max = arena.room
+        x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
+        for name, place, inward in (
+            ("west", (x_min, y), (1, 0, 0)),
+            ("east", (x_max, y), (-1, 0, 0)),
+            ("south", (x, y_min), (0, 1, 0)),
+            ("north", (x, y_max), (0, -1, 0)),
+        ):
+            worldbody.add(
+                "geom",
+                name=f"{name}_side",
+                type="plane",
+                pos=[*place, 0.0],
+                zaxis=inward,
+                size=[1.0, 1.0, 1.0],
+                rgba=[0.0, 0.0, 0.0, 0.0],
+            )
+    for number, rectangle in enumerate(arena.walls):
+        x_min, y_min, x_max, y_max = rectangle
+        solid = int(rectangle in arena.blocks)
         worldbody.add(
             "geom",
             name=f"wall_{number}",
             type="box",
             pos=[(x_min + x_max) / 2, (y_min + y_max) / 2, arena.wall_height / 2],
             size=[(x_max - x_min) / 2, (y_max - y_min) / 2, arena.wall_height / 2],
+            contype=solid,
+            conaffinity=solid,
             rgba=[0.62, 0.66, 0.72, 1.0],
         )

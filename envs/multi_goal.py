@@ -44,7 +44,7 @@ class MultiGoalVector(VectorTask):
     observation_blocks = (("position", 2),)
     control_timestep = 1.0
     arena = Arena(
-        "multi-goal", (), (0.0, 0.0), None, (-HALF_SIDE, -HALF_SIDE, HALF_SIDE, HALF_SIDE)
+        "multi-goal", (-HALF_SIDE, -HALF_SIDE, HALF_SIDE, HALF_SIDE), (), (0.0, 0.0), None, 0.0, 0.0
     )
 
     def __init__(
