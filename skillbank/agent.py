@@ -59,7 +59,8 @@ class Agent:
         device: str = "cpu",
         anchor: FlowSampler | None = None,
     ) -> None:
-        self.learning, self.temperature, self.device = learning, temperature, device
+        self.architecture, self.learning = architecture, learning
+        self.temperature, self.device = temperature, device
         self.action_size = action
         start = torch.Generator().manual_seed(seed)
         self.critic = Critic(architecture, observation, action)
@@ -148,7 +149,9 @@ class Agent:
             shape = (batch, count, self.action_size)
             action = torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
             volume = self.action_size * math.log(2.0)  # -log q of the uniform density on the box
-            return self.target_q(obs, action), torch.full((batch, count), volume, device=self.device)
+            return self.target_q(obs, action), torch.full(
+                (batch, count), volume, device=self.device
+            )
         noise = self.noise(batch, count)
         if isinstance(self.sampler, NoiseSampler):
             u, log_q = self.sampler.with_log_density(obs, noise)

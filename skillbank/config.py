@@ -3,13 +3,14 @@
 Dimensions come from the environment, never from here. An unknown key is an error.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Preset = Literal["default", "paper"]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
 
 
@@ -23,10 +24,10 @@ class Architecture(Strict):
     """Shape of the networks; with the sizes of observation and action it fixes every parameter."""
 
     critics: Annotated[int, Field(ge=1, le=4)] = 2  # soft Q-functions; their minimum is used
-    critic_hidden: Widths = (256, 256)  # units of each hidden layer
+    critic_hidden: Widths = (200, 200)  # units of each hidden layer
     layer_norm: bool = True  # normalise each hidden layer of the critics before its ReLU
     sampler: Literal["flow", "noise"] = "flow"  # invertible, or the paper's noise-fed MLP
-    sampler_hidden: Widths = (256, 256)  # units of the sampler's state trunk (flow) or MLP (noise)
+    sampler_hidden: Widths = (200, 200)  # units of the sampler's state trunk (flow) or MLP (noise)
     couplings: Annotated[int, Field(ge=0, le=16)] = 4  # affine coupling layers of the flow
     coupling_hidden: Count = 32  # hidden units of each coupling
 
@@ -44,12 +45,13 @@ class Learning(Strict):
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.02  # tau of each target update
     target_period: Count = 1  # updates between target updates
     objective: Literal["stein", "divergence", "map"] = "divergence"  # of the sampling network
-    particles: Count = 8  # K = M, actions per state in the sampling network's update
+    particles: Count = 1  # K = M, actions per state in the sampling network's update
     proposals: Literal["sampler", "uniform"] = "sampler"  # q of the soft value, eq. 10
     value_samples: Count = 4  # K_V, proposals per state for the soft value
     uniform_updates: Annotated[int, Field(ge=0)] = 0  # updates with uniform proposals, at first
     noise_sigma: NonNegative = 0.0  # Ornstein-Uhlenbeck noise added while collecting
     noise_theta: NonNegative = 0.15  # its pull towards zero, per step
+    reward_scale: Positive = 1.0  # rewards are multiplied by it
     symmetry: bool = True  # apply the environment's declared symmetries to replayed data
 
     @model_validator(mode="after")
@@ -64,7 +66,6 @@ class PretrainConfig(Learning):
 
     architecture: Architecture = Architecture()
     temperature: Positive = 0.1  # alpha, in units of scaled reward
-    reward_scale: Positive = 1.0  # rewards are multiplied by it
     total_steps: Count = 500_000  # environment steps over all copies
     learning_starts: Count = 5_000  # steps with uniform actions before the first update
 
@@ -77,7 +78,75 @@ class FinetuneConfig(Learning):
     final_temperature: Positive = 0.001  # alpha after annealing
     anneal_steps: Count = 100_000  # environment steps of log-linear annealing (20 epochs)
     noise_set: Count = 32  # K_xi at the start; shrinks linearly to 1 over anneal_steps
-    reward_scale: Positive = 1.0  # rewards are multiplied by it
     total_steps: Count = 200_000  # environment steps over all copies
     learning_starts: Count = 5_000  # steps of the skill's own rollouts before the first update
     frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen
+
+
+# The constants of appendix D.1, common to pretraining and fine-tuning.
+_PAPER: dict[str, Any] = {
+    "num_envs": 1,
+    "steps_per_update": 1,
+    "batch_size": 64,
+    "replay_capacity": 1_000_000,
+    "learning_starts": 10_000,
+    "critic_learning_rate": 1e-3,
+    "sampler_learning_rate": 1e-4,
+    "target_rate": 1.0,
+    "target_period": 1_000,
+    "objective": "stein",
+    "particles": 32,
+    "value_samples": 50,
+    "uniform_updates": 0,
+    "proposals": "uniform",
+    "noise_sigma": 0.3,
+    "noise_theta": 0.15,
+    "symmetry": False,
+}
+EPOCH = 10_000  # environment steps of an epoch (appendix D.1)
+
+# What differs from a preset for a task of ours: {bare name: {field: value}}.
+_MULTI_GOAL: dict[str, Any] = {"temperature": 1.0, "reward_scale": 0.1}  # alpha 10 unscaled
+
+
+def recipe(env_id: str, preset: Preset = "default") -> PretrainConfig:
+    """How a task is pretrained when nothing else is said."""
+    bare = bare_name(env_id)
+    if preset == "paper":
+        network = Architecture(
+            critics=1,
+            layer_norm=False,
+            sampler="noise",
+            critic_hidden=(200, 200),
+            sampler_hidden=(200, 200),
+        )
+        paper = _PAPER | {"architecture": network, "temperature": 0.1, "total_steps": 500 * EPOCH}
+        if bare == "MultiGoal":
+            paper |= _MULTI_GOAL | {"particles": 100, "total_steps": 100 * EPOCH}
+        return PretrainConfig(**paper)
+    return PretrainConfig(**_DEFAULTS.get(bare, {}))
+
+
+def finetune_recipe(env_id: str, preset: Preset = "default") -> FinetuneConfig:
+    """How a skill is fine-tuned on a task when nothing else is said."""
+    if preset == "paper":
+        changes = {
+            "schedule": "paper",
+            "anneal_steps": 20 * EPOCH,
+            "total_steps": 200 * EPOCH,
+            "frozen_updates": 0,
+        }
+        return FinetuneConfig(**_PAPER | changes)
+    return FinetuneConfig(**_FINETUNE.get(bare_name(env_id), {}))
+
+
+def bare_name(env_id: str) -> str:
+    """``QuadrupedRun`` of ``skillbank/QuadrupedRun-v0``."""
+    return env_id.removeprefix("skillbank/").removesuffix("-v0")
+
+
+# What the default recipes of our tasks change.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "MultiGoal": _MULTI_GOAL,
+}
+_FINETUNE: dict[str, dict[str, Any]] = {}

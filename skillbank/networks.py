@@ -76,7 +76,9 @@ class Critic(Network):
         of_state = torch.baddbmm(
             bias, obs.expand(critics, -1, -1), weight[:, : self.observation]
         )  # [C, B, H]
-        of_action = torch.matmul(action.reshape(1, batch * count, -1), weight[:, self.observation :])
+        of_action = torch.matmul(
+            action.reshape(1, batch * count, -1), weight[:, self.observation :]
+        )
         h = (of_state.unsqueeze(2) + of_action.view(critics, batch, count, units)).flatten(1, 2)
         h = self._activate(h)
         for layer in range(1, self.hidden):
@@ -154,7 +156,9 @@ class FlowSampler(Network):
             (self.action, self.action, head.shape[-1] - 2 * self.action), dim=-1
         )
         log_scale = LOG_SCALE_CENTRE + LOG_SCALE_RANGE * torch.tanh(raw)
-        return _FlowState(mean, log_scale, bias.split(self.coupling_hidden, -1) if bias.shape[-1] else ())
+        return _FlowState(
+            mean, log_scale, bias.split(self.coupling_hidden, -1) if bias.shape[-1] else ()
+        )
 
     def _coupling(self, layer: int, x: Tensor, state: "_FlowState") -> tuple[Tensor, Tensor]:
         """Log-scale and shift of the moved components (zero elsewhere), each [B, K, A]."""

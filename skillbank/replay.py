@@ -36,7 +36,13 @@ class Replay:
     def add(self, batch: Batch) -> None:
         """Append transitions, over the oldest where the ring is full."""
         rows = torch.cat(
-            (batch.obs, batch.action, batch.reward[:, None], batch.terminated[:, None], batch.next_obs),
+            (
+                batch.obs,
+                batch.action,
+                batch.reward[:, None],
+                batch.terminated[:, None],
+                batch.next_obs,
+            ),
             dim=1,
         )
         assert rows.shape[1] == self.rows.shape[1], (rows.shape, self.rows.shape)

@@ -53,12 +53,20 @@ class Header(NamedTuple):
     metadata_length: int
 
 
+class Placement(NamedTuple):
+    """Where the parameters lie in a body, for whoever has had it checked before."""
+
+    body_hash: str  # of the body that it describes, and of no other
+    offsets: tuple[int, ...]  # bytes from the start of the body, in the order of the names
+
+
 class StoredSkill(NamedTuple):
     """A skill as it lies in a file: all of it, and nothing that can run."""
 
     spec: SkillSpec
     parameters: Parameters
     content_hash: str
+    placement: Placement
 
 
 # --------------------------------------------------------------------------------- hashes
@@ -109,7 +117,7 @@ def encode(spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> by
             f"the skill takes {len(body):,} bytes, {len(document):,} of them metadata; at most "
             f"{MAX_FILE_BYTES:,} and {MAX_METADATA_BYTES:,} are allowed"
         )
-    offset = next(e.offset for e in storage_hdf5.contents(body) if e.path == storage_hdf5.METADATA)
+    offset = next(e.offset for e in storage_hdf5.contents(body) if e.path == METADATA)
     return _header(document, parameters, body, offset) + body
 
 
@@ -125,6 +133,26 @@ def _header(
     return text.ljust(HEADER_BYTES, b"\0")
 
 
+def prepare(
+    spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]
+) -> tuple[bytes, StoredSkill]:
+    """Make the bytes of a skill's file, and read them back.
+
+    Raises:
+        SkillFileError: the parameters are not those that the spec dictates, or not finite.
+    """
+    from skillbank import storage_hdf5
+
+    image = encode(spec, parameters)
+    # Our own bytes of a moment ago: the only ones that this process lets the HDF5 library read.
+    stored = _take(image, lambda: storage_hdf5.contents(image[HEADER_BYTES:]))
+    if stored.spec != spec or any(
+        stored.parameters[name].tobytes() != array.tobytes() for name, array in parameters.items()
+    ):
+        raise errors.StorageError("the skill does not survive being written: please report this")
+    return image, stored
+
+
 def write(path: Path, spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> str:
     """Write a skill file, durably and all at once: a crash leaves the old file or the new one.
 
@@ -135,19 +163,9 @@ def write(path: Path, spec: SkillSpec, parameters: Mapping[str, NDArray[np.float
         SkillFileError: the parameters are not those that the spec dictates, or not finite.
         StorageError: the folder cannot be written, or the disk is full.
     """
-    image = encode(spec, parameters)
-    stored = decode(image, _own_contents(image))  # what the file says is what was asked for
-    if any(stored.parameters[k].tobytes() != v.tobytes() for k, v in parameters.items()):
-        raise errors.StorageError(f"cannot write {path}: HDF5 changed a parameter")
+    image, stored = prepare(spec, parameters)
     replace_file(path, image)
     return stored.content_hash
-
-
-def _own_contents(image: bytes) -> Contents:
-    """Table of contents of an image that this process has just made."""
-    from skillbank import storage_hdf5
-
-    return storage_hdf5.contents(image[HEADER_BYTES:])
 
 
 def replace_file(path: Path, image: bytes) -> None:
@@ -220,13 +238,13 @@ def _sync_folder(folder: Path) -> None:
 # -------------------------------------------------------------------------------- reading
 
 
-def read(path: Path, known: Contents | None = None) -> StoredSkill:
+def read(path: Path, placement: Placement | None = None) -> StoredSkill:
     """Read and check a skill file.
 
     Args:
         path: the file.
-        known: table of contents, when the bank already has it for exactly these bytes; without
-            it a separate process opens the body first.
+        placement: kept from an earlier read. If it is of exactly this body, the HDF5 library is
+            not asked again; all hashes, names, shapes and values are checked just the same.
 
     Raises:
         SkillFileError: the subclass says what is wrong with the file.
@@ -235,7 +253,7 @@ def read(path: Path, known: Contents | None = None) -> StoredSkill:
     """
     image = read_bytes(path)
     with _named(path):
-        return decode(image, known)
+        return decode(image, placement)
 
 
 def read_spec(path: Path) -> SkillSpec:
@@ -305,16 +323,28 @@ def parse_header(image: bytes) -> Header:
     return Header(match[1].decode(), match[2].decode(), int(match[3]), int(match[4]))
 
 
-def decode(image: bytes, known: Contents | None = None) -> StoredSkill:
+def decode(image: bytes, placement: Placement | None = None) -> StoredSkill:
     """Check the bytes of a skill file and take the skill out of them; see ``read``."""
+    if placement is not None:
+        with contextlib.suppress(errors.SkillFileError):
+            return _take(image, lambda: _placed(image, placement))
+    return _take(image, lambda: _ask(image))
+
+
+def _take(image: bytes, look: Callable[[], Contents]) -> StoredSkill:
     header = parse_header(image)
     document = _document(image, header)
     spec = _spec(document)
-    contents = _ask(image) if known is None else known
-    parameters = _parameters(image, header, spec, contents)
+    parameters, offsets = _parameters(image, header, spec, look())
     if _content_hash(document, parameters) != header.content_hash:
         raise errors.DamagedFile("metadata and parameters do not match the content hash")
-    return StoredSkill(spec, parameters, header.content_hash)
+    placement = Placement(header.body_hash, offsets)
+    return StoredSkill(spec, parameters, header.content_hash, placement)
+
+
+def _placed(image: bytes, placement: Placement) -> Contents:
+    """Contents of a body that somebody has had checked: as the spec dictates, at these offsets."""
+    header = parse_header(image)
 
 
 def _document(image: bytes, header: Header) -> bytes:

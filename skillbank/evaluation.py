@@ -1,0 +1,186 @@
+"""Measuring a policy: whole episodes, one per copy, with intervals and traces."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skillbank.errors import SkillbankError
+from skillbank.skill import Skill
+from skillbank.spec import EvaluationRecord
+from skillbank.task import Task
+
+Array = NDArray[Any]
+MAX_COPIES = 100  # parallel simulations of one evaluation
+SECTORS = 8  # directions of 45 degrees, counted for tasks with a position
+
+
+class Policy(Protocol):
+    """Anything with Stable-Baselines3's ``predict``."""
+
+    def predict(self, observation: Any, deterministic: bool = False) -> tuple[Any, Any]:
+        """Actions in the environment's units for observations [B, S]."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy did in E whole episodes.
+
+    Attributes:
+        env_id: The task.
+        seed: Of the episodes' starts.
+        returns: Undiscounted return of each episode [E].
+        lengths: Steps of each episode [E].
+        metrics: Further figures of each episode, [E] each: what the task's ``info`` said at the
+            end (``success``, ``fallen``, ``distance`` in m, ``progress`` in m), and for tasks
+            with a position ``net_distance`` (m) and ``direction`` (rad).
+        traces: Positions of each episode, [length + 1, 2] in m; empty for tasks without.
+    """
+
+    env_id: str
+    seed: int
+    returns: Array
+    lengths: Array
+    metrics: dict[str, Array] = field(default_factory=dict)
+    traces: tuple[Array, ...] = ()
+
+    @property
+    def mean_return(self) -> float:
+        """Mean of the returns."""
+        return float(self.returns.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the mean return."""
+        return bootstrap_interval(self.returns)
+
+    @property
+    def sectors(self) -> Array:
+        """Share of the episodes that ended in each 45-degree sector [8], from east, turning left."""
+        turn = 2.0 * np.pi
+        which = np.floor((self.metrics["direction"] % turn) / turn * SECTORS).astype(int)
+        return np.bincount(which % SECTORS, minlength=SECTORS) / len(which)
+
+    def record(self) -> EvaluationRecord:
+        """The summary that a skill keeps."""
+        means = {name: float(values.mean()) for name, values in self.metrics.items()}
+        means.pop("direction", None)
+        return EvaluationRecord(
+            env_id=self.env_id,
+            episodes=len(self.returns),
+            seed=self.seed,
+            mean_return=self.mean_return,
+            interval=self.interval,
+            metrics=means,
+        )
+
+
+def evaluate(
+    skill: Policy,
+    env_id: str,
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    deterministic: bool = False,
+    nominal_start: bool = False,
+    **kwargs: Any,
+) -> Evaluation:
+    """Run whole episodes and measure them.
+
+    Args:
+        skill: A skill (fitted to the task's observations on the way), or any policy with
+            Stable-Baselines3's ``predict``.
+        env_id: A Gymnasium id.
+        episodes: How many, one per parallel copy, up to 100 copies at once.
+        seed: Of the starts.
+        deterministic: Take each state's best action instead of a random one.
+        nominal_start: Start every episode from the task's one nominal pose.
+        kwargs: For the environment.
+
+    Raises:
+        UnsupportedEnvironment: Unknown id, or spaces that cannot be used.
+        IncompatibleSkill: The skill does not fit the task.
+        SkillbankError: ``episodes`` or ``seed`` make no sense.
+    """
+    if episodes < 1 or seed < 0:
+        raise SkillbankError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
+    parts = []
+    for first in range(0, episodes, MAX_COPIES):
+        copies = min(MAX_COPIES, episodes - first)
+        task = Task(env_id, copies, **kwargs)
+        policy = skill.fitted_to(task) if isinstance(skill, Skill) else skill
+        options = {"randomize": False} if nominal_start else None
+        parts.append(_rollout(policy, task, seed + first, deterministic, options))
+        task.close()
+    joined = {name: np.concatenate([p.metrics[name] for p in parts]) for name in parts[0].metrics}
+    return Evaluation(
+        task.env_id,
+        seed,
+        np.concatenate([p.returns for p in parts]),
+        np.concatenate([p.lengths for p in parts]),
+        joined,
+        tuple(trace for p in parts for trace in p.traces),
+    )
+
+
+def _rollout(
+    policy: Policy, task: Task, seed: int, deterministic: bool, options: dict[str, Any] | None
+) -> Evaluation:
+    """One episode of every copy; a copy that has ended is ignored until the last has."""
+    obs = task.reset(seed=seed, options=options)
+    copies = task.num_envs
+    running, returns = np.ones(copies, bool), np.zeros(copies)
+    lengths = np.zeros(copies, np.int64)
+    metrics: dict[str, Array] = {}
+    located = "position" in task.info
+    path = [np.array(task.info["position"])] if located else []
+    while running.any():
+        action, _ = policy.predict(obs.numpy(), deterministic=deterministic)
+        step = task.step(action, scaled=False)
+        obs = step.obs
+        returns += running * step.reward.numpy()
+        lengths += running
+        facts = final_info(step.info, step.ended)
+        if located:
+            path.append(np.where(running[:, None], facts["position"], path[-1]))
+        for name, values in facts.items():
+            if values.shape == (copies,) and name != "heading":
+                kept = metrics.setdefault(name, np.zeros(copies))
+                kept[running] = values[running]
+        running &= ~step.ended
+    traces: tuple[Array, ...] = ()
+    if located:
+        whole = np.stack(path)  # [T + 1, copies, 2]
+        travel = whole[-1] - whole[0]
+        metrics["net_distance"] = np.linalg.norm(travel, axis=1)
+        metrics["direction"] = np.arctan2(travel[:, 1], travel[:, 0])
+        traces = tuple(whole[: lengths[i] + 1, i] for i in range(copies))
+    return Evaluation(task.env_id, seed, returns, lengths, metrics, traces)
+
+
+def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
+    """Numeric facts of ``info`` [N, ...], of an episode's last observation where it has ended."""
+    facts = {
+        name: np.array(value)
+        for name, value in info.items()
+        if isinstance(value, np.ndarray)
+        and value.dtype.kind in "fbiu"
+        and not name.startswith(("_", "final_"))
+    }
+    final = info.get("final_info", {})
+    for name, value in facts.items():
+        if ended.any() and name in final:
+            value[ended] = np.asarray(final[name])[ended]
+    return facts
+
+
+def bootstrap_interval(values: Array) -> tuple[float, float]:
+    """95 % percentile-bootstrap interval of the mean of values [E]."""
+    from scipy.stats import bootstrap
+
+    if len(values) < 2 or np.ptp(values) == 0.0:
+        return float(values.mean()), float(values.mean())
+    rng = np.random.default_rng(0)
+    found = bootstrap((values,), np.mean, method="percentile", n_resamples=2000, rng=rng)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

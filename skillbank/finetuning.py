@@ -1,0 +1,137 @@
+"""Fine-tuning: a skill on another task, by the paper's schedule or anchored to the skill.
+
+Both anneal alpha log-linearly and shrink a fixed noise set to one member (appendix D.1).
+
+``paper``: the skill's Q-function and sampling network go on learning on the new reward.
+
+``anchored``: the skill is the prior. The objective is ``r - alpha KL(pi || pi_0)`` with pi_0 the
+skill's sampling distribution, whose density is exact; the task's Q starts at zero, so that step 0
+*is* the skill; ``V(s) = alpha log E_{a ~ pi_0} exp(Q(s, a) / alpha)`` and pi is proportional to
+``pi_0 exp(Q / alpha)``.
+
+The hand-over from densities to the finite noise set: a finite set has no density. The log-weights
+of the soft value (log prior - log q) and the entropy in the sampling network's objective are
+multiplied by ``lambda = (K_xi - 1) / (K_0 - 1)``, which falls with the set from 1 to 0. At 1 the
+estimate is eq. 10; at 0 it is ``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``, the soft value
+of the set; in between it moves with every member by O(1 / K_0), so that nothing jumps.
+"""
+
+from typing import Any
+
+import torch
+
+from skillbank.agent import Agent
+from skillbank.config import FinetuneConfig, finetune_recipe
+from skillbank.errors import IncompatibleSkill
+from skillbank.networks import FlowSampler
+from skillbank.pretraining import check_run, finished_skill
+from skillbank.skill import Skill
+from skillbank.task import Task
+from skillbank.training import Hooks, Training
+
+
+def finetune(
+    skill: Skill,
+    env_id: str = "skillbank/QuadrupedHallwayNarrow-v0",
+    config: FinetuneConfig | None = None,
+    *,
+    seed: int = 0,
+    name: str | None = None,
+    device: str = "cpu",
+    hooks: Hooks | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+) -> Skill:
+    """Learn a task from a skill.
+
+    Args:
+        skill: Where to start; not changed. Observation blocks that it does not know enter at zero
+            weight.
+        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
+        config: How; None takes the recipe of the task.
+        seed: Of the simulation and all sampling.
+        name: Of the new skill; None: the skill's with the task's.
+        device: ``cpu``, ``cuda``, ...
+        hooks: Progress, stopping, checkpoints.
+        env_kwargs: For the environment.
+
+    Raises:
+        IncompatibleSkill: The skill does not fit the task, or has no density to be anchored to.
+        UnsupportedEnvironment: Unknown id, spaces that cannot be learned on, or a bad step.
+        Interrupted: The hooks stopped it.
+    """
+    check_run(seed, device)
+    config = finetune_recipe(env_id) if config is None else config
+    task = Task(env_id, config.num_envs, **(env_kwargs or {}))
+    start = skill.fitted_to(task)
+    training = Training(
+        started_agent(start, config, seed, device),
+        task,
+        config,
+        total_steps=config.total_steps,
+        learning_starts=config.learning_starts,
+        seed=seed,
+        schedule=Schedule(config, start, seed, device),
+        warm=True,
+    )
+    try:
+        training.run(hooks or Hooks())
+    finally:
+        task.close()
+    bare = task.env_id.split("/")[-1].rsplit("-v", 1)[0]
+    return finished_skill(
+        training,
+        config,
+        name=name or f"{skill.spec.name}.{bare}",
+        parents=(skill.content_hash,) if skill.content_hash else (),
+        anchored=config.schedule == "anchored",
+    )
+
+
+def started_agent(skill: Skill, config: FinetuneConfig, seed: int, device: str) -> Agent:
+    """An agent whose policy is the skill."""
+    spec, anchor = skill.spec, None
+    arrays = skill.sampler.arrays()
+    sizes = (spec.observation_size, spec.action_size)
+    if config.schedule == "anchored":
+        if spec.architecture.sampler != "flow":
+            raise IncompatibleSkill(
+                f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
+                "it can be fine-tuned with schedule 'paper', or pretrained again with sampler 'flow'"
+            )
+        anchor = FlowSampler(spec.architecture, *sizes)
+        anchor.load_arrays(arrays)
+        anchor.requires_grad_(False)
+    alpha = config.temperature or spec.temperature
+    agent = Agent(spec.architecture, config, *sizes, alpha, seed, device, anchor)
+    agent.sampler.load_arrays(arrays)
+    if anchor is None:
+        agent.critic.load_arrays(skill.critic.arrays())
+        agent.target_critic.load_arrays(skill.target_critic.arrays())
+    else:
+        with torch.no_grad():  # the task's Q starts at zero: step 0 is the skill
+            for critic in (agent.critic, agent.target_critic):
+                critic["out.weight"].zero_()
+                critic["out.bias"].zero_()
+    return agent
+
+
+class Schedule:
+    """alpha log-linear to its end, and the fixed noise set shrinking linearly to one (D.1)."""
+
+    def __init__(self, config: FinetuneConfig, skill: Skill, seed: int, device: str) -> None:
+        self.config = config
+        self.start = config.temperature or skill.spec.temperature
+        self.frozen = config.frozen_updates
+        generator = torch.Generator().manual_seed(seed)
+        shape = (config.noise_set, skill.spec.action_size)
+        self.noises = torch.randn(shape, generator=generator).to(device)
+
+    def __call__(self, agent: Agent, steps: int) -> bool:
+        """Set alpha, noise set and hand-over for this step; says whether the sampler learns."""
+        config = self.config
+        progress = min(1.0, max(0, steps - config.learning_starts) / config.anneal_steps)
+        agent.temperature = self.start * (config.final_temperature / self.start) ** progress
+        size = max(1, round(config.noise_set + (1 - config.noise_set) * progress))
+        agent.noise_set = self.noises[:size]
+        agent.handover = (size - 1) / max(1, config.noise_set - 1)
+        return agent.updates >= self.frozen

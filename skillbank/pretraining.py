@@ -1,0 +1,135 @@
+"""Pretraining: one broad maximum-entropy skill from nothing (algorithm 1)."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skillbank.agent import Agent
+from skillbank.config import FinetuneConfig, PretrainConfig, recipe
+from skillbank.errors import SkillbankError
+from skillbank.skill import Skill
+from skillbank.spec import SkillSpec
+from skillbank.task import Task
+from skillbank.training import Hooks, Training
+from skillbank.versions import versions
+
+
+def pretrain(
+    env_id: str = "skillbank/QuadrupedRun-v0",
+    config: PretrainConfig | None = None,
+    *,
+    seed: int = 0,
+    name: str = "skill",
+    device: str = "cpu",
+    hooks: Hooks | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+) -> Skill:
+    """Learn a skill by soft Q-learning.
+
+    Args:
+        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
+        config: How; None takes the recipe of the task.
+        seed: Of the simulation, the parameters and all sampling.
+        name: Of the skill.
+        device: ``cpu``, ``cuda``, ...
+        hooks: Progress, stopping, checkpoints.
+        env_kwargs: For the environment.
+
+    Raises:
+        UnsupportedEnvironment: Unknown id, spaces that cannot be learned on, or a bad step.
+        Interrupted: The hooks stopped it.
+    """
+    check_run(seed, device)
+    config = recipe(env_id) if config is None else config
+    task = Task(env_id, config.num_envs, **(env_kwargs or {}))
+    if task.action_size == 1:
+        config = for_one_action(config)
+    sizes = (task.observation_size, task.action_size)
+    agent = Agent(config.architecture, config, *sizes, config.temperature, seed, device)
+    training = Training(
+        agent,
+        task,
+        config,
+        total_steps=config.total_steps,
+        learning_starts=config.learning_starts,
+        seed=seed,
+        schedule=lambda _agent, _steps: True,
+        warm=False,
+    )
+    try:
+        training.run(hooks or Hooks())
+    finally:
+        task.close()
+    return finished_skill(training, config, name=name, parents=(), anchored=False)
+
+
+def for_one_action(config: PretrainConfig) -> PretrainConfig:
+    """The same, with the paper's noise-fed network: a coupling needs two components to couple."""
+    if config.architecture.sampler == "noise":
+        return config
+    changes = {
+        "architecture": config.architecture.model_copy(update={"sampler": "noise"}),
+        "objective": "stein" if config.objective == "divergence" else config.objective,
+        "particles": max(16, config.particles),
+        "proposals": "uniform",  # one dimension is covered well by few
+        "value_samples": max(16, config.value_samples),
+    }
+    return config.model_copy(update=changes)
+
+
+def check_run(seed: int, device: str) -> None:
+    """Refuse a seed or a device that cannot be."""
+    import torch
+
+    if seed < 0:
+        raise SkillbankError(f"seed must be 0 or more, got {seed}")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise SkillbankError(
+            f"device '{device}' cannot be used; there is: {', '.join(there)}"
+        ) from error
+
+
+def finished_skill(
+    training: Training,
+    config: PretrainConfig | FinetuneConfig,
+    *,
+    name: str,
+    parents: tuple[str, ...],
+    anchored: bool,
+) -> Skill:
+    """The skill that a training has learned so far."""
+    agent, task = training.agent, training.task
+    parameters: dict[str, NDArray[np.float32]] = {
+        f"{part}/{key}": value
+        for part, network in agent.networks().items()
+        for key, value in network.arrays().items()
+    }
+    if agent.noise_set is not None:
+        parameters["noise"] = agent.noise_set.cpu().numpy()
+    spec = SkillSpec(
+        name=name,
+        temperature=agent.temperature,
+        discount=config.discount,
+        reward_scale=config.reward_scale,
+        env_id=task.env_id,
+        observation_blocks=task.observation_blocks,
+        action_low=tuple(task.action_low.tolist()),
+        action_high=tuple(task.action_high.tolist()),
+        action_dtype="float64" if task.action_dtype == np.float64 else "float32",
+        architecture=agent.architecture,
+        anchored=anchored,
+        noise_set=0 if agent.noise_set is None else len(agent.noise_set),
+        config=config,
+        seed=training.seed,
+        steps=training.steps,
+        updates=agent.updates,
+        learning_curve=tuple(training.curve),
+        parents=parents,
+        model_hash=task.model_hash,
+        versions=versions(),
+    )
+    return Skill(spec, parameters)

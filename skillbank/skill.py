@@ -1,0 +1,337 @@
+"""A skill: a soft Q-function, a sampling network that draws from exp(Q / alpha), and its spec.
+
+NumPy in and out, actions in the environment's own units; torch inside.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from skillbank import storage
+from skillbank.errors import IncompatibleSkill
+from skillbank.networks import (
+    Critic,
+    FlowSampler,
+    NoiseSampler,
+    Sampler,
+    log_squash,
+    make_sampler,
+    unsquash,
+)
+from skillbank.soft_value import soft_value
+from skillbank.spec import ObservationBlock, SkillSpec
+
+if TYPE_CHECKING:
+    from skillbank.task import Task
+
+Array = NDArray[Any]
+VALUE_SAMPLES = 256  # proposals of a skill's soft value
+CANDIDATES = 32  # actions among which a deterministic prediction takes the best
+
+
+class Skill:
+    """A maximum-entropy policy and what its numbers mean.
+
+    Args:
+        spec: The metadata.
+        parameters: Every parameter that ``spec.parameter_shapes`` names, float32.
+        content_hash: Of the file it came from; None where it was never saved.
+    """
+
+    def __init__(
+        self,
+        spec: SkillSpec,
+        parameters: Mapping[str, NDArray[np.float32]],
+        content_hash: str | None = None,
+    ) -> None:
+        self.spec, self.content_hash = spec, content_hash
+        sizes = (spec.observation_size, spec.action_size)
+        self.critic = Critic(spec.architecture, *sizes)
+        self.target_critic = Critic(spec.architecture, *sizes)
+        self.sampler: Sampler = make_sampler(spec.architecture, *sizes)
+        self.anchor = FlowSampler(spec.architecture, *sizes) if spec.anchored else None
+        for part, network in self.networks().items():
+            prefix = f"{part}/"
+            network.load_arrays(
+                {k.removeprefix(prefix): v for k, v in parameters.items() if k.startswith(prefix)}
+            )
+            network.requires_grad_(False)
+        self.noise_set = torch.from_numpy(parameters["noise"].copy()) if spec.noise_set else None
+        self._low = np.asarray(spec.action_low)
+        self._high = np.asarray(spec.action_high)
+        self._generator = torch.Generator().manual_seed(spec.seed)
+
+    def networks(self) -> dict[str, Critic | Sampler]:
+        """The networks by the name that their parameters carry in a file."""
+        parts: dict[str, Critic | Sampler] = {
+            "critic": self.critic,
+            "target_critic": self.target_critic,
+            "sampler": self.sampler,
+        }
+        return parts | ({"anchor": self.anchor} if self.anchor else {})
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all parameters, by the names of ``spec.parameter_shapes``."""
+        arrays = {
+            f"{part}/{name}": value
+            for part, network in self.networks().items()
+            for name, value in network.arrays().items()
+        }
+        return arrays | ({} if self.noise_set is None else {"noise": self.noise_set.numpy().copy()})
+
+    # What the skill says about actions.
+
+    @torch.no_grad()
+    def q(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
+        """Soft Q-value, in units of scaled reward; the smallest of the critics.
+
+        An anchored skill's Q is the task's plus ``alpha * log pi_0``: the same soft-optimal
+        policy ``exp((q - value) / alpha)``, for the reward ``r + alpha log pi_0``.
+
+        Args:
+            obs: [B, S].
+            action: [B, A] or [B, K, A], in the environment's units.
+
+        Returns:
+            [B] or [B, K].
+        """
+        states, actions = self._obs(obs), self._scaled(action)
+        if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
+            raise ValueError(
+                f"obs {tuple(states.shape)} and action {tuple(actions.shape)} do not go together; "
+                "expected obs [B, S] and action [B, A] or [B, K, A]"
+            )
+        if actions.ndim == 2:
+            return self._q(states, actions.unsqueeze(1)).squeeze(1).numpy()
+        return self._q(states, actions).numpy()
+
+    def energy(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
+        """``-q / temperature`` (eq. 2), shaped as ``q``."""
+        return -self.q(obs, action) / np.float32(self.spec.temperature)
+
+    @torch.no_grad()
+    def value(self, obs: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
+        """Soft value (eq. 10) [B], with respect to actions scaled to [-1, 1]^A.
+
+        Proposals come from the sampling network by its density; a noise-fed network's are uniform.
+        A skill with a finite noise set has the soft value of that set,
+        ``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``.
+        """
+        states, alpha = self._obs(obs), self.spec.temperature
+        generator = torch.Generator().manual_seed(seed)
+        if self.noise_set is not None:
+            u = self._push(states, self.noise_set.expand(len(states), -1, -1))
+            q = self.critic(states, torch.tanh(u)).amin(0)
+            return soft_value(q, torch.zeros_like(q), alpha).numpy()
+        shape = (len(states), VALUE_SAMPLES, self.spec.action_size)
+        if isinstance(self.sampler, NoiseSampler):
+            action = torch.rand(shape, generator=generator) * 2.0 - 1.0
+            log_weight = torch.full(shape[:2], self.spec.action_size * math.log(2.0))
+            return soft_value(self._q(states, action), log_weight, alpha).numpy()
+        u, log_q = self.sampler(states, torch.randn(shape, generator=generator))
+        log_weight = log_squash(u) - log_q
+        return soft_value(self._q(states, torch.tanh(u)), log_weight, alpha).numpy()
+
+    @torch.no_grad()
+    def sample(self, obs: ArrayLike, n: int, seed: int | None = None) -> Array:
+        """``n`` actions for each state from the sampling network, in the environment's units.
+
+        Args:
+            obs: [B, S].
+            n: Actions per state.
+            seed: The same seed gives the same actions; None: the skill's own stream goes on.
+
+        Returns:
+            [B, n, A].
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
+        return self._own(torch.tanh(self._draw(self._obs(obs), n, generator)))
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: ArrayLike,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Array, None]:
+        """One action per observation, by Stable-Baselines3's convention.
+
+        Args:
+            observation: [S] or [B, S].
+            state: Ignored; a skill has no memory.
+            episode_start: Ignored.
+            deterministic: Take the best by Q of a fixed set of samples instead of a random one.
+
+        Returns:
+            Actions [A] or [B, A] in the environment's units, and None.
+        """
+        obs = self._obs(np.atleast_2d(np.asarray(observation)))
+        if deterministic:
+            count = CANDIDATES if self.noise_set is None else len(self.noise_set)
+            noise = self.noise_set
+            if noise is None:
+                fixed = torch.Generator().manual_seed(0)
+                noise = torch.randn(count, self.spec.action_size, generator=fixed)
+                noise[0] = 0.0
+            action = torch.tanh(self._push(obs, noise.expand(len(obs), -1, -1)))
+            best = self._q(obs, action).argmax(1)
+            action = action[torch.arange(len(obs)), best]
+        else:
+            action = torch.tanh(self._draw(obs, 1, self._generator)).squeeze(1)
+        own = self._own(action)
+        return (own[0] if np.ndim(observation) == 1 else own), None
+
+    # Keeping it.
+
+    def stored(self) -> tuple[SkillSpec, dict[str, NDArray[np.float32]]]:
+        """What a skill file holds of it."""
+        return self.spec, self.parameters()
+
+    @classmethod
+    def from_stored(cls, stored: storage.StoredSkill) -> "Skill":
+        """The skill that a file holds."""
+        return cls(stored.spec, stored.parameters, stored.content_hash)
+
+    def save(self, path: str | Path) -> None:
+        """Write one HDF5 file, atomically and durably.
+
+        Raises:
+            StorageError: It cannot be written; what was there before is untouched.
+        """
+        self.content_hash = storage.write(Path(path), *self.stored())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Skill":
+        """Read a skill file.
+
+        Raises:
+            SkillFileError: It is damaged or not a skill; nothing of it was used.
+        """
+        return cls.from_stored(storage.read(Path(path)))
+
+    def with_spec(self, **changes: Any) -> "Skill":
+        """The same networks under a changed spec (a name, an evaluation, ...)."""
+        spec = SkillSpec.model_validate(self.spec.model_dump() | changes)
+        return Skill(spec, self.parameters(), self.content_hash if not changes else None)
+
+    # Fitting it to a task.
+
+    def fitted_to(self, task: "Task") -> "Skill":
+        """This skill on a task's observations: blocks it does not know enter at zero weight.
+
+        Its Q-values and actions are unchanged.
+
+        Raises:
+            IncompatibleSkill: A block is missing or has another size, or the actions differ.
+        """
+        own, theirs = self.spec.observation_blocks, task.observation_blocks
+        low, high = tuple(task.action_low.tolist()), tuple(task.action_high.tolist())
+        columns = block_columns(own, theirs)
+        if columns is None or (low, high) != (self.spec.action_low, self.spec.action_high):
+            raise IncompatibleSkill(_side_by_side(self.spec, task, low, high))
+        if own == theirs:
+            return self
+        size = task.observation_size
+        parameters = {
+            name: _widened(value, columns, size) if name.endswith("/0.weight") else value
+            for name, value in self.parameters().items()
+        }
+        spec = self.spec.model_copy(update={"observation_blocks": theirs})
+        return Skill(spec, parameters, self.content_hash)
+
+    # Inside.
+
+    def _q(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Scaled actions [B, K, A] -> Q [B, K]."""
+        q: Tensor = self.critic(obs, action).amin(0)
+        if self.anchor is None:
+            return q
+        u = unsquash(action)
+        return q + self.spec.temperature * (self.anchor.log_density(obs, u) - log_squash(u))
+
+    def _draw(self, obs: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """u [B, n, A] by fresh noise, or by members of the fixed set."""
+        if self.noise_set is None:
+            shape = (len(obs), n, self.spec.action_size)
+            return self._push(obs, torch.randn(shape, generator=generator))
+        pick = torch.randint(len(self.noise_set), (len(obs), n), generator=generator)
+        return self._push(obs, self.noise_set[pick])
+
+    def _push(self, obs: Tensor, noise: Tensor) -> Tensor:
+        if isinstance(self.sampler, FlowSampler):
+            return self.sampler(obs, noise)[0]  # type: ignore[no-any-return]
+        return self.sampler(obs, noise)  # type: ignore[no-any-return]
+
+    def _obs(self, obs: ArrayLike) -> Tensor:
+        array = np.asarray(obs, np.float32)
+        if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
+            raise ValueError(
+                f"expected observations [B, {self.spec.observation_size}], got {array.shape}"
+            )
+        return torch.from_numpy(array.copy())
+
+    def _scaled(self, action: ArrayLike) -> Tensor:
+        array = np.asarray(action, np.float64)
+        if array.shape[-1:] != self._low.shape:
+            raise ValueError(f"expected actions [..., {self.spec.action_size}], got {array.shape}")
+        scaled = (array - self._low) / (self._high - self._low) * 2.0 - 1.0
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    def _own(self, action: Tensor) -> Array:
+        share = (action.numpy().astype(np.float64) + 1.0) * 0.5
+        return (self._low + share * (self._high - self._low)).astype(self.spec.action_dtype)
+
+
+def block_columns(
+    own: Sequence[ObservationBlock], theirs: Sequence[ObservationBlock]
+) -> NDArray[np.int64] | None:
+    """For each column of ``own`` its column in ``theirs``; None where a block does not fit."""
+    starts, column = {}, 0
+    for block in theirs:
+        starts[block.name, block.size] = column
+        column += block.size
+    if any((block.name, block.size) not in starts for block in own):
+        return None
+    return np.concatenate([np.arange(b.size, dtype=np.int64) + starts[b.name, b.size] for b in own])
+
+
+def _widened(
+    weight: NDArray[np.float32], columns: NDArray[np.int64], observation: int
+) -> NDArray[np.float32]:
+    """First-layer weights [..., S (+ A), H] with rows of zeros for the columns that are new."""
+    extra = weight.shape[-2] - len(columns)  # the action's (or the noise's) rows come last
+    wide = np.zeros((*weight.shape[:-2], observation + extra, weight.shape[-1]), np.float32)
+    wide[..., columns, :] = weight[..., : len(columns), :]
+    wide[..., observation:, :] = weight[..., len(columns) :, :]
+    return wide
+
+
+def _side_by_side(
+    spec: SkillSpec, task: "Task", low: Sequence[float], high: Sequence[float]
+) -> str:
+    own = {block.name: block.size for block in spec.observation_blocks}
+    theirs = {block.name: block.size for block in task.observation_blocks}
+    lines = [
+        f"skill '{spec.name}' does not fit {task.env_id}; every block of the skill must be there:",
+        f"  {'block':<20} {'skill':>8} {'task':>8}",
+    ]
+    for name in own | theirs:
+        mine, other = own.get(name, "-"), theirs.get(name, "-")
+        mark = "  <--" if name in own and mine != other else ""
+        lines.append(f"  {name:<20} {mine!s:>8} {other!s:>8}{mark}")
+    actions = (f"{len(spec.action_low)}", f"{len(low)}")
+    differ = (tuple(low), tuple(high)) != (spec.action_low, spec.action_high)
+    lines.append(f"  {'actions':<20} {actions[0]:>8} {actions[1]:>8}{'  <--' if differ else ''}")
+    if differ:
+        lines.append(f"  action bounds: skill {spec.action_low} to {spec.action_high},")
+        lines.append(f"                 task  {tuple(low)} to {tuple(high)}")
+    return "\n".join(lines)

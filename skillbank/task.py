@@ -1,0 +1,202 @@
+"""A Gymnasium environment as the learner sees it: many copies, flat tensors, scaled actions.
+
+Any environment with a one-dimensional Box observation and a bounded one-dimensional Box action
+works by its id; what skillbank's own environments declare beyond that (observation blocks,
+symmetries, the model's hash) is used where it is there.
+"""
+
+import difflib
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skillbank.errors import UnsupportedEnvironment
+from skillbank.spec import ObservationBlock
+
+Array = NDArray[Any]
+
+
+class Step(NamedTuple):
+    """What one step of all copies gave."""
+
+    next_obs: Tensor  # [N, S], the true one, also where the episode ended
+    reward: Tensor  # [N]
+    terminated: Tensor  # [N], 1 where the episode ended for good
+    ended: Array  # [N] bool, terminated or truncated
+    obs: Tensor  # [N, S], where the next step starts: after a reset where the episode ended
+    info: dict[str, Any]  # of the last observation of each episode that ended, else of now
+
+
+class Task:
+    """N copies of an environment.
+
+    Args:
+        env_id: A Gymnasium id, or the bare name of one of skillbank's (``QuadrupedRun``).
+        num_envs: N.
+        kwargs: For the environment.
+
+    Raises:
+        UnsupportedEnvironment: The id is unknown, or its spaces cannot be learned on.
+    """
+
+    def __init__(self, env_id: str, num_envs: int, **kwargs: Any) -> None:
+        self.env_id = resolve(env_id)
+        spec = gymnasium.spec(self.env_id)
+        vector = {} if spec.vector_entry_point else {"autoreset_mode": AutoresetMode.SAME_STEP}
+        mode = "vector_entry_point" if spec.vector_entry_point else "sync"
+        try:
+            self.envs = gymnasium.make_vec(
+                self.env_id, num_envs, mode, vector_kwargs=vector or None, **kwargs
+            )
+        except (gymnasium.error.Error, ImportError, TypeError) as error:
+            raise UnsupportedEnvironment(f"{self.env_id} cannot be made: {error}") from error
+        self.num_envs = num_envs
+        self.steps = 0  # steps of all copies since the first reset
+        obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
+        _check_spaces(self.env_id, obs_space, action_space)
+        assert isinstance(action_space, gymnasium.spaces.Box)
+        self.observation_size = int(obs_space.shape[0])  # type: ignore[index]
+        self.action_low = action_space.low.astype(np.float64)
+        self.action_high = action_space.high.astype(np.float64)
+        self.action_dtype = action_space.dtype
+        self.action_size = len(self.action_low)
+        source: Any = self.envs.unwrapped
+        blocks = getattr(source, "observation_blocks", (("observation", self.observation_size),))
+        self.observation_blocks = tuple(
+            ObservationBlock(name=name, size=int(size)) for name, size in blocks
+        )
+        self.model_hash: str | None = getattr(source, "model_hash", None)
+        self.arena: Any = getattr(source, "arena", None)
+        self.control_timestep: float | None = getattr(source, "control_timestep", None)
+        self.symmetries = Symmetries(getattr(source, "symmetries", ()))
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Tensor:
+        """Start all copies: the first observations [N, S]; what ``info`` said is in ``.info``."""
+        obs, self.info = self.envs.reset(seed=seed, options=options)
+        return self._observation(obs, "reset")
+
+    def step(self, action: Array, *, scaled: bool = True) -> Step:
+        """One step of all copies; action [N, A] scaled to [-1, 1], or in the task's own units.
+
+        Raises:
+            UnsupportedEnvironment: What came back has the wrong shape or is not finite.
+        """
+        self.steps += 1
+        obs, reward, terminated, truncated, info = self.envs.step(
+            self.unscale(action) if scaled else action
+        )
+        ended = np.asarray(terminated | truncated)
+        self._check("reward", reward, (self.num_envs,))
+        now = self._observation(obs, "observation")
+        if not ended.any():
+            return Step(now, _tensor(reward), _tensor(terminated), ended, now, info)
+        final = np.asarray(obs, np.float32).copy()
+        final[ended] = np.stack(list(info["final_obs"][ended]))
+        next_obs = self._observation(final, "final observation")
+        return Step(next_obs, _tensor(reward), _tensor(terminated), ended, now, info)
+
+    def unscale(self, action: Array) -> Array:
+        """Actions in [-1, 1] -> the environment's own units and dtype."""
+        share = (np.asarray(action, np.float64) + 1.0) * 0.5
+        own = self.action_low + share * (self.action_high - self.action_low)
+        return own.astype(self.action_dtype)
+
+    def close(self) -> None:
+        """Free what the copies hold."""
+        self.envs.close()
+
+    def _observation(self, obs: Array, what: str) -> Tensor:
+        self._check(what, obs, (self.num_envs, self.observation_size))
+        return _tensor(obs)
+
+    def _check(self, what: str, value: Array, shape: tuple[int, ...]) -> None:
+        value = np.asarray(value)
+        where = f"{self.env_id}, step {self.steps}"
+        if value.shape != shape:
+            raise UnsupportedEnvironment(
+                f"{where}: the {what} has shape {value.shape}, expected {shape}"
+            )
+        finite = np.isfinite(value).reshape(self.num_envs, -1).all(1)
+        if not finite.all():
+            raise UnsupportedEnvironment(
+                f"{where}: the {what} of copy {int(np.argmin(finite))} is not finite"
+            )
+
+
+class Symmetries:
+    """Signed permutations of observation and action under which the task looks the same."""
+
+    def __init__(self, declared: Any) -> None:
+        self.count = len(declared)
+        if self.count:
+            self.obs_index = torch.as_tensor(np.stack([s.observation_index for s in declared]))
+            self.obs_sign = _tensor(np.stack([s.observation_sign for s in declared]))
+            self.action_index = torch.as_tensor(np.stack([s.action_index for s in declared]))
+            self.action_sign = _tensor(np.stack([s.action_sign for s in declared]))
+
+    def to(self, device: str) -> "Symmetries":
+        """Move the tables to a device."""
+        if self.count:
+            for name in ("obs_index", "obs_sign", "action_index", "action_sign"):
+                setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """One symmetry for each of ``batch`` transitions [B]."""
+        device = generator.device
+        return torch.randint(self.count, (batch,), generator=generator, device=device)
+
+    def obs(self, obs: Tensor, which: Tensor) -> Tensor:
+        """Observations [B, S] as they would look after their symmetry."""
+        return obs.gather(1, self.obs_index[which]) * self.obs_sign[which]
+
+    def action(self, action: Tensor, which: Tensor) -> Tensor:
+        """Actions [B, A] as they would be after their symmetry."""
+        return action.gather(1, self.action_index[which]) * self.action_sign[which]
+
+
+def resolve(env_id: str) -> str:
+    """The full id of an environment, given that or the bare name of one of skillbank's.
+
+    Raises:
+        UnsupportedEnvironment: No such environment; the text names the nearest ones.
+    """
+    for candidate in (env_id, f"skillbank/{env_id}", f"skillbank/{env_id}-v0"):
+        if candidate in gymnasium.registry:
+            return candidate
+    ours = [known for known in gymnasium.registry if known.startswith("skillbank/")]
+    bare = {known.removeprefix("skillbank/").removesuffix("-v0"): known for known in ours}
+    wanted = env_id.removeprefix("skillbank/").removesuffix("-v0")
+    near = difflib.get_close_matches(wanted, [*bare, *gymnasium.registry], n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise UnsupportedEnvironment(
+        f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}"
+    )
+
+
+def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Space[Any]) -> None:
+    box = gymnasium.spaces.Box
+    if not isinstance(obs, box) or len(obs.shape) != 1:
+        raise UnsupportedEnvironment(
+            f"{env_id} has observations {obs}; skills need a one-dimensional Box "
+            "(gymnasium.wrappers.FlattenObservation makes one of a Dict or an image)"
+        )
+    if not isinstance(action, box) or len(action.shape) != 1:
+        raise UnsupportedEnvironment(
+            f"{env_id} has actions {action}; soft Q-learning here needs a one-dimensional Box "
+            "of real numbers, as in Pendulum-v1"
+        )
+    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+        raise UnsupportedEnvironment(
+            f"{env_id} has unbounded actions {action}; wrap it in "
+            "gymnasium.wrappers.RescaleAction or ClipAction with finite bounds"
+        )
+
+
+def _tensor(value: Array) -> Tensor:
+    return torch.from_numpy(np.array(value, dtype=np.float32))

@@ -1,0 +1,252 @@
+"""The loop: collect with parallel simulations, store, update, report; and its checkpoints."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from skillbank.agent import Agent, Figures
+from skillbank.config import Learning
+from skillbank.durable import replace_durably
+from skillbank.errors import Interrupted, SkillbankError
+from skillbank.replay import Batch, Replay
+from skillbank.spec import CurvePoint
+from skillbank.task import Task
+
+RECENT_EPISODES = 50  # the learning curve's return is the mean of so many
+CURVE_POINTS = 200  # points of a learning curve
+CHECKPOINT_SECONDS = 120.0  # wall clock between checkpoints
+
+
+class Progress(NamedTuple):
+    """What a training reports from time to time."""
+
+    steps: int  # environment steps so far, over all copies
+    total_steps: int
+    updates: int
+    seconds: float  # wall clock, over all sessions of this training
+    mean_return: float  # undiscounted, of recent episodes; nan before the first has ended
+    temperature: float
+    figures: dict[str, float]  # of the last update; empty before the first
+
+
+@dataclass
+class Hooks:
+    """How a caller watches and stops a training. The library itself never prints."""
+
+    on_progress: Callable[[Progress], None] | None = None
+    should_stop: Callable[[], bool] = lambda: False
+    checkpoint: Path | None = None  # where to save what is learned, from time to time and at a stop
+    resume: bool = False  # go on from that checkpoint
+
+
+@dataclass
+class Training:
+    """A training in progress: everything that a checkpoint must hold."""
+
+    agent: Agent
+    task: Task
+    config: Learning
+    total_steps: int
+    learning_starts: int
+    seed: int
+    schedule: Callable[[Agent, int], bool]  # sets alpha and noise set; says if the sampler learns
+    warm: bool  # first steps by the sampling network (a skill's rollouts), not at random
+    steps: int = 0
+    seconds: float = 0.0
+    debt: float = 0.0  # updates owed to the steps made
+    curve: list[CurvePoint] = field(default_factory=list)
+    returns: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+
+    def __post_init__(self) -> None:
+        sizes = (self.task.observation_size, self.task.action_size)
+        self.replay = Replay(self.config.replay_capacity, *sizes, self.agent.device)
+        self.rng = np.random.default_rng(self.seed)
+        self.symmetries = self.task.symmetries.to(self.agent.device)
+
+    def run(self, hooks: Hooks) -> None:
+        """Train until ``total_steps``.
+
+        Raises:
+            Interrupted: ``should_stop`` said so; the checkpoint, if any, is saved.
+            UnsupportedEnvironment: The environment returned something unusable; likewise saved.
+        """
+        if hooks.resume:
+            self.load(hooks.checkpoint)
+        try:
+            self._loop(hooks)
+        except (SkillbankError, KeyboardInterrupt):
+            if hooks.checkpoint is not None:
+                self.save(hooks.checkpoint)
+            raise
+
+    def _loop(self, hooks: Hooks) -> None:
+        agent, task, config = self.agent, self.task, self.config
+        copies = task.num_envs
+        obs = task.reset(seed=self.seed + self.steps)  # a resumed training sees new episodes
+        running = np.zeros(copies)
+        disturbance = np.zeros((copies, task.action_size))
+        started = last_save = time.perf_counter()
+        before = self.seconds
+        report_every = max(copies, self.total_steps // CURVE_POINTS)
+        next_report = self.steps + report_every
+        figures: Figures | None = None
+        learns = self.schedule(agent, self.steps)
+        while self.steps < self.total_steps:
+            if hooks.should_stop():
+                raise Interrupted("interrupted")
+            if self.warm or self.steps >= self.learning_starts:
+                action = agent.act(obs.to(agent.device)).cpu().numpy()
+                if config.noise_sigma:
+                    pull = -config.noise_theta * disturbance
+                    kick = config.noise_sigma * self.rng.standard_normal(disturbance.shape)
+                    disturbance = disturbance + pull + kick
+                    action = np.clip(action + disturbance, -1.0, 1.0).astype(np.float32)
+            else:
+                action = self.rng.uniform(-1.0, 1.0, disturbance.shape).astype(np.float32)
+            step = task.step(action)
+            stored = (obs, torch.from_numpy(action), step.reward, step.terminated, step.next_obs)
+            self.replay.add(Batch(*(value.to(agent.device) for value in stored)))
+            obs = step.obs
+            running += step.reward.numpy()
+            disturbance[step.ended] = 0.0
+            self.returns.extend(running[step.ended].tolist())
+            running[step.ended] = 0.0
+            self.steps += copies
+            learns = self.schedule(agent, self.steps)
+            if self.steps > self.learning_starts:
+                self.debt += copies / config.steps_per_update
+            while self.debt >= 1.0:
+                self.debt -= 1.0
+                figures = agent.update(self._batch(), train_sampler=learns)
+            now = time.perf_counter()
+            self.seconds = before + now - started
+            if self.steps >= next_report or self.steps >= self.total_steps:
+                next_report += report_every
+                self._report(figures, hooks)
+            if hooks.checkpoint is not None and now - last_save > CHECKPOINT_SECONDS:
+                self.save(hooks.checkpoint)
+                last_save = time.perf_counter()
+
+    def _batch(self) -> Batch:
+        """A batch of the replay, each transition seen through a random symmetry of the task."""
+        config, generator = self.config, self.agent.generator
+        batch = self.replay.sample(config.batch_size, generator)
+        if not (config.symmetry and self.symmetries.count > 1):
+            return self._scaled(batch)
+        which = self.symmetries.draw(config.batch_size, generator)
+        return self._scaled(
+            batch._replace(
+                obs=self.symmetries.obs(batch.obs, which),
+                action=self.symmetries.action(batch.action, which),
+                next_obs=self.symmetries.obs(batch.next_obs, which),
+            )
+        )
+
+    def _scaled(self, batch: Batch) -> Batch:
+        return batch._replace(reward=batch.reward * self.config.reward_scale)
+
+    def _report(self, figures: Figures | None, hooks: Hooks) -> None:
+        values = {} if figures is None else {k: float(v) for k, v in figures._asdict().items()}
+        if not all(np.isfinite(list(values.values()))):
+            raise SkillbankError(
+                f"training diverged at step {self.steps}: {values}; "
+                "a smaller learning rate or reward_scale would help"
+            )
+        mean = float(np.mean(self.returns)) if self.returns else float("nan")
+        if self.returns:
+            point = CurvePoint(
+                steps=self.steps,
+                updates=self.agent.updates,
+                seconds=round(self.seconds, 3),
+                mean_return=mean,
+                temperature=self.agent.temperature,
+            )
+            self.curve.append(point)
+        if hooks.on_progress is not None:
+            progress = (self.steps, self.total_steps, self.agent.updates, self.seconds, mean)
+            hooks.on_progress(Progress(*progress, self.agent.temperature, values))
+
+    # Checkpoints: everything needed to go on, but the simulation (its episodes start anew).
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, atomically: networks, optimisers, replay, random state, counts."""
+        arrays: dict[str, Any] = {}
+        for part, network in self.agent.networks().items():
+            arrays |= {f"{part}/{name}": value for name, value in network.arrays().items()}
+        for part, optimiser in self._optimisers().items():
+            for index, state in optimiser.state_dict()["state"].items():
+                arrays |= {f"{part}/{index}/{k}": v.cpu().numpy() for k, v in state.items()}
+        arrays["replay"] = self.replay.rows[: len(self.replay)].cpu().numpy()
+        arrays["generator"] = self.agent.generator.get_state().numpy()
+        meta = {
+            "config": self.config.model_dump(mode="json"),
+            "env_id": self.task.env_id,
+            "seed": self.seed,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "debt": self.debt,
+            "added": self.replay.added,
+            "updates": self.agent.updates,
+            "returns": list(self.returns),
+            "curve": [point.model_dump() for point in self.curve],
+            "rng": self.rng.bit_generator.state,
+        }
+        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        with replace_durably(path) as file:
+            np.savez(file, **arrays)
+
+    def load(self, path: Path | None) -> None:
+        """Go on from a checkpoint of the same training.
+
+        Raises:
+            SkillbankError: There is none, or it belongs to another task, configuration or seed.
+        """
+        if path is None or not path.is_file():
+            raise SkillbankError(f"no checkpoint at {path}; start without resuming")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            meta = json.loads(arrays.pop("meta").tobytes())
+        except (ValueError, OSError, KeyError) as error:
+            raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
+        mine = {"config": self.config.model_dump(mode="json"), "env_id": self.task.env_id}
+        for what, own in (mine | {"seed": self.seed}).items():
+            if meta[what] != own:
+                raise SkillbankError(
+                    f"{path} has another {what}: {meta[what]}\nexpected {own}; "
+                    "resume with what it was started with"
+                )
+        for part, network in self.agent.networks().items():
+            prefix = f"{part}/"
+            network.load_arrays(
+                {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            )
+        for part, optimiser in self._optimisers().items():
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for key, value in arrays.items():
+                if key.startswith(f"{part}/"):
+                    _, index, name = key.split("/")
+                    state.setdefault(int(index), {})[name] = torch.from_numpy(value)
+            optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+        rows = torch.from_numpy(arrays["replay"])
+        self.replay.rows[: len(rows)] = rows.to(self.agent.device)
+        self.replay.added = meta["added"]
+        self.agent.generator.set_state(torch.from_numpy(arrays["generator"]))
+        self.agent.updates = meta["updates"]
+        self.steps, self.seconds, self.debt = meta["steps"], meta["seconds"], meta["debt"]
+        self.returns.extend(meta["returns"])
+        self.curve = [CurvePoint.model_validate(point) for point in meta["curve"]]
+        self.rng.bit_generator.state = meta["rng"]
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            "critic_optimiser": self.agent.critic_optimiser,
+            "sampler_optimiser": self.agent.sampler_optimiser,
+        }
