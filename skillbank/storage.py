@@ -18,13 +18,14 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +40,11 @@ MAX_FILE_BYTES = 256 << 20
 MAX_METADATA_BYTES = 4 << 20
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAGIC = b"skillbank skill file\n"
+METADATA = "metadata"
+PARAMETERS = "parameters/"
 
+Contents = Sequence[tuple[str, tuple[int, ...], int]]  # path, shape, offset in the body
 Parameters = dict[str, NDArray[np.float32]]
-Contents = Sequence[tuple[str, Sequence[int], int]]  # path, shape, offset in the body
 
 
 class Header(NamedTuple):
@@ -145,7 +148,7 @@ def prepare(
 
     image = encode(spec, parameters)
     # Our own bytes of a moment ago: the only ones that this process lets the HDF5 library read.
-    stored = _take(image, lambda: storage_hdf5.contents(image[HEADER_BYTES:]))
+    stored = decode(image, look=storage_hdf5.contents)
     if stored.spec != spec or any(
         stored.parameters[name].tobytes() != array.tobytes() for name, array in parameters.items()
     ):
@@ -261,11 +264,11 @@ def read_spec(path: Path) -> SkillSpec:
     image = read_bytes(path)
     with _named(path):
         header = parse_header(image)
-        return _spec(_document(image, header))
+        return parse_metadata(_document(image, header))
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Any:
+def _named(path: Path) -> Iterator[None]:
     """Begin the text of a file's error with the file."""
     try:
         yield
@@ -323,28 +326,34 @@ def parse_header(image: bytes) -> Header:
     return Header(match[1].decode(), match[2].decode(), int(match[3]), int(match[4]))
 
 
-def decode(image: bytes, placement: Placement | None = None) -> StoredSkill:
-    """Check the bytes of a skill file and take the skill out of them; see ``read``."""
-    if placement is not None:
-        with contextlib.suppress(errors.SkillFileError):
-            return _take(image, lambda: _placed(image, placement))
-    return _take(image, lambda: _ask(image))
+def decode(
+    image: bytes,
+    placement: Placement | None = None,
+    look: Callable[[bytes], Contents] = storage_sandbox.contents,
+) -> StoredSkill:
+    """Check the bytes of a skill file and take the skill out of them; see ``read``.
 
-
-def _take(image: bytes, look: Callable[[], Contents]) -> StoredSkill:
+    Args:
+        image: the bytes.
+        placement: kept from an earlier read.
+        look: asks the HDF5 library what a body contains.
+    """
     header = parse_header(image)
     document = _document(image, header)
-    spec = _spec(document)
-    parameters, offsets = _parameters(image, header, spec, look())
-    if _content_hash(document, parameters) != header.content_hash:
-        raise errors.DamagedFile("metadata and parameters do not match the content hash")
-    placement = Placement(header.body_hash, offsets)
-    return StoredSkill(spec, parameters, header.content_hash, placement)
+    spec = parse_metadata(document)
+    shapes = dict(sorted(parameter_shapes(spec).items()))
 
+    def taken(offsets: Sequence[int]) -> StoredSkill:
+        parameters = _parameters(image, shapes, offsets)
+        if _content_hash(document, parameters) != header.content_hash:
+            raise errors.DamagedFile("metadata and parameters do not match the content hash")
+        placement = Placement(header.body_hash, tuple(offsets))
+        return StoredSkill(spec, parameters, header.content_hash, placement)
 
-def _placed(image: bytes, placement: Placement) -> Contents:
-    """Contents of a body that somebody has had checked: as the spec dictates, at these offsets."""
-    header = parse_header(image)
+    if placement is not None and placement.body_hash == header.body_hash:
+        with contextlib.suppress(errors.SkillFileError):  # a wrong placement is as good as none
+            return taken(placement.offsets)
+    return taken(_offsets(look(image[HEADER_BYTES:]), header, shapes))
 
 
 def _document(image: bytes, header: Header) -> bytes:
@@ -359,7 +368,8 @@ def _document(image: bytes, header: Header) -> bytes:
     return document
 
 
-def _spec(document: bytes) -> SkillSpec:
+def parse_metadata(document: bytes) -> SkillSpec:
+    """Validate a metadata document: strict JSON, the strict model, no key twice."""
     try:
         json.loads(document, object_pairs_hook=_unique, parse_constant=_no_constant)
         return SkillSpec.model_validate_json(document)
@@ -382,58 +392,30 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-def _ask(image: bytes) -> Contents:
-    """Let a separate process open the body, and check the form of its answer."""
-    try:
-        kind, answer = storage_sandbox.ask(image[HEADER_BYTES:])
-    except OSError as error:
-        raise errors.StorageError(f"cannot start the reader: {error}") from error
-    if kind == "contents":
-        return check_contents(answer)
-    named = getattr(errors, kind, None)
-    if not (isinstance(named, type) and issubclass(named, errors.SkillFileError)):
-        named = errors.ReaderStopped
-    raise named(str(answer))
-
-
-def check_contents(answer: object) -> Contents:
-    """Check the form of a table of contents that another process or a file gave."""
-    try:
-        table = [(path, tuple(shape), offset) for path, shape, offset in _list(answer)]
-    except (TypeError, ValueError) as error:
-        raise errors.ReaderStopped("the reader's answer has the wrong form") from error
-    for path, shape, offset in table:
-        numbers = (offset, *shape)
-        if not isinstance(path, str) or any(type(n) is not int or n < 0 for n in numbers):
-            raise errors.ReaderStopped("the reader's answer has the wrong form")
-    return table
-
-
-def _list(answer: object) -> list[Any]:
-    if not isinstance(answer, list):
-        raise TypeError
-    return answer
-
-
-def _parameters(image: bytes, header: Header, spec: SkillSpec, contents: Contents) -> Parameters:
-    """Take the parameters that the spec dictates out of the file's bytes."""
-    table = {path: (tuple(shape), offset) for path, shape, offset in contents}
-    if table.pop("metadata", None) != ((header.metadata_length,), header.metadata_offset):
+def _offsets(contents: Contents, header: Header, shapes: Mapping[str, Shape]) -> list[int]:
+    """Check that a body contains what the spec dictates and no more; where each parameter is."""
+    table = {path: (shape, offset) for path, shape, offset in contents}
+    if table.pop(METADATA, None) != ((header.metadata_length,), header.metadata_offset):
         raise errors.InvalidMetadata("the header and HDF5 place the metadata differently")
-    prefix = "parameters/"
     for path in table:
-        if not path.startswith(prefix):
+        if not path.startswith(PARAMETERS):
             raise errors.UnknownParameter(f"unknown data set {path!r}")
-    shapes = {path.removeprefix(prefix): shape for path, (shape, _) in table.items()}
-    _check_shapes(shapes, parameter_shapes(spec))
+    found = {path.removeprefix(PARAMETERS): entry for path, entry in table.items()}
+    _check_shapes({name: shape for name, (shape, _) in found.items()}, shapes)
+    return [found[name][1] for name in shapes]
+
+
+def _parameters(image: bytes, shapes: Mapping[str, Shape], offsets: Sequence[int]) -> Parameters:
+    """Copy the parameters out of the bytes of a file."""
+    if len(offsets) != len(shapes):
+        raise errors.InvalidStructure("not as many places as parameters")
     parameters: Parameters = {}
-    for name, shape in shapes.items():
-        count = int(np.prod(shape, dtype=object))
-        start = HEADER_BYTES + table[prefix + name][1]
-        if start + 4 * count > len(image):
+    for (name, shape), offset in zip(shapes.items(), offsets, strict=True):
+        count, start = math.prod(shape), HEADER_BYTES + offset
+        if not HEADER_BYTES <= start <= start + 4 * count <= len(image):
             raise errors.ForbiddenStorage(f"parameter {name!r} reaches beyond the file")
-        flat = np.frombuffer(image, "<f4", count, start if count else 0)
-        parameters[name] = flat.reshape(shape).astype(np.float32)
+        values = np.frombuffer(image, "<f4", count, start) if count else np.empty(0)
+        parameters[name] = values.reshape(shape).astype(np.float32)
     _check_finite(parameters)
     return parameters
 

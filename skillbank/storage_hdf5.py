@@ -1,14 +1,17 @@
 """The HDF5 body of a skill file: how it is written, and what a body says it contains.
 
-This is the only module that imports h5py. A body from a file is given to the HDF5 library only in
-a separate process (``storage_sandbox``), so nothing of skillbank is imported here; what comes back
-is a table of contents, and the caller takes the bytes from its own copy of the file.
+This is the only module that imports h5py, and it imports nothing of skillbank: as a program, which
+``storage_sandbox`` starts, it reads a body from standard input, gives up the rights to do harm, and
+answers one line of JSON. The caller takes the data from its own copy of the body.
 """
 
+import json
+import resource
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from h5py import h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
@@ -18,6 +21,8 @@ MAX_OBJECTS = 512  # groups and data sets in one file
 MAX_DEPTH = 3  # /parameters/<part>/<name>
 METADATA = "metadata"
 PARAMETERS = "parameters/"
+CPU_SECONDS = 10
+EXTRA_MEMORY = 256 << 20  # bytes of address space beyond two copies of the body
 
 
 class Refused(Exception):
@@ -166,6 +171,40 @@ def _extent(data: Any, path: str) -> Extent:
     return extent
 
 
-def versions() -> dict[str, str]:
-    """Versions of h5py and of the HDF5 library that it brings."""
-    return {"h5py": h5py.version.version, "hdf5": h5py.version.hdf5_version}
+def main() -> None:
+    """Answer for the body on standard input, as a process that can do nothing else any more.
+
+    The arguments are the body's length and the most bytes that the answer may have.
+    """
+    length, max_answer = map(int, sys.argv[1:])
+    body = sys.stdin.buffer.read(length)
+    _give_up_rights(2 * length + EXTRA_MEMORY, max_answer)
+    answer: tuple[object, ...]
+    try:
+        answer = "contents", contents(body)
+    except Refused as refusal:
+        answer = refusal.args
+    except MemoryError:
+        answer = "ReaderStopped", "opening it takes too much memory"
+    except Exception as error:  # noqa: BLE001 - whatever h5py raises means "not sound"
+        answer = "InvalidStructure", f"the HDF5 library refuses it: {str(error)[:200]}"
+    sys.stdout.write(json.dumps(answer))
+
+
+def _give_up_rights(more_memory: int, max_answer: int) -> None:
+    """Set limits that cannot be raised again: no new file or socket, little memory and time."""
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: CPU_SECONDS,
+        resource.RLIMIT_FSIZE: max_answer,
+    }
+    if sys.platform == "linux":  # elsewhere a limit on address space has no effect, or fails
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + more_memory
+    limits[resource.RLIMIT_NOFILE] = 0
+    for limit, value in limits.items():
+        resource.setrlimit(limit, (value, value))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,80 +1,88 @@
-"""Give a body that nobody vouches for to the HDF5 library, in a process that can do no harm.
+"""Have the HDF5 library look at a body that nobody vouches for, where it can do no harm.
 
-Run as a program it reads a body from standard input and answers one line of JSON: the table of
-contents, or the refusal. Before the body is opened the process gives up, for good, opening and
-writing files, more memory than the body needs and more than a few seconds of processor time.
+The library runs in a separate process (``storage_hdf5`` as a program) that holds the body, may
+open nothing else, and answers with a table of contents. Its answer is checked like any input.
 """
 
 import json
-import runpy
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-CPU_SECONDS = 10
+from skillbank import errors
+
 WALL_SECONDS = 60
-EXTRA_MEMORY = 256 << 20  # bytes of address space beyond two copies of the body
+MAX_ANSWER = 1 << 20  # bytes
+PROGRAM = Path(__file__).with_name("storage_hdf5.py")
 
 
-def ask(body: bytes) -> tuple[str, object]:
-    """Have a separate process open a body.
+class Extent(NamedTuple):
+    """Where one data set's bytes lie in a body."""
 
-    Returns:
-        ``("contents", [[path, shape, offset], ...])``, ``(error class, sentence)``, or
-        ``("ReaderStopped", sentence)`` when the process crashed or ran into a limit.
+    path: str
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the body
+
+
+def contents(body: bytes) -> list[Extent]:
+    """Have a separate process say what a body contains.
 
     Raises:
-        OSError: the process could not be started.
+        SkillFileError: the subclass says why the body is refused; ``ReaderStopped`` that the
+            process crashed or ran into a limit.
+        StorageError: the process could not be started.
     """
-    command = [sys.executable, "-I", str(Path(__file__)), str(len(body))]
-    environment = {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}  # no plug-ins at all
+    command = [sys.executable, "-I", str(PROGRAM), str(len(body)), str(MAX_ANSWER)]
     try:
-        done = subprocess.run(
-            command,
-            input=body,
-            capture_output=True,
-            env=environment,
-            timeout=WALL_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "ReaderStopped", f"the reader took more than {WALL_SECONDS} s"
+        with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer:
+            question.write(body)
+            question.seek(0)
+            done = subprocess.run(
+                command,
+                stdin=question,
+                stdout=answer,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                timeout=WALL_SECONDS,
+                check=False,
+            )
+            answer.seek(0)
+            text = answer.read(MAX_ANSWER)
+    except subprocess.TimeoutExpired as error:
+        raise errors.ReaderStopped(f"opening it took more than {WALL_SECONDS} s") from error
+    except OSError as error:
+        raise errors.StorageError(f"cannot start the reader: {error}") from error
     if done.returncode:
-        return "ReaderStopped", f"the reader ended with status {done.returncode}"
+        raise errors.ReaderStopped(f"opening it stopped the reader (status {done.returncode})")
+    return _parse(text)
+
+
+def _environment() -> dict[str, str]:
+    """No HDF5 plug-ins, no secrets; only what the loader may need to find libraries."""
+    kept = {k: v for k, v in os.environ.items() if k in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")}
+    return kept | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _parse(text: bytes) -> list[Extent]:
+    """Check an answer: the process that gave it may have been taken over."""
     try:
-        kind, answer = json.loads(done.stdout)
-    except ValueError:
-        return "ReaderStopped", "the reader gave no answer"
-    return str(kind), answer
+        kind, answer = json.loads(text)
+        if kind == "contents":
+            return [_extent(*entry) for entry in answer]
+        named = getattr(errors, kind)
+        if not issubclass(named, errors.SkillFileError):
+            raise TypeError(kind)
+        refusal: errors.SkillFileError = named(str(answer))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise errors.ReaderStopped("opening it confused the reader") from error
+    raise refusal
 
 
-def _serve() -> None:
-    import resource
-
-    # By path: importing skillbank would bring in far more than the reader needs.
-    reader = runpy.run_path(str(Path(__file__).with_name("storage_hdf5.py")))
-    body = sys.stdin.buffer.read(int(sys.argv[1]))
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if _LINUX else 0
-    memory = pages * resource.getpagesize() + 2 * len(body) + EXTRA_MEMORY
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    if _LINUX:  # elsewhere address space is not limited, or not per process
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))  # from here no file can be opened
-    answer: tuple[str, object]
-    try:
-        answer = "contents", reader["contents"](body)
-    except reader["Refused"] as refusal:
-        answer = refusal.args
-    except MemoryError:
-        answer = "ReaderStopped", "the reader ran out of its memory"
-    except Exception as error:  # noqa: BLE001 - h5py raises many kinds; all mean "not sound"
-        answer = "InvalidStructure", f"HDF5 refuses it: {str(error)[:200]}"
-    sys.stdout.write(json.dumps(answer))
-
-
-_LINUX = sys.platform == "linux"
-
-if __name__ == "__main__":
-    _serve()
+def _extent(path: str, shape: list[int], offset: int) -> Extent:
+    numbers = [offset, *shape]
+    if not isinstance(path, str) or any(type(n) is not int or n < 0 for n in numbers):
+        raise TypeError(path)
+    return Extent(path, tuple(shape), offset)
