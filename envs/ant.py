@@ -13,8 +13,9 @@ import math
 
 import mujoco
 
-from .arenas import Arena, add_walls
-from .simulation import mjcf_modules
+from .arenas import Arena, add_arena
+from .rendering import add_scenery
+from .simulation import load_mjcf
 from .symmetry import SignedPermutation
 
 PHYSICS_TIMESTEP = 0.01
@@ -25,6 +26,9 @@ SUBSTEPS = 5
 
 STANDING_HEIGHT = 0.522
 """Height of the torso's centre with straight legs on the floor, metres."""
+
+TORSO = "walker/torso"
+"""Name of the torso's body in the compiled model."""
 
 JOINTS = 8
 """Hip and ankle of the front left, front right, back right and back left leg, in this order."""
@@ -40,17 +44,22 @@ def model(arena: Arena) -> mujoco.MjModel:
     Its sensors are, in order: the torso's x, y and z axes in the world (9 numbers), velocity (3)
     and position (3) of the whole body's centre of mass in the world.
     """
-    mjcf = mjcf_modules()
-    from dm_control.locomotion.walkers import Ant  # dm_control without a display: see above
+    mjcf = load_mjcf()
+    from dm_control.locomotion.walkers import Ant  # after load_mjcf: see there
 
     root = mjcf.RootElement(model="quadruped")
     root.option.timestep = PHYSICS_TIMESTEP
     root.option.integrator = "implicitfast"
     root.option.flag.island = "disable"  # one body is one island: looking for more costs 4 percent
     root.worldbody.add(
-        "geom", name="floor", type="plane", size=[FLOOR_HALF_SIDE, FLOOR_HALF_SIDE, 1.0]
+        "geom",
+        name="floor",
+        type="plane",
+        size=[FLOOR_HALF_SIDE, FLOOR_HALF_SIDE, 1.0],
+        material="floor",
     )
-    add_walls(arena, root.worldbody)
+    add_arena(arena, root.worldbody)
+    add_scenery(root)
     ant = Ant()
     for unused in ant.mjcf_model.find_all("sensor") + ant.mjcf_model.find_all("site"):
         unused.remove()

@@ -151,8 +151,8 @@ def scaled(arena: Arena, factor: float) -> Arena:
     )
 
 
-def add_walls(arena: Arena, worldbody: Any) -> None:
-    """Adds the arena's walls and blocks to the worldbody of a dm_control.mjcf model."""
+def add_arena(arena: Arena, worldbody: Any) -> None:
+    """Adds walls, blocks and a mark at the target to the worldbody of a dm_control.mjcf model."""
     if arena.room is not None:
         x_min, y_min, x_max, y_max = arena.room
         x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
@@ -182,5 +182,14 @@ def add_walls(arena: Arena, worldbody: Any) -> None:
             size=[(x_max - x_min) / 2, (y_max - y_min) / 2, arena.wall_height / 2],
             contype=solid,
             conaffinity=solid,
-            rgba=[0.62, 0.66, 0.72, 1.0],
+            rgba=[0.45, 0.52, 0.62, 1.0],
+        )
+    if arena.target is not None:
+        worldbody.add(
+            "site",
+            name="target",
+            type="cylinder",
+            pos=[*arena.target, 0.01],
+            size=[arena.success_radius, 0.01],
+            rgba=[0.85, 0.25, 0.25, 0.6],
         )

@@ -245,6 +245,18 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         """Lets a copy draw its starts from a generator of the caller's."""
         self._generators[copy] = generator
 
+    @abstractmethod
+    def _frames(self) -> tuple[NDArray[np.uint8], ...]:
+        """A picture [height, width, 3] of each copy at its present state."""
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """Pictures of all copies, N of [height, width, 3] uint8; None without a render mode."""
+        if self.render_mode is None:
+            return None
+        if not self._started.all():
+            raise ResetNeeded("call reset() before render()")
+        return self._frames()
+
     def _term_names(self) -> tuple[str, ...]:
         return tuple(self._reward_terms())
 

@@ -5,6 +5,7 @@ The setting is that of the authors' released code; the paper's text leaves most 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from .arenas import Arena
 from .engine import Bool, Float, Index, Observation, VectorTask
+from .rendering import Camera, Frame, check_render_arguments
 from .single import SingleTask
 from .symmetry import Symmetry, plane_symmetries
 
@@ -32,6 +34,10 @@ HALF_SIDE = 7.0
 
 START_DEVIATION = 0.1
 """Standard deviation of the start around the origin."""
+
+GOAL_COLOUR = (214, 90, 80)
+POINT_COLOUR = (40, 80, 160)
+POINT_RADIUS = 0.25  # as drawn; the point itself has none
 
 
 class MultiGoalVector(VectorTask):
@@ -54,6 +60,9 @@ class MultiGoalVector(VectorTask):
         max_episode_steps: int | None = 20,
         num_threads: int = 1,
         render_mode: str | None = None,
+        camera: Camera = "overhead",
+        width: int = 320,
+        height: int = 320,
     ) -> None:
         """Makes the copies.
 
@@ -62,7 +71,14 @@ class MultiGoalVector(VectorTask):
             max_episode_steps: steps until truncation; None for never.
             num_threads: accepted, so that every task is made alike; there is nothing to thread.
             render_mode: None or "rgb_array".
+            camera: accepted likewise; a plane is only ever seen from overhead.
+            width: of a picture, pixels.
+            height: of a picture, pixels.
+
+        Raises:
+            ValueError: for a number of copies or pixels or a render mode that makes no sense.
         """
+        check_render_arguments(render_mode, camera, width, height)
         bound = np.ones(2, np.float32)
         super().__init__(
             num_envs=num_envs,
@@ -71,6 +87,7 @@ class MultiGoalVector(VectorTask):
             max_episode_steps=max_episode_steps,
         )
         self.render_mode = render_mode
+        self._width, self._height = width, height
         self._position = np.zeros((num_envs, 2))
         self._cost = np.zeros(num_envs)
         self._goals = np.array(GOALS)
@@ -122,10 +139,31 @@ class MultiGoalVector(VectorTask):
         goal = self.goal
         return super()._facts() | {"goal": goal, "success": goal >= 0}
 
+    def _frames(self) -> tuple[Frame, ...]:
+        # World coordinates of the pixels' centres; the plane fills the shorter side.
+        unit = 2 * HALF_SIDE / min(self._width, self._height)
+        x: Float = unit * (np.arange(self._width) + 0.5 - self._width / 2)
+        y: Float = unit * (self._height / 2 - 0.5 - np.arange(self._height))
+        paper = np.full((self._height, self._width, 3), 245, np.uint8)
+        for goal in GOALS:
+            paper[_disc(x, y, goal, GOAL_RADIUS)] = GOAL_COLOUR
+        frames = []
+        for place in self._position:
+            frame = paper.copy()
+            frame[_disc(x, y, place, POINT_RADIUS)] = POINT_COLOUR
+            frames.append(frame)
+        return tuple(frames)
+
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
         """The square's: four quarter turns of the plane, each also mirrored."""
         return plane_symmetries(1)
+
+
+def _disc(x: Float, y: Float, centre: Sequence[float] | Float, radius: float) -> Bool:
+    """Which pixels [H, W] at columns x [W] and rows y [H] lie in a disc."""
+    inside: Bool = np.add.outer((y - centre[1]) ** 2, (x - centre[0]) ** 2) < radius**2
+    return inside
 
 
 class MultiGoal(SingleTask):

@@ -14,10 +14,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .arenas import HALLWAY_NARROW, MAZE, OPEN_FLOOR, U_MAZE, Arena, add_walls, scaled
-from .engine import Bool, Float, Index, Observation, VectorTask
+from .arenas import HALLWAY_NARROW, MAZE, U_MAZE, Arena, add_arena, scaled
+from .engine import Bool, Float, Index, Observation
 from .navigation import FollowHallway, SeekTarget
-from .simulation import Simulation, mjcf_modules, model_hash
+from .physics_task import PhysicsTask
+from .rendering import Camera, add_scenery
+from .simulation import load_mjcf
 from .single import SingleTask
 from .symmetry import Symmetry, identity, plane_symmetries, symmetry
 
@@ -48,6 +50,9 @@ START_SPREAD = 0.05
 START_SPEED = 0.1
 """Velocities at a start are uniform within this, m/s."""
 
+CAMERA_DISTANCE = 4.0
+"""Metres."""
+
 REACH_GOALS: dict[str, tuple[float, float]] = {
     "right": (1.5, 0.0),
     "up": (0.0, 1.5),
@@ -69,14 +74,15 @@ REACH_TIME_COST = 0.25
 @functools.cache
 def model(arena: Arena) -> mujoco.MjModel:
     """The sphere in an arena, compiled. Shared by everyone in the process: never write to it."""
-    root = mjcf_modules().RootElement(model="point_mass")
+    root = load_mjcf().RootElement(model="point_mass")
     root.option.timestep = PHYSICS_TIMESTEP
     root.option.integrator = "implicitfast"
     root.option.flag.island = "disable"  # one body is one island: looking for more costs 4 percent
     # Walls push, nothing rubs: the sphere floats just above the floor and slides along walls.
     root.default.geom.condim = 1
-    root.worldbody.add("geom", name="floor", type="plane", size=[50.0, 50.0, 1.0])
-    add_walls(arena, root.worldbody)
+    root.worldbody.add("geom", name="floor", type="plane", size=[50.0, 50.0, 1.0], material="floor")
+    add_arena(arena, root.worldbody)
+    add_scenery(root)
     body = root.worldbody.add("body", name="mass", pos=[0.0, 0.0, 1.05 * RADIUS])
     damping = MASS / RISE_TIME
     for axis, direction in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
@@ -87,7 +93,7 @@ def model(arena: Arena) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(root.to_xml_string())
 
 
-class PointMassTask(VectorTask):
+class PointMassTask(PhysicsTask):
     """A sphere pushed by a force in the plane, rewarded for its speed in any direction.
 
     Observation blocks are `velocity` (m/s, world frame) and, in arenas, `position` (m). An action
@@ -95,7 +101,6 @@ class PointMassTask(VectorTask):
     has `position` [N, 2] m.
     """
 
-    arena: Arena = OPEN_FLOOR
     observation_blocks: tuple[tuple[str, int], ...] = (("velocity", 2),)
     isotropic: ClassVar[bool] = False
     """Whether the task looks the same along and across both axes."""
@@ -107,6 +112,9 @@ class PointMassTask(VectorTask):
         num_threads: int = 1,
         max_episode_steps: int | None = 100,
         render_mode: str | None = None,
+        camera: Camera = "follow",
+        width: int = 480,
+        height: int = 320,
     ) -> None:
         """Makes the copies.
 
@@ -115,21 +123,23 @@ class PointMassTask(VectorTask):
             num_threads: threads that step them.
             max_episode_steps: control steps of 0.05 s until truncation; None for never.
             render_mode: None or "rgb_array".
+            camera: "follow" the body or look from "overhead" at the whole arena.
+            width: of a picture, pixels.
+            height: of a picture, pixels.
         """
-        bound = np.ones(2, np.float32)
         super().__init__(
+            model=model(self.arena),
+            substeps=SUBSTEPS,
+            followed_body="mass",
+            camera_distance=CAMERA_DISTANCE,
             num_envs=num_envs,
-            action_low=-bound,
-            action_high=bound,
+            num_threads=num_threads,
             max_episode_steps=max_episode_steps,
+            render_mode=render_mode,
+            camera=camera,
+            width=width,
+            height=height,
         )
-        self.render_mode = render_mode
-        self.simulation = Simulation(
-            model(self.arena), num_envs, substeps=SUBSTEPS, num_threads=num_threads
-        )
-        self.control_timestep = self.simulation.control_timestep
-        self.model_hash = model_hash(self.simulation.model)
-        self.mujoco_version = mujoco.__version__
 
     def _draw(self, generator: np.random.Generator) -> Float:
         return generator.uniform(-1.0, 1.0, 4)

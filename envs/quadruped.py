@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from . import ant
-from .arenas import HALLWAY_NARROW, HALLWAY_WIDE, MAZE, OPEN_FLOOR, U_MAZE, Arena
-from .engine import Bool, Float, Index, Observation, VectorTask
+from .arenas import HALLWAY_NARROW, HALLWAY_WIDE, MAZE, U_MAZE
+from .engine import Bool, Float, Index, Observation
 from .navigation import FollowHallway, SeekTarget
-from .simulation import Simulation, model_hash
+from .physics_task import PhysicsTask
+from .rendering import Camera
 from .single import SingleTask
 from .symmetry import SignedPermutation, Symmetry, compose, concatenate, identity, symmetry
 
@@ -43,6 +43,9 @@ START_JOINT_ANGLE = 0.1
 START_SPEED = 0.1
 """Every velocity at a start, linear and angular, is uniform within this, m/s and rad/s."""
 
+CAMERA_DISTANCE = 6.0
+"""Metres."""
+
 BODY_BLOCKS: tuple[tuple[str, int], ...] = (
     ("height", 1),
     ("gravity", 3),
@@ -61,7 +64,7 @@ BODY_SIZE = sum(width for _, width in BODY_BLOCKS)
 _DRAWS = 1 + ant.JOINTS + 6 + ant.JOINTS + 2
 
 
-class QuadrupedTask(VectorTask):
+class QuadrupedTask(PhysicsTask):
     """A quadruped in an arena, rewarded for the speed of its centre of mass in any direction.
 
     Observation blocks are `BODY_BLOCKS`, then what the task adds. `info` has `position` [N, 2] m
@@ -69,7 +72,6 @@ class QuadrupedTask(VectorTask):
     over ends an episode.
     """
 
-    arena: Arena = OPEN_FLOOR
     extra_blocks: ClassVar[tuple[tuple[str, int], ...]] = ()
     start_spread: ClassVar[float] = 0.0
     """Half the side of the square of starts around the arena's start, metres."""
@@ -81,6 +83,9 @@ class QuadrupedTask(VectorTask):
         num_threads: int = 1,
         max_episode_steps: int | None = 500,
         render_mode: str | None = None,
+        camera: Camera = "follow",
+        width: int = 480,
+        height: int = 320,
     ) -> None:
         """Makes the copies.
 
@@ -89,22 +94,24 @@ class QuadrupedTask(VectorTask):
             num_threads: threads that step them.
             max_episode_steps: control steps of 0.05 s until truncation; None for never.
             render_mode: None or "rgb_array".
+            camera: "follow" the body or look from "overhead" at the whole arena.
+            width: of a picture, pixels.
+            height: of a picture, pixels.
         """
         self.observation_blocks = BODY_BLOCKS + self.extra_blocks
-        bound = np.ones(ant.JOINTS, np.float32)
         super().__init__(
+            model=ant.model(self.arena),
+            substeps=ant.SUBSTEPS,
+            followed_body=ant.TORSO,
+            camera_distance=CAMERA_DISTANCE,
             num_envs=num_envs,
-            action_low=-bound,
-            action_high=bound,
+            num_threads=num_threads,
             max_episode_steps=max_episode_steps,
+            render_mode=render_mode,
+            camera=camera,
+            width=width,
+            height=height,
         )
-        self.render_mode = render_mode
-        self.simulation = Simulation(
-            ant.model(self.arena), num_envs, substeps=ant.SUBSTEPS, num_threads=num_threads
-        )
-        self.control_timestep = self.simulation.control_timestep
-        self.model_hash = model_hash(self.simulation.model)
-        self.mujoco_version = mujoco.__version__
         sensors = self.simulation.sensors
         self._axes = sensors[:, :9].reshape(num_envs, 3, 3)  # rows: the torso's axes in the world
         self._velocity = sensors[:, 9:12]

@@ -39,7 +39,7 @@ class UnstableSimulationError(RuntimeError):
 
 
 @functools.cache
-def mjcf_modules() -> ModuleType:
+def load_mjcf() -> ModuleType:
     """dm_control.mjcf, imported without asking for a display.
 
     dm_control opens OpenGL on import. Training needs none, so unless the user has chosen a backend
