@@ -4,6 +4,7 @@ Actions are scaled to [-1, 1]^A; ``u`` is an action before squashing, ``a = tanh
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,9 @@ from skillbank.networks import (
 )
 from skillbank.replay import Batch
 from skillbank.soft_value import effective_sample_size, soft_bellman_target, soft_value
+from skillbank.spec import Symmetry
 from skillbank.svgd import stein_direction
+from skillbank.symmetry import Symmetries
 
 
 class Figures(NamedTuple):
@@ -44,6 +47,7 @@ class Agent:
         temperature: alpha; may be changed between updates.
         seed: Of the parameters and of all sampling.
         device: Where everything lives.
+        symmetries: Of the task; transitions and states are seen through random ones.
         anchor: The skill's own sampling network, frozen: the prior of anchored fine-tuning.
             None: the uniform prior of the paper.
     """
@@ -57,11 +61,13 @@ class Agent:
         temperature: float,
         seed: int,
         device: str = "cpu",
+        symmetries: Sequence[Symmetry] = (),
         anchor: FlowSampler | None = None,
     ) -> None:
         self.architecture, self.learning = architecture, learning
         self.temperature, self.device = temperature, device
         self.action_size = action
+        self.symmetries = Symmetries(symmetries, device) if symmetries else None
         start = torch.Generator().manual_seed(seed)
         self.critic = Critic(architecture, observation, action)
         self.critic.initialise(start)
@@ -93,7 +99,7 @@ class Agent:
         return parts | ({"anchor": self.anchor} if self.anchor else {})
 
     def noise(self, batch: int, count: int) -> Tensor:
-        """xi ~ N(0, I), or drawn from the fixed set: [B, K, A]."""
+        """Xi ~ N(0, I), or drawn from the fixed set: [B, K, A]."""
         if self.noise_set is None:
             shape = (batch, count, self.action_size)
             return torch.randn(shape, generator=self.generator, device=self.device)
@@ -104,14 +110,29 @@ class Agent:
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
-        """One action for each state, drawn from the sampling network: [B, S] -> [B, A]."""
+        """One action for each state, drawn from the sampling network: [B, S] -> [B, A].
+
+        With fresh noise each state is seen through a random symmetry of the task.
+        """
         noise = self.noise(len(obs), 1)
-        if isinstance(self.sampler, FlowSampler):
-            return torch.tanh(self.sampler(obs, noise)[0]).squeeze(1)
-        return torch.tanh(self.sampler(obs, noise)).squeeze(1)
+        if self.symmetries is None or self.noise_set is not None:
+            return torch.tanh(self._push(obs, noise)).squeeze(1)
+        which = self.symmetries.draw(len(obs), self.generator)
+        action = torch.tanh(self._push(self.symmetries.obs(obs, which), noise))
+        return self.symmetries.undo_action(action, which).squeeze(1)
 
     def update(self, batch: Batch, train_sampler: bool = True) -> Figures:
-        """One step of the critics (eq. 11) and one of the sampling network (eq. 13, 14)."""
+        """One step of the critics (eq. 11) and one of the sampling network (eq. 13, 14).
+
+        Each transition is seen through a random symmetry of the task.
+        """
+        if self.symmetries is not None:
+            which = self.symmetries.draw(len(batch.obs), self.generator)
+            batch = batch._replace(
+                obs=self.symmetries.obs(batch.obs, which),
+                action=self.symmetries.action(batch.action, which),
+                next_obs=self.symmetries.obs(batch.next_obs, which),
+            )
         figures = self.update_critic(batch)
         if train_sampler:
             self.update_sampler(batch.obs)
@@ -194,7 +215,7 @@ class Agent:
         return -(phi * updated).sum(-1).mean()
 
     def _divergence_loss(self, obs: Tensor) -> Tensor:
-        """alpha * KL(sampler || exp(Q / alpha)), by the sampler's own density (exact for a flow)."""
+        """KL(sampler || exp(Q / alpha)) times alpha, by the sampler's own exact density."""
         assert isinstance(self.sampler, FlowSampler)
         u, log_q = self.sampler(obs, self.noise(len(obs), self.learning.particles))
         score = self.score(obs, u, self.handover)

@@ -57,7 +57,7 @@ class Evaluation:
 
     @property
     def sectors(self) -> Array:
-        """Share of the episodes that ended in each 45-degree sector [8], from east, turning left."""
+        """Share of the episodes that went into each 45-degree sector [8], from east leftwards."""
         turn = 2.0 * np.pi
         which = np.floor((self.metrics["direction"] % turn) / turn * SECTORS).astype(int)
         return np.bincount(which % SECTORS, minlength=SECTORS) / len(which)
@@ -145,7 +145,7 @@ def _rollout(
         if located:
             path.append(np.where(running[:, None], facts["position"], path[-1]))
         for name, values in facts.items():
-            if values.shape == (copies,) and name != "heading":
+            if values.shape == (copies,) and name != "heading" and not name.startswith("reward/"):
                 kept = metrics.setdefault(name, np.zeros(copies))
                 kept[running] = values[running]
         running &= ~step.ended

@@ -64,7 +64,7 @@ def finetune(
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     start = skill.fitted_to(task)
     training = Training(
-        started_agent(start, config, seed, device),
+        started_agent(start, task, config, seed, device),
         task,
         config,
         total_steps=config.total_steps,
@@ -83,11 +83,12 @@ def finetune(
         config,
         name=name or f"{skill.spec.name}.{bare}",
         parents=(skill.content_hash,) if skill.content_hash else (),
-        anchored=config.schedule == "anchored",
     )
 
 
-def started_agent(skill: Skill, config: FinetuneConfig, seed: int, device: str) -> Agent:
+def started_agent(
+    skill: Skill, task: Task, config: FinetuneConfig, seed: int, device: str
+) -> Agent:
     """An agent whose policy is the skill."""
     spec, anchor = skill.spec, None
     arrays = skill.sampler.arrays()
@@ -96,13 +97,14 @@ def started_agent(skill: Skill, config: FinetuneConfig, seed: int, device: str) 
         if spec.architecture.sampler != "flow":
             raise IncompatibleSkill(
                 f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
-                "it can be fine-tuned with schedule 'paper', or pretrained again with sampler 'flow'"
+                "use schedule 'paper', or pretrain it again with sampler 'flow'"
             )
         anchor = FlowSampler(spec.architecture, *sizes)
         anchor.load_arrays(arrays)
         anchor.requires_grad_(False)
     alpha = config.temperature or spec.temperature
-    agent = Agent(spec.architecture, config, *sizes, alpha, seed, device, anchor)
+    symmetries = task.symmetries if config.symmetry else ()
+    agent = Agent(spec.architecture, config, *sizes, alpha, seed, device, symmetries, anchor)
     agent.sampler.load_arrays(arrays)
     if anchor is None:
         agent.critic.load_arrays(skill.critic.arrays())

@@ -136,7 +136,7 @@ class FlowSampler(Network):
         return u, log_normal(noise) - log_det
 
     def log_density(self, obs: Tensor, u: Tensor) -> Tensor:
-        """log q(u | s) of given u [B, K, A] -> [B, K]: the couplings are undone one by one."""
+        """Log q(u | s) of given u [B, K, A] -> [B, K]: the couplings are undone one by one."""
         state = self._state(obs)
         x = (u - state.mean) * (-state.log_scale).exp()
         log_det = state.log_scale.sum(-1)
@@ -195,7 +195,7 @@ class NoiseSampler(Network):
         return torch.relu(h) @ self["out.weight"] + self["out.bias"]
 
     def with_log_density(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """u [B, K, A] and log q(u | s) [B, K] by the Jacobian du/dxi (eq. 33, appendix C.2).
+        """U [B, K, A] and log q(u | s) [B, K] by the Jacobian du/dxi (eq. 33, appendix C.2).
 
         The network need not be one-to-one. Where several noises give the same action, this is the
         density of one branch only; where the Jacobian is singular, it is +inf. A flow has neither
@@ -239,23 +239,23 @@ def coupling_masks(couplings: int, action: int) -> Tensor:
 
 
 def log_normal(noise: Tensor) -> Tensor:
-    """log N(xi; 0, I) of noise [..., A] -> [...]."""
+    """Log N(xi; 0, I) of noise [..., A] -> [...]."""
     return -0.5 * noise.square().sum(-1) - 0.5 * noise.shape[-1] * math.log(2.0 * math.pi)
 
 
 def log_squash(u: Tensor) -> Tensor:
-    """log |det d tanh(u) / du| = sum log(1 - tanh^2 u), stable for large u: [..., A] -> [...]."""
+    """Log |det d tanh(u) / du| = sum log(1 - tanh^2 u), stable for large u: [..., A] -> [...]."""
     return (2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))).sum(-1)
 
 
 def unsquash(action: Tensor) -> Tensor:
-    """u = artanh(a), with a kept a rounding error away from the walls."""
+    """U = artanh(a), with a kept a rounding error away from the walls."""
     return torch.atanh(action.clamp(-1.0 + 1e-6, 1.0 - 1e-6))
 
 
 @torch.no_grad()
 def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
-    """target += rate * (source - target); rate 1 copies."""
+    """Move target by ``rate`` of its distance to source; rate 1 copies."""
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
 
 

@@ -9,7 +9,7 @@ from skillbank.agent import Agent
 from skillbank.config import FinetuneConfig, PretrainConfig, recipe
 from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
-from skillbank.spec import SkillSpec
+from skillbank.spec import SkillSpec, Symmetry
 from skillbank.task import Task
 from skillbank.training import Hooks, Training
 from skillbank.versions import versions
@@ -46,7 +46,8 @@ def pretrain(
     if task.action_size == 1:
         config = for_one_action(config)
     sizes = (task.observation_size, task.action_size)
-    agent = Agent(config.architecture, config, *sizes, config.temperature, seed, device)
+    symmetries = task.symmetries if config.symmetry else ()
+    agent = Agent(config.architecture, config, *sizes, config.temperature, seed, device, symmetries)
     training = Training(
         agent,
         task,
@@ -61,7 +62,7 @@ def pretrain(
         training.run(hooks or Hooks())
     finally:
         task.close()
-    return finished_skill(training, config, name=name, parents=(), anchored=False)
+    return finished_skill(training, config, name=name, symmetries=symmetries)
 
 
 def for_one_action(config: PretrainConfig) -> PretrainConfig:
@@ -98,8 +99,8 @@ def finished_skill(
     config: PretrainConfig | FinetuneConfig,
     *,
     name: str,
-    parents: tuple[str, ...],
-    anchored: bool,
+    symmetries: tuple[Symmetry, ...] = (),
+    parents: tuple[str, ...] = (),
 ) -> Skill:
     """The skill that a training has learned so far."""
     agent, task = training.agent, training.task
@@ -121,7 +122,8 @@ def finished_skill(
         action_high=tuple(task.action_high.tolist()),
         action_dtype="float64" if task.action_dtype == np.float64 else "float32",
         architecture=agent.architecture,
-        anchored=anchored,
+        symmetries=symmetries,
+        anchored=agent.anchor is not None,
         noise_set=0 if agent.noise_set is None else len(agent.noise_set),
         config=config,
         seed=training.seed,

@@ -25,7 +25,8 @@ from skillbank.networks import (
     unsquash,
 )
 from skillbank.soft_value import soft_value
-from skillbank.spec import ObservationBlock, SkillSpec
+from skillbank.spec import ObservationBlock, SkillSpec, Symmetry
+from skillbank.symmetry import Symmetries
 
 if TYPE_CHECKING:
     from skillbank.task import Task
@@ -63,6 +64,7 @@ class Skill:
             )
             network.requires_grad_(False)
         self.noise_set = torch.from_numpy(parameters["noise"].copy()) if spec.noise_set else None
+        self.symmetries = Symmetries(spec.symmetries) if spec.symmetries else None
         self._low = np.asarray(spec.action_low)
         self._high = np.asarray(spec.action_high)
         self._generator = torch.Generator().manual_seed(spec.seed)
@@ -153,7 +155,7 @@ class Skill:
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
-        return self._own(torch.tanh(self._draw(self._obs(obs), n, generator)))
+        return self._own(self._draw(self._obs(obs), n, generator))
 
     @torch.no_grad()
     def predict(
@@ -186,7 +188,7 @@ class Skill:
             best = self._q(obs, action).argmax(1)
             action = action[torch.arange(len(obs)), best]
         else:
-            action = torch.tanh(self._draw(obs, 1, self._generator)).squeeze(1)
+            action = self._draw(obs, 1, self._generator).squeeze(1)
         own = self._own(action)
         return (own[0] if np.ndim(observation) == 1 else own), None
 
@@ -245,7 +247,11 @@ class Skill:
             name: _widened(value, columns, size) if name.endswith("/0.weight") else value
             for name, value in self.parameters().items()
         }
-        spec = self.spec.model_copy(update={"observation_blocks": theirs})
+        update = {
+            "observation_blocks": theirs,
+            "symmetries": tuple(_extended(s, columns, size) for s in self.spec.symmetries),
+        }
+        spec = self.spec.model_copy(update=update)
         return Skill(spec, parameters, self.content_hash)
 
     # Inside.
@@ -259,12 +265,21 @@ class Skill:
         return q + self.spec.temperature * (self.anchor.log_density(obs, u) - log_squash(u))
 
     def _draw(self, obs: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        """u [B, n, A] by fresh noise, or by members of the fixed set."""
+        """Scaled actions [B, n, A] by fresh noise, or by members of the fixed set.
+
+        Each action is drawn through a random symmetry of the skill.
+        """
         if self.noise_set is None:
-            shape = (len(obs), n, self.spec.action_size)
-            return self._push(obs, torch.randn(shape, generator=generator))
-        pick = torch.randint(len(self.noise_set), (len(obs), n), generator=generator)
-        return self._push(obs, self.noise_set[pick])
+            noise = torch.randn((len(obs), n, self.spec.action_size), generator=generator)
+        else:
+            pick = torch.randint(len(self.noise_set), (len(obs), n), generator=generator)
+            noise = self.noise_set[pick]
+        if self.symmetries is None:
+            return torch.tanh(self._push(obs, noise))
+        which = self.symmetries.draw(len(obs) * n, generator)
+        seen = self.symmetries.obs(obs.repeat_interleave(n, 0), which)  # [B * n, S]
+        action = torch.tanh(self._push(seen, noise.flatten(0, 1).unsqueeze(1)))
+        return self.symmetries.undo_action(action, which).view_as(noise)
 
     def _push(self, obs: Tensor, noise: Tensor) -> Tensor:
         if isinstance(self.sampler, FlowSampler):
@@ -313,6 +328,15 @@ def _widened(
     wide[..., columns, :] = weight[..., : len(columns), :]
     wide[..., observation:, :] = weight[..., len(columns) :, :]
     return wide
+
+
+def _extended(symmetry: Symmetry, columns: NDArray[np.int64], observation: int) -> Symmetry:
+    """The same relabelling on a wider observation, whose new columns it leaves alone."""
+    index, sign = np.arange(observation), np.ones(observation, np.int64)
+    index[columns] = columns[list(symmetry.obs_index)]
+    sign[columns] = symmetry.obs_sign
+    changes = {"obs_index": tuple(index.tolist()), "obs_sign": tuple(sign.tolist())}
+    return symmetry.model_copy(update=changes)
 
 
 def _side_by_side(

@@ -17,6 +17,7 @@ from skillbank.config import (
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Label = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=4096)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -28,6 +29,30 @@ class ObservationBlock(Strict):
 
     name: Name
     size: Annotated[int, Field(ge=1, le=65536)]
+
+
+Sign = Literal[-1, 1]
+
+
+class Symmetry(Strict):
+    """A relabelling under which the task looks the same, as signed permutations.
+
+    ``obs[obs_index] * obs_sign`` is what the relabelled robot observes; likewise for actions.
+    """
+
+    name: Text
+    obs_index: Annotated[tuple[int, ...], Field(min_length=1, max_length=65536)]
+    obs_sign: Annotated[tuple[Sign, ...], Field(min_length=1, max_length=65536)]
+    action_index: Annotated[tuple[int, ...], Field(min_length=1, max_length=4096)]
+    action_sign: Annotated[tuple[Sign, ...], Field(min_length=1, max_length=4096)]
+
+    @model_validator(mode="after")
+    def _permutations(self) -> "Symmetry":
+        for what in ("obs", "action"):
+            index, sign = getattr(self, f"{what}_index"), getattr(self, f"{what}_sign")
+            if sorted(index) != list(range(len(index))) or len(sign) != len(index):
+                raise ValueError(f"{what}_index must be a permutation with a sign for each entry")
+        return self
 
 
 class CurvePoint(Strict):
@@ -48,7 +73,9 @@ class EvaluationRecord(Strict):
     seed: Annotated[int, Field(ge=0)]
     mean_return: Finite
     interval: tuple[Finite, Finite]  # 95 % bootstrap interval of the mean return
-    metrics: dict[Name, Finite] = {}  # e.g. net_distance (m), fallen, success
+    metrics: dict[Label, Finite] = Field(
+        default_factory=dict
+    )  # e.g. net_distance (m), fallen, success
 
 
 class SkillSpec(Strict):
@@ -68,6 +95,7 @@ class SkillSpec(Strict):
     action_high: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
     action_dtype: Literal["float32", "float64"]
     architecture: Architecture
+    symmetries: Annotated[tuple[Symmetry, ...], Field(max_length=64)] = ()  # drawn from when acting
     anchored: bool = False  # q = critic + temperature * log-density of the anchor sampler
     noise_set: Annotated[int, Field(ge=0, le=65536)] = 0  # fixed noises xi_i; 0: fresh noise
     config: Annotated[PretrainConfig | FinetuneConfig, Field(union_mode="left_to_right")]
@@ -78,7 +106,7 @@ class SkillSpec(Strict):
     evaluations: Annotated[tuple[EvaluationRecord, ...], Field(max_length=1_000)] = ()
     parents: Annotated[tuple[Sha256, ...], Field(max_length=64)] = ()  # content hashes
     model_hash: Sha256 | None = None  # of the compiled simulation model
-    versions: dict[Name, Text] = {}  # of skillbank, mujoco, torch, ...
+    versions: dict[Name, Text] = Field(default_factory=dict)  # of skillbank, mujoco, torch, ...
     license: Text = "MIT"
 
     @model_validator(mode="after")
@@ -90,6 +118,9 @@ class SkillSpec(Strict):
         names = [block.name for block in self.observation_blocks]
         if len(set(names)) != len(names):
             raise ValueError("observation blocks must have different names")
+        sizes = (self.observation_size, self.action_size)
+        if any((len(s.obs_index), len(s.action_index)) != sizes for s in self.symmetries):
+            raise ValueError("symmetries do not have the sizes of observation and action")
         if self.anchored and self.architecture.sampler != "flow":
             raise ValueError("only a flow sampler has the density that an anchor needs")
         return self
@@ -107,7 +138,8 @@ class SkillSpec(Strict):
 
 def critic_shapes(architecture: Architecture, observation: int, action: int) -> dict[str, Shape]:
     """Name and shape of the parameters of the C critics, which are kept as one batch."""
-    count, shapes = architecture.critics, {}
+    count = architecture.critics
+    shapes: dict[str, Shape] = {}
     inputs = observation + action  # the observation's columns come first
     for layer, units in enumerate(architecture.critic_hidden):
         shapes[f"{layer}.weight"] = (count, inputs, units)

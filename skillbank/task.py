@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skillbank.errors import UnsupportedEnvironment
-from skillbank.spec import ObservationBlock
+from skillbank.spec import ObservationBlock, Symmetry
 
 Array = NDArray[Any]
 
@@ -73,7 +73,16 @@ class Task:
         self.model_hash: str | None = getattr(source, "model_hash", None)
         self.arena: Any = getattr(source, "arena", None)
         self.control_timestep: float | None = getattr(source, "control_timestep", None)
-        self.symmetries = Symmetries(getattr(source, "symmetries", ()))
+        self.symmetries = tuple(
+            Symmetry(
+                name=one.name,
+                obs_index=tuple(one.observation_index.tolist()),
+                obs_sign=tuple(int(sign) for sign in one.observation_sign),
+                action_index=tuple(one.action_index.tolist()),
+                action_sign=tuple(int(sign) for sign in one.action_sign),
+            )
+            for one in getattr(source, "symmetries", ())
+        )
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Tensor:
         """Start all copies: the first observations [N, S]; what ``info`` said is in ``.info``."""
@@ -126,38 +135,6 @@ class Task:
             raise UnsupportedEnvironment(
                 f"{where}: the {what} of copy {int(np.argmin(finite))} is not finite"
             )
-
-
-class Symmetries:
-    """Signed permutations of observation and action under which the task looks the same."""
-
-    def __init__(self, declared: Any) -> None:
-        self.count = len(declared)
-        if self.count:
-            self.obs_index = torch.as_tensor(np.stack([s.observation_index for s in declared]))
-            self.obs_sign = _tensor(np.stack([s.observation_sign for s in declared]))
-            self.action_index = torch.as_tensor(np.stack([s.action_index for s in declared]))
-            self.action_sign = _tensor(np.stack([s.action_sign for s in declared]))
-
-    def to(self, device: str) -> "Symmetries":
-        """Move the tables to a device."""
-        if self.count:
-            for name in ("obs_index", "obs_sign", "action_index", "action_sign"):
-                setattr(self, name, getattr(self, name).to(device))
-        return self
-
-    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """One symmetry for each of ``batch`` transitions [B]."""
-        device = generator.device
-        return torch.randint(self.count, (batch,), generator=generator, device=device)
-
-    def obs(self, obs: Tensor, which: Tensor) -> Tensor:
-        """Observations [B, S] as they would look after their symmetry."""
-        return obs.gather(1, self.obs_index[which]) * self.obs_sign[which]
-
-    def action(self, action: Tensor, which: Tensor) -> Tensor:
-        """Actions [B, A] as they would be after their symmetry."""
-        return action.gather(1, self.action_index[which]) * self.action_sign[which]
 
 
 def resolve(env_id: str) -> str:

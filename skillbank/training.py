@@ -68,7 +68,6 @@ class Training:
         sizes = (self.task.observation_size, self.task.action_size)
         self.replay = Replay(self.config.replay_capacity, *sizes, self.agent.device)
         self.rng = np.random.default_rng(self.seed)
-        self.symmetries = self.task.symmetries.to(self.agent.device)
 
     def run(self, hooks: Hooks) -> None:
         """Train until ``total_steps``.
@@ -135,21 +134,7 @@ class Training:
                 last_save = time.perf_counter()
 
     def _batch(self) -> Batch:
-        """A batch of the replay, each transition seen through a random symmetry of the task."""
-        config, generator = self.config, self.agent.generator
-        batch = self.replay.sample(config.batch_size, generator)
-        if not (config.symmetry and self.symmetries.count > 1):
-            return self._scaled(batch)
-        which = self.symmetries.draw(config.batch_size, generator)
-        return self._scaled(
-            batch._replace(
-                obs=self.symmetries.obs(batch.obs, which),
-                action=self.symmetries.action(batch.action, which),
-                next_obs=self.symmetries.obs(batch.next_obs, which),
-            )
-        )
-
-    def _scaled(self, batch: Batch) -> Batch:
+        batch = self.replay.sample(self.config.batch_size, self.agent.generator)
         return batch._replace(reward=batch.reward * self.config.reward_scale)
 
     def _report(self, figures: Figures | None, hooks: Hooks) -> None:

@@ -1,0 +1,48 @@
+"""Symmetries of a task: signed permutations of observation and action, as batched tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from skillbank.spec import Symmetry
+
+
+class Symmetries:
+    """G relabellings under which the task looks the same.
+
+    Replayed transitions are seen through a random one, so that what is learned in one direction
+    is learned in all; and a skill acts through a random one, which makes its policy exactly as
+    symmetric as the task (the mixture ``mean_g f(xi; g s)`` relabelled back) where the network is
+    only nearly so.
+    """
+
+    def __init__(self, declared: Sequence[Symmetry], device: str = "cpu") -> None:
+        self.count = len(declared)
+
+        def table(name: str, dtype: torch.dtype) -> Tensor:
+            return torch.tensor([getattr(s, name) for s in declared], dtype=dtype, device=device)
+
+        self._obs_index = table("obs_index", torch.int64)  # [G, S]
+        self._obs_sign = table("obs_sign", torch.float32)
+        self._action_index = table("action_index", torch.int64)  # [G, A]
+        self._action_sign = table("action_sign", torch.float32)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """One symmetry for each of ``batch`` states [B]."""
+        device = generator.device
+        return torch.randint(self.count, (batch,), generator=generator, device=device)
+
+    def obs(self, obs: Tensor, which: Tensor) -> Tensor:
+        """Observations [B, S] as the relabelled robots see them."""
+        return obs.gather(1, self._obs_index[which]) * self._obs_sign[which]
+
+    def action(self, action: Tensor, which: Tensor) -> Tensor:
+        """Actions [B, A] as the relabelled robots do them."""
+        return action.gather(1, self._action_index[which]) * self._action_sign[which]
+
+    def undo_action(self, action: Tensor, which: Tensor) -> Tensor:
+        """Actions [B, K, A] of relabelled robots as the original ones do them."""
+        signed = action * self._action_sign[which].unsqueeze(1)
+        index = self._action_index[which].unsqueeze(1).expand_as(action)
+        return torch.empty_like(action).scatter_(2, index, signed)
