@@ -9,14 +9,22 @@ step.
 from __future__ import annotations
 
 import functools
-import math
+from typing import NamedTuple
 
 import mujoco
 
 from .arenas import Arena, add_arena
 from .rendering import add_scenery
 from .simulation import load_mjcf
-from .symmetry import SignedPermutation
+from .symmetry import (
+    EAST_WEST,
+    KEEP_POINT,
+    NORTH_SOUTH,
+    Generator,
+    SignedPermutation,
+    concatenate,
+    identity,
+)
 
 PHYSICS_TIMESTEP = 0.01
 """Seconds."""
@@ -75,31 +83,70 @@ def model(arena: Arena) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(root.to_xml_string())
 
 
-# The body's symmetries. A quarter turn renames the legs: what was the front left leg is now called
-# the back left one, as if the torso's frame had been turned clockwise by 90 degrees under a body
-# that stays where it is. All hips turn about +z and all ankles the same way in or out, so no joint
-# changes sign. The mirror swaps left and right; hips change sign, ankles do not.
+# The body's symmetries.
 
-QUARTER_TURN_VECTOR = SignedPermutation((1, 0, 2), (-1, 1, 1))
-"""How the body-frame coordinates of a fixed vector change: x' = -y, y' = x, z' = z."""
 
-QUARTER_TURN_JOINTS = SignedPermutation((2, 3, 4, 5, 6, 7, 0, 1), (1,) * JOINTS)
-"""The joints under a quarter turn."""
+class Relabelling(NamedTuple):
+    """How the parts of an observation change under a symmetry.
 
-QUARTER_TURN_HEADING = SignedPermutation((1, 0), (1, -1))
-"""(cos, sin) of a yaw that became 90 degrees smaller."""
+    Attributes:
+        name: what it does.
+        vector: body-frame coordinates of an ordinary vector, such as velocity and gravity.
+        axial: those of an axial vector, such as angular velocity.
+        joints: angles and velocities of the joints, and the actions of their motors.
+        heading: cosine and sine of the torso's yaw.
+        position: place on the floor.
+    """
 
-MIRROR_VECTOR = SignedPermutation((0, 1, 2), (1, -1, 1))
-"""An ordinary vector (velocity, gravity) under the mirror y' = -y."""
+    name: str
+    vector: SignedPermutation
+    axial: SignedPermutation
+    joints: SignedPermutation
+    heading: SignedPermutation
+    position: SignedPermutation
 
-MIRROR_AXIAL = SignedPermutation((0, 1, 2), (-1, 1, -1))
-"""An axial vector (angular velocity) under the same mirror."""
+    def generator(self, blocks: tuple[tuple[str, int], ...]) -> Generator:
+        """This symmetry for observations made of the quadruped's blocks, in their order."""
+        acts = {
+            "height": identity(1),
+            "gravity": self.vector,
+            "velocity": self.vector,
+            "angular_velocity": self.axial,
+            "joint_positions": self.joints,
+            "joint_velocities": self.joints,
+            "average_velocity": self.vector,
+            "heading": self.heading,
+            "position": self.position,
+        }
+        return Generator(self.name, concatenate([acts[name] for name, _ in blocks]), self.joints)
 
-MIRROR_JOINTS = SignedPermutation((2, 3, 0, 1, 6, 7, 4, 5), (-1, 1) * (JOINTS // 2))
-"""The joints under the mirror."""
 
-MIRROR_HEADING = SignedPermutation((0, 1), (1, -1))
-"""(cos, sin) of a yaw that changed sign."""
+# The quarter turn changes names and nothing else: the torso's frame turns clockwise by 90 degrees
+# under a body that stays as it is. A fixed vector's coordinates turn the other way (x' = -y,
+# y' = x), and the front left leg is now called the back left one. All hips turn about +z and all
+# ankles the same way, so no joint changes sign.
+_TURN_VECTOR = SignedPermutation((1, 0, 2), (-1, 1, 1))
+QUARTER_TURN = Relabelling(
+    "body turned by 90 degrees",
+    vector=_TURN_VECTOR,
+    axial=_TURN_VECTOR,
+    joints=SignedPermutation((2, 3, 4, 5, 6, 7, 0, 1), (1,) * JOINTS),
+    heading=SignedPermutation((1, 0), (1, -1)),
+    position=KEEP_POINT,
+)
 
-QUARTER_TURN_ANGLE = -math.pi / 2
-"""What a quarter turn adds to the torso's yaw, radians."""
+
+def _mirror(name: str, world: SignedPermutation) -> Relabelling:
+    """The whole world in a mirror, left legs then called right: hips change sign, ankles do not."""
+    return Relabelling(
+        name,
+        vector=SignedPermutation((0, 1, 2), (1, -1, 1)),
+        axial=SignedPermutation((0, 1, 2), (-1, 1, -1)),
+        joints=SignedPermutation((2, 3, 0, 1, 6, 7, 4, 5), (-1, 1) * (JOINTS // 2)),
+        heading=world,
+        position=world,
+    )
+
+
+MIRROR_NORTH_SOUTH = _mirror("mirrored north to south", NORTH_SOUTH)
+MIRROR_EAST_WEST = _mirror("mirrored east to west", EAST_WEST)

@@ -15,7 +15,7 @@ from .arenas import Arena
 from .engine import Bool, Float, Index, Observation, VectorTask
 from .rendering import Camera, Frame, check_render_arguments
 from .single import SingleTask
-from .symmetry import Symmetry, plane_symmetries
+from .symmetry import SQUARE, Symmetry, plane_symmetries
 
 GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
 """Where the goals are; their order is that of `info["goal"]`."""
@@ -142,8 +142,8 @@ class MultiGoalVector(VectorTask):
     def _frames(self) -> tuple[Frame, ...]:
         # World coordinates of the pixels' centres; the plane fills the shorter side.
         unit = 2 * HALF_SIDE / min(self._width, self._height)
-        x: Float = unit * (np.arange(self._width) + 0.5 - self._width / 2)
-        y: Float = unit * (self._height / 2 - 0.5 - np.arange(self._height))
+        x = unit * (np.arange(self._width) + 0.5 - self._width / 2)
+        y = unit * (self._height / 2 - 0.5 - np.arange(self._height))
         paper = np.full((self._height, self._width, 3), 245, np.uint8)
         for goal in GOALS:
             paper[_disc(x, y, goal, GOAL_RADIUS)] = GOAL_COLOUR
@@ -157,10 +157,10 @@ class MultiGoalVector(VectorTask):
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
         """The square's: four quarter turns of the plane, each also mirrored."""
-        return plane_symmetries(1)
+        return plane_symmetries(1, SQUARE)
 
 
-def _disc(x: Float, y: Float, centre: Sequence[float] | Float, radius: float) -> Bool:
+def _disc(x: NDArray[Any], y: NDArray[Any], centre: Sequence[float] | Float, radius: float) -> Bool:
     """Which pixels [H, W] at columns x [W] and rows y [H] lie in a disc."""
     inside: Bool = np.add.outer((y - centre[1]) ** 2, (x - centre[0]) ** 2) < radius**2
     return inside

@@ -21,7 +21,14 @@ from .physics_task import PhysicsTask
 from .rendering import Camera, add_scenery
 from .simulation import load_mjcf
 from .single import SingleTask
-from .symmetry import Symmetry, identity, plane_symmetries, symmetry
+from .symmetry import (
+    EAST_WEST,
+    NORTH_SOUTH,
+    SQUARE,
+    SignedPermutation,
+    Symmetry,
+    plane_symmetries,
+)
 
 SCALE = 0.25
 """Size of the point mass's arenas in units of the quadruped's."""
@@ -102,8 +109,8 @@ class PointMassTask(PhysicsTask):
     """
 
     observation_blocks: tuple[tuple[str, int], ...] = (("velocity", 2),)
-    isotropic: ClassVar[bool] = False
-    """Whether the task looks the same along and across both axes."""
+    mirrors: ClassVar[tuple[tuple[str, SignedPermutation], ...]] = ()
+    """What generates the task's symmetries, as changes of every vector of the plane."""
 
     def __init__(
         self,
@@ -178,17 +185,14 @@ class PointMassTask(PhysicsTask):
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
-        """The square's where the task has them, otherwise only the identity."""
-        if self.isotropic:
-            return plane_symmetries(len(self.observation_blocks))
-        size = sum(width for _, width in self.observation_blocks)
-        return (symmetry("identity", identity(size), identity(2)),)
+        """What the walls and the reward leave of the square's symmetries."""
+        return plane_symmetries(len(self.observation_blocks), self.mirrors)
 
 
 class PointMassRunVector(PointMassTask):
     """Move fast, anywhere, on an open floor."""
 
-    isotropic = True
+    mirrors = SQUARE
 
 
 class PointMassRunTowardVector(PointMassTask):
@@ -225,6 +229,7 @@ class PointMassHallwayVector(FollowHallway, PointMassArenaTask):
     """Move fast in a hallway 1 m wide."""
 
     arena = scaled(HALLWAY_NARROW, SCALE)
+    mirrors = (("mirrored north to south", NORTH_SOUTH), ("mirrored east to west", EAST_WEST))
 
 
 class PointMassUMazeVector(SeekTarget, PointMassArenaTask):

@@ -20,7 +20,7 @@ from .navigation import FollowHallway, SeekTarget
 from .physics_task import PhysicsTask
 from .rendering import Camera
 from .single import SingleTask
-from .symmetry import SignedPermutation, Symmetry, compose, concatenate, identity, symmetry
+from .symmetry import Symmetry, group
 
 SMOOTHING = 0.1
 """Share of the newest velocity in the smoothed one, per control step of 0.05 s."""
@@ -204,77 +204,21 @@ class QuadrupedTask(PhysicsTask):
     def _facts(self) -> dict[str, NDArray[Any]]:
         return super()._facts() | {"heading": self.heading, "fallen": self.fallen}
 
-    # Symmetries.
+    @property
+    def mirrors(self) -> tuple[ant.Relabelling, ...]:
+        """The mirrors in which the task looks the same."""
+        return ()
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
-        """The four quarter turns of the body; where space has no preferred side, mirrors too."""
-        return _body_symmetries(self.observation_blocks, mirrors=self._mirrors)
+        """The quarter turns of the body, which hold in any surroundings, and the task's mirrors.
 
-    _mirrors: ClassVar[bool] = False
-
-
-def _act_on(
-    block: str,
-    vector: SignedPermutation,
-    axial: SignedPermutation,
-    joints: SignedPermutation,
-    heading: SignedPermutation,
-) -> SignedPermutation:
-    """How one observation block changes under a symmetry given by its parts."""
-    parts: dict[str, SignedPermutation] = {
-        "height": identity(1),
-        "gravity": vector,
-        "velocity": vector,
-        "angular_velocity": axial,
-        "joint_positions": joints,
-        "joint_velocities": joints,
-        "average_velocity": vector,
-        "position": identity(2),
-        "heading": heading,
-    }
-    return parts[block]
-
-
-def _body_symmetries(blocks: tuple[tuple[str, int], ...], *, mirrors: bool) -> tuple[Symmetry, ...]:
-    """Quarter turns of the body and, if asked for, each of them followed by the mirror."""
-    names = [name for name, _ in blocks]
-    turn = concatenate(
-        [
-            _act_on(
-                name,
-                ant.QUARTER_TURN_VECTOR,
-                ant.QUARTER_TURN_VECTOR,
-                ant.QUARTER_TURN_JOINTS,
-                ant.QUARTER_TURN_HEADING,
-            )
-            for name in names
-        ]
-    )
-    mirror = concatenate(
-        [
-            _act_on(
-                name, ant.MIRROR_VECTOR, ant.MIRROR_AXIAL, ant.MIRROR_JOINTS, ant.MIRROR_HEADING
-            )
-            for name in names
-        ]
-    )
-    result: list[Symmetry] = []
-    observation, action = identity(sum(n for _, n in blocks)), identity(ant.JOINTS)
-    for quarter in range(4):
-        name = f"body turned by {90 * quarter} degrees" if quarter else "identity"
-        result.append(symmetry(name, observation, action))
-        if mirrors:
-            result.append(
-                symmetry(
-                    "mirrored" if quarter == 0 else f"{name}, mirrored",
-                    compose(observation, mirror),
-                    compose(action, ant.MIRROR_JOINTS),
-                )
-            )
-        observation = compose(observation, turn)
-        action = compose(action, ant.QUARTER_TURN_JOINTS)
-    return tuple(result)
+        Mirrors hold exactly along the world's axes and diagonals only: the simulator's friction
+        cones are pyramids with edges along the axes.
+        """
+        relabellings = (ant.QUARTER_TURN, *self.mirrors)
+        generators = [each.generator(self.observation_blocks) for each in relabellings]
+        return group(generators, (len(generators[0].observation.source), ant.JOINTS))
 
 
 def _direction_columns(angle: Float) -> Float:
@@ -285,7 +229,10 @@ def _direction_columns(angle: Float) -> Float:
 class QuadrupedRunVector(QuadrupedTask):
     """Run anywhere: the speed of the smoothed velocity of the centre of mass, on an open floor."""
 
-    _mirrors = True
+    @property
+    def mirrors(self) -> tuple[ant.Relabelling, ...]:
+        """One mirror; which one makes no difference to a body that does not see its heading."""
+        return (ant.MIRROR_NORTH_SOUTH,)
 
 
 class QuadrupedRunTowardVector(QuadrupedTask):
@@ -296,7 +243,6 @@ class QuadrupedRunTowardVector(QuadrupedTask):
     """
 
     extra_blocks = (("heading", 2),)
-    _mirrors = True
 
     def __init__(self, *, direction: float = 0.0, **kwargs: Any) -> None:
         """Makes the copies.
@@ -321,6 +267,14 @@ class QuadrupedRunTowardVector(QuadrupedTask):
         along: Float = self._average_velocity[:, :2] @ self._toward
         return {"speed_toward": along}
 
+    @property
+    def mirrors(self) -> tuple[ant.Relabelling, ...]:
+        """The mirror along the direction, if that is an axis or a diagonal of the world."""
+        eighths = self.direction / (math.pi / 4)
+        if abs(eighths - round(eighths)) > 1e-9:
+            return ()
+        return (ant.MIRROR_NORTH_SOUTH._replace(name="mirrored along the direction"),)
+
 
 class QuadrupedArenaTask(QuadrupedTask):
     """A quadruped that knows where it is: blocks `position` (units of 10 m) and `heading`."""
@@ -333,13 +287,22 @@ class QuadrupedArenaTask(QuadrupedTask):
         return np.concatenate([place, _direction_columns(self.heading)], axis=1)
 
 
-class QuadrupedHallwayWideVector(FollowHallway, QuadrupedArenaTask):
-    """Run in a hallway 8 m wide; the reward is that of `QuadrupedRun`, the walls do the rest."""
+class QuadrupedHallwayTask(FollowHallway, QuadrupedArenaTask):
+    """Run in a hallway; the reward is that of `QuadrupedRun`, the walls do the rest."""
+
+    @property
+    def mirrors(self) -> tuple[ant.Relabelling, ...]:
+        """A hallway looks the same from both ends and from both sides."""
+        return ant.MIRROR_NORTH_SOUTH, ant.MIRROR_EAST_WEST
+
+
+class QuadrupedHallwayWideVector(QuadrupedHallwayTask):
+    """Run in a hallway 8 m wide."""
 
     arena = HALLWAY_WIDE
 
 
-class QuadrupedHallwayNarrowVector(FollowHallway, QuadrupedArenaTask):
+class QuadrupedHallwayNarrowVector(QuadrupedHallwayTask):
     """Run in a hallway 4 m wide."""
 
     arena = HALLWAY_NARROW

@@ -78,20 +78,55 @@ def symmetry(name: str, observation: SignedPermutation, action: SignedPermutatio
     return Symmetry(name, *arrays)
 
 
-_PLANE_TURN = SignedPermutation((1, 0), (-1, 1))  # x' = -y, y' = x
-_PLANE_MIRROR = SignedPermutation((0, 1), (1, -1))  # y' = -y
+class Generator(NamedTuple):
+    """A symmetry still in its parts: a name, and how observation and action change."""
+
+    name: str
+    observation: SignedPermutation
+    action: SignedPermutation
 
 
-def plane_symmetries(vectors: int) -> tuple[Symmetry, ...]:
-    """The square's symmetries for an observation of `vectors` plane vectors and one as action."""
-    result = []
-    turned = identity(2)
-    for quarter in range(4):
-        for mirrored in (False, True):
-            act = compose(turned, _PLANE_MIRROR) if mirrored else turned
-            name = f"turned by {90 * quarter} degrees" if quarter else "identity"
-            if mirrored:
-                name = f"{name}, mirrored" if quarter else "mirrored"
-            result.append(symmetry(name, concatenate([act] * vectors), act))
-        turned = compose(turned, _PLANE_TURN)
-    return tuple(result)
+def group(generators: Sequence[Generator], sizes: tuple[int, int]) -> tuple[Symmetry, ...]:
+    """Everything that the generators bring about when applied one after another.
+
+    Args:
+        generators: symmetries of the task.
+        sizes: sizes of the observation and of the action.
+
+    Returns:
+        The whole group, identity first, each element once, named by its shortest way there.
+    """
+    found = [Generator("identity", identity(sizes[0]), identity(sizes[1]))]
+    for element in found:  # grows while it is walked
+        for extra in generators:
+            observation = compose(element.observation, extra.observation)
+            action = compose(element.action, extra.action)
+            if all((observation, action) != known[1:] for known in found):
+                start = "" if element.name == "identity" else f"{element.name}, "
+                found.append(Generator(start + extra.name, observation, action))
+    return tuple(symmetry(*element) for element in found)
+
+
+KEEP_POINT = SignedPermutation((0, 1), (1, 1))
+"""A vector of the plane that does not change."""
+
+TURN_POINT = SignedPermutation((1, 0), (-1, 1))
+"""A vector of the plane turned by 90 degrees: x' = -y, y' = x."""
+
+NORTH_SOUTH = SignedPermutation((0, 1), (1, -1))
+"""A vector of the plane mirrored: y' = -y."""
+
+EAST_WEST = SignedPermutation((0, 1), (-1, 1))
+"""A vector of the plane mirrored: x' = -x."""
+
+
+def plane_symmetries(
+    vectors: int, acts: Sequence[tuple[str, SignedPermutation]]
+) -> tuple[Symmetry, ...]:
+    """What `acts` generate, for an observation of `vectors` plane vectors and one as action."""
+    generators = [Generator(name, concatenate([act] * vectors), act) for name, act in acts]
+    return group(generators, (2 * vectors, 2))
+
+
+SQUARE = (("turned by 90 degrees", TURN_POINT), ("mirrored", NORTH_SOUTH))
+"""What generates the eight symmetries of a square."""

@@ -1,0 +1,5 @@
+"""Makes skillbank's ids known to Gymnasium."""
+
+import skillbank.envs
+
+skillbank.envs.register()
