@@ -1,33 +1,76 @@
-"""The bank: skills by name, in a folder of skill files. Lists without importing torch."""
+"""The bank: skills by name and version, in a folder of skill files (see ``bank_folder``).
+
+Whoever changes the folder holds the lock on its file ``.lock``; whoever reads needs none. Nothing
+here imports torch before a skill is loaded.
+"""
 
 import contextlib
 import difflib
 import fcntl
 import os
 import re
+import threading
+import warnings
 from collections.abc import Iterator
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import platformdirs
 
-from skillbank import errors, storage
-from skillbank.spec import SkillSpec
+from skillbank import bank_folder, bank_index, errors, storage
+from skillbank.bank_folder import LABEL, NAME, NUMBER, Version
+from skillbank.spec import SkillSpec, parameter_shapes
 
 if TYPE_CHECKING:
     from skillbank.skill import Skill
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_REFERENCE = re.compile(rf"({NAME})(?:@(?:({NUMBER})|({LABEL})))?")
+_CONTENT = re.compile(r"sha256:([0-9a-f]{8,64})")
+_LATEST = "latest"
+_RACES = 20  # times that a skill may be removed between being found and being read
+_Known = bank_index.Entry | errors.SkillbankError  # what a file holds, or why it cannot be used
+
+
+class Listed(NamedTuple):
+    """A line of a listing."""
+
+    reference: str
+    name: str
+    number: int
+    aliases: tuple[str, ...]
+    shipped: bool
+    entry: bank_index.Entry | None  # None: the file cannot be used
+    problem: str | None  # why it cannot
+
+
+class Ancestor(NamedTuple):
+    """A skill that another was made from."""
+
+    depth: int  # 1 for a parent
+    content_hash: str
+    reference: str | None  # None: it is not in this bank
+
+
+class Difference(NamedTuple):
+    """What differs between two skills; both parts are empty for the same skill."""
+
+    metadata: dict[str, tuple[Any, Any]]  # by path, e.g. config.batch_size; None: absent
+    parameters: dict[str, float | str]  # largest absolute difference, or why there is none
 
 
 class Bank:
-    """Skills in a folder, with the skills that come with skillbank under the user's own."""
+    """Skills in a folder, with the skills that come with skillbank under the user's own.
+
+    A reference is ``name`` (the newest version), ``name@2``, ``name@best`` (an alias), or
+    ``sha256:`` and at least eight digits of the content hash.
+    """
 
     def __init__(
         self, folder: str | os.PathLike[str] | None = None, *, shipped: bool | None = None
-    ):
-        """Open a bank; the folder is created by the first save.
+    ) -> None:
+        """Open a bank; its folder is created by the first save.
 
         Args:
             folder: of the bank; by default ``SKILLBANK_HOME`` or the platform's data folder.
@@ -35,37 +78,76 @@ class Bank:
         """
         home = os.environ.get("SKILLBANK_HOME") or platformdirs.user_data_dir("skillbank")
         self.folder = Path(home if folder is None else folder).expanduser()
-        self._shipped = Path(str(resources.files("skillbank.pretrained")))
-        self._layers = [self.folder]
-        if shipped if shipped is not None else folder is None:
-            self._layers.append(self._shipped)
+        self._shipped: Path | None = None
+        if folder is None if shipped is None else shipped:
+            self._shipped = Path(str(resources.files("skillbank.pretrained")))
+        self._index: tuple[object, bank_index.Index] = (None, {})
+        self._threads = threading.RLock()
+        self._lock_file: int | None = None  # descriptor, while this bank holds the lock
+
+    # Finding.
 
     def names(self) -> list[str]:
         """Names of all skills, sorted."""
-        found = set()
-        for layer in self._layers:
-            if layer.is_dir():
-                found |= {path.stem for path in layer.glob("*.h5") if _NAME.fullmatch(path.stem)}
-        return sorted(found)
+        return sorted({version.name for version in self._versions()})
 
-    def path(self, name: str) -> Path:
-        """File of a skill.
+    def versions(self, name: str) -> list[int]:
+        """Numbers of a skill's versions, oldest first.
 
         Raises:
             SkillNotFound: with the nearest name and all that exist.
         """
-        for layer in self._layers:
-            path = layer / f"{name}.h5"
-            if _NAME.fullmatch(name) and path.is_file():
-                return path
-        raise self._not_found(name)
+        numbers = [version.number for version in self._versions() if version.name == name]
+        if not numbers:
+            raise self._not_found(name)
+        return numbers
 
-    def spec(self, name: str) -> SkillSpec:
-        """Metadata of a skill."""
-        return storage.read_spec(self.path(name))
+    def aliases(self, name: str) -> dict[str, int]:
+        """Aliases of a skill and the version that each stands for; ``latest`` is always there."""
+        numbers = self.versions(name)
+        stand_for = self._aliases().get(name, {})
+        own = {label: number for label, number in stand_for.items() if number in numbers}
+        return own | {_LATEST: numbers[-1]}
 
-    def load(self, name: str) -> "Skill":
-        """Load and check a skill.
+    def resolve(self, reference: str) -> Version:
+        """Find the version that a reference means.
+
+        Raises:
+            SkillNotFound: it means none; the text has the nearest name and all that exist.
+        """
+        if match := _CONTENT.fullmatch(reference):
+            return self._by_content(reference, match[1])
+        match = _REFERENCE.fullmatch(reference)
+        if match is None:
+            raise self._not_found(reference)
+        name, number, label = match.groups()
+        found = {version.number: version for version in self._versions() if version.name == name}
+        if not found:
+            raise self._not_found(name)
+        if number:
+            wanted = int(number)
+        elif label and label != _LATEST:
+            wanted = self._aliases().get(name, {}).get(label, 0)
+        else:
+            wanted = max(found)
+        if wanted not in found:
+            exist = [str(number) for number in found] + sorted(self.aliases(name))
+            listed = ", ".join(f"{name}@{one}" for one in exist)
+            raise errors.SkillNotFound(f"no skill {reference!r}. There is: {listed}")
+        return found[wanted]
+
+    def path(self, reference: str) -> Path:
+        """File of a skill; raises SkillNotFound."""
+        return self.resolve(reference).path
+
+    def spec(self, reference: str) -> SkillSpec:
+        """Metadata of a skill; raises SkillNotFound or SkillFileError."""
+        return storage.read_spec(self.path(reference))
+
+    # Keeping.
+
+    def load(self, reference: str) -> "Skill":
+        """Load and check a skill, and warn if it was made with another MuJoCo.
 
         Raises:
             SkillNotFound: with the nearest name and all that exist.
@@ -73,67 +155,423 @@ class Bank:
         """
         from skillbank.skill import Skill
 
-        return Skill.from_stored(storage.read(self.path(name)))
+        stored = self.read(reference)
+        made_with, here = stored.spec.versions.get("mujoco"), metadata.version("mujoco")
+        if made_with not in (None, here):
+            warnings.warn(
+                f"{reference!r} was made with MuJoCo {made_with} and this is {here}: physics "
+                f"differ between versions; 'pip install mujoco=={made_with}' gives the same",
+                stacklevel=2,
+            )
+        return Skill.from_stored(stored)
+
+    def read(self, reference: str) -> storage.StoredSkill:
+        """Read and check a skill without making networks of it; raises as ``load`` does."""
+        for _ in range(_RACES):
+            version = self.resolve(reference)
+            entry = self._known(version)
+            try:
+                stored = storage.read(version.path, entry.placement if entry else None)
+            except errors.SkillNotFound:
+                continue  # removed since it was found: another version may be meant now
+            if entry is None or entry.placement != stored.placement:
+                self._remember(version, stored)
+            return stored
+        raise self._not_found(reference)
 
     def save(self, skill: "Skill", name: str) -> str:
-        """Keep a skill under a name; returns the name once it is safely on disk."""
-        if not _NAME.fullmatch(name):
-            raise errors.SkillNotFound(
-                f"{name!r} cannot be a skill's name: use letters, digits, '_', '-' and '.'"
+        """Keep a skill as the next version of a name.
+
+        Returns:
+            Its reference, such as ``run_anywhere@2``, once it is safely on disk; if the newest
+            version is this very skill, that one's.
+
+        Raises:
+            InvalidName: no skill can have that name.
+            StorageError: the folder cannot be written, or the disk is full.
+        """
+        if not re.fullmatch(NAME, name):
+            raise errors.InvalidName(
+                f"{name!r} cannot be the name of a skill: it takes letters, digits, '_', '-' and "
+                "'.', and begins with a letter or a digit"
             )
-        spec, parameters = skill.stored()
-        with self._lock():
-            storage.write(self.folder / f"{name}.h5", spec, parameters)
-        return name
-
-    def remove(self, name: str) -> None:
-        """Delete a skill from the user's bank; shipped skills stay."""
-        path = self.path(name)
-        if path.parent == self._shipped:
-            raise errors.StorageError(f"{name!r} comes with skillbank and cannot be removed")
-        with self._lock():
-            try:
-                path.unlink()
-            except FileNotFoundError:
-                raise self._not_found(name) from None
-            except OSError as error:
-                raise errors.StorageError(f"cannot remove {path}: {error.strerror}") from error
-
-    def verify(self) -> dict[str, errors.SkillFileError | None]:
-        """Check every file; the error of each skill, or None where all is well."""
-        result: dict[str, errors.SkillFileError | None] = {}
-        for name in self.names():
-            try:
-                storage.read(self.path(name))
-            except errors.SkillFileError as error:
-                result[name] = error
+        image, stored = storage.prepare(*skill.stored())
+        with self._locked():
+            existing = [version for version in self._versions() if version.name == name]
+            if existing and self._holds(existing[-1], stored.content_hash):
+                version = existing[-1]
             else:
-                result[name] = None
-        return result
+                removed = [gone for gone in bank_folder.scan(self.folder).gone if gone.name == name]
+                number = 1 + max((v.number for v in [*existing, *removed]), default=0)
+                version = Version(name, number, self.folder)
+                if os.path.lexists(version.path):  # for example X, where the disk ignores case
+                    raise errors.StorageError(f"cannot write {version.path}: something is there")
+                storage.replace_file(version.path, image)
+                self._remember(version, stored)
+        skill.content_hash = stored.content_hash
+        return version.reference
 
-    def _not_found(self, name: str) -> errors.SkillNotFound:
+    def remove(self, reference: str) -> list[str]:
+        """Delete one version, or all versions if the reference is a bare name.
+
+        Returns:
+            References of what was deleted.
+
+        Raises:
+            SkillNotFound: there is nothing of that name.
+            StorageError: it comes with skillbank, or cannot be deleted.
+            InvalidName: the reference is an alias.
+        """
+        match = _REFERENCE.fullmatch(reference)
+        with self._locked():
+            chosen = self.resolve(reference)
+            if match and match[3]:
+                raise errors.InvalidName(
+                    f"{reference!r} is an alias: remove {chosen.reference!r}, or only the alias"
+                )
+            if match and match[2] is None:
+                doomed = [version for version in self._versions() if version.name == chosen.name]
+            else:
+                doomed = [chosen]
+            own = [version for version in doomed if version.folder == self.folder]
+            if not own:
+                raise errors.StorageError(f"{reference!r} comes with skillbank and stays")
+            self._delete(own)
+        return [version.reference for version in own]
+
+    def alias(self, reference: str, label: str) -> None:
+        """Let ``name@label`` mean the version that a reference means now.
+
+        Raises:
+            SkillNotFound: the reference means nothing.
+            InvalidName: no alias can be called that.
+            StorageError: the folder cannot be written.
+        """
+        if not re.fullmatch(LABEL, label) or label == _LATEST:
+            raise errors.InvalidName(
+                f"{label!r} cannot be an alias: it takes letters, digits, '_' and '-', begins with "
+                f"a letter, and is not {_LATEST!r}, which is always the newest version"
+            )
+        with self._locked():
+            version = self.resolve(reference)
+            path = bank_folder.alias_path(self.folder, version.name, label)
+            storage.replace_file(path, f"{version.number}\n".encode())
+
+    def unalias(self, reference: str) -> None:
+        """Drop an alias, ``name@label``; the version that it means stays.
+
+        Raises:
+            SkillNotFound: there is no such alias.
+            StorageError: the folder cannot be written.
+        """
+        name, _, label = reference.partition("@")
+        with self._locked():
+            own = self._aliases().get(name, {})
+            if label not in own:
+                listed = ", ".join(f"{name}@{one}" for one in sorted(own)) or "none"
+                raise errors.SkillNotFound(f"no alias {reference!r}. There is: {listed}")
+            with self._deleting(reference):
+                bank_folder.alias_path(self.folder, name, label).unlink()
+                storage.sync_folder(self.folder)
+
+    def gc(self, keep: int | None = None) -> list[str]:
+        """Sweep what crashes left behind: temporary files, aliases of nothing, index entries.
+
+        Args:
+            keep: also remove all but this many newest versions of each skill, except those with
+                an alias and those that another skill in the bank was made from.
+
+        Returns:
+            What was removed.
+        """
+        with self._locked(), self._deleting("what is stale"):
+            swept = [path.name for path in storage.sweep(self.folder)]
+            if keep is not None:
+                doomed = self._superfluous(max(keep, 1))
+                self._delete(doomed)
+                swept += [version.reference for version in doomed]
+            left = {(version.name, version.number) for version in self._versions()}
+            for name, labels in self._aliases().items():
+                for label, number in labels.items():
+                    if (name, number) not in left:
+                        path = bank_folder.alias_path(self.folder, name, label)
+                        path.unlink()
+                        swept.append(path.name)
+            self._write_index({})
+        return swept
+
+    # Looking.
+
+    def listing(self) -> list[Listed]:
+        """Every version of every skill; a file that cannot be used is listed with its problem."""
+        versions, aliases = self._versions(), self._aliases()
+        newest = {version.name: version.number for version in versions}  # sorted: the last stays
+        lines = []
+        for version, known in self._entries(versions).items():
+            stand_for = aliases.get(version.name, {}) | {_LATEST: newest[version.name]}
+            good = isinstance(known, bank_index.Entry)
+            lines.append(
+                Listed(
+                    reference=version.reference,
+                    name=version.name,
+                    number=version.number,
+                    aliases=tuple(k for k, n in stand_for.items() if n == version.number),
+                    shipped=version.folder == self._shipped,
+                    entry=known if isinstance(known, bank_index.Entry) else None,
+                    problem=None if good else str(known),
+                )
+            )
+        return lines
+
+    def show(self, reference: str) -> dict[str, Any]:
+        """Everything about a skill, ready for JSON.
+
+        Raises:
+            SkillNotFound: there is none.
+            SkillFileError: the file must not be used.
+        """
+        version = self.resolve(reference)
+        stored = self.read(version.reference)
+        return {
+            "reference": version.reference,
+            "content_hash": stored.content_hash,
+            "path": str(version.path),
+            "versions": self.versions(version.name),
+            "aliases": self.aliases(version.name),
+            "lineage": [ancestor._asdict() for ancestor in self.lineage(version.reference)],
+            "parameters": {k: list(shape) for k, shape in parameter_shapes(stored.spec).items()},
+            "spec": stored.spec.model_dump(mode="json"),
+        }
+
+    def lineage(self, reference: str) -> list[Ancestor]:
+        """Whom a skill was fine-tuned or composed from: parents, each followed by its own."""
+        at: dict[str, tuple[Version, bank_index.Entry]] = {}
+        for version, entry in self._entries(self._versions()).items():
+            if isinstance(entry, bank_index.Entry):
+                at.setdefault(entry.content_hash, (version, entry))
+        found: list[Ancestor] = []
+
+        def follow(parents: tuple[str, ...], depth: int, above: frozenset[str]) -> None:
+            for parent in parents:
+                here = at.get(parent)
+                found.append(Ancestor(depth, parent, here[0].reference if here else None))
+                if here and parent not in above:
+                    follow(here[1].parents, depth + 1, above | {parent})
+
+        follow(self.spec(reference).parents, 1, frozenset())
+        return found
+
+    def diff(self, first: str, second: str) -> Difference:
+        """Compare two skills, metadata and parameters."""
+        one, two = self.read(first), self.read(second)
+        left, right = (_flat(stored.spec.model_dump(mode="json")) for stored in (one, two))
+        keys = sorted(left.keys() | right.keys())
+        arrays: dict[str, float | str] = {}
+        for name in sorted(one.parameters.keys() | two.parameters.keys()):
+            a, b = one.parameters.get(name), two.parameters.get(name)
+            if a is None or b is None:
+                arrays[name] = f"only in {first if b is None else second}"
+            elif a.shape != b.shape:
+                arrays[name] = f"shapes {[*a.shape]} and {[*b.shape]}"
+            elif a.tobytes() != b.tobytes():
+                arrays[name] = float(np.abs(a.astype(np.float64) - b).max())
+        return Difference(
+            {k: (left.get(k), right.get(k)) for k in keys if left.get(k) != right.get(k)}, arrays
+        )
+
+    def verify(self) -> dict[str, errors.SkillFileError]:
+        """Read every file anew; the problem of each that has one, by reference."""
+        problems = {}
+        for version in self._versions():
+            try:
+                stored = storage.read(version.path)
+            except errors.SkillFileError as error:
+                problems[version.reference] = error
+            except errors.SkillNotFound:
+                continue  # removed meanwhile
+            else:
+                self._remember(version, stored)
+        return problems
+
+    # The folder.
+
+    def _versions(self) -> list[Version]:
+        """All versions, sorted; the user's own hides a shipped one of the same number."""
+        found: dict[tuple[str, int], Version] = {}
+        for folder in (self._shipped, self.folder):
+            for version in bank_folder.scan(folder).versions if folder else ():
+                found[version.name, version.number] = version
+        return [found[key] for key in sorted(found)]
+
+    def _aliases(self) -> dict[str, dict[str, int]]:
+        return bank_folder.read_aliases(self.folder, bank_folder.scan(self.folder).labels)
+
+    def _by_content(self, reference: str, prefix: str) -> Version:
+        found: dict[str, Version] = {}
+        for version, entry in self._entries(self._versions()).items():
+            if isinstance(entry, bank_index.Entry) and entry.content_hash.startswith(prefix):
+                found.setdefault(entry.content_hash, version)
+        if not found:
+            raise self._not_found(reference)
+        if len(found) > 1:
+            listed = ", ".join(version.reference for version in found.values())
+            raise errors.SkillNotFound(f"{reference!r} means more than one skill: {listed}")
+        return next(iter(found.values()))
+
+    def _holds(self, version: Version, content_hash: str) -> bool:
+        """Whether a file is whole and holds this very skill."""
+        entry = self._known(version)
+        try:
+            stored = storage.read(version.path, entry.placement if entry else None)
+        except errors.SkillbankError:
+            return False
+        return stored.content_hash == content_hash
+
+    def _superfluous(self, keep: int) -> list[Version]:
+        entries = self._entries(self._versions())
+        good = {v: entry for v, entry in entries.items() if isinstance(entry, bank_index.Entry)}
+        parents = {parent for entry in good.values() for parent in entry.parents}
+        aliases = self._aliases()
+        return [
+            version
+            for version, entry in good.items()
+            if version.folder == self.folder
+            and version.number not in self.versions(version.name)[-keep:]
+            and version.number not in aliases.get(version.name, {}).values()
+            and entry.content_hash not in parents
+        ]
+
+    def _delete(self, versions: list[Version]) -> None:
+        """Delete versions of the user's own, then their aliases; their numbers are used up."""
+        aliases, removed = self._aliases(), bank_folder.scan(self.folder).gone
+        with self._deleting(", ".join(version.reference for version in versions)):
+            for version in versions:
+                storage.replace_file(version.gone_path, b"")
+                version.path.unlink()
+                for label, number in aliases.get(version.name, {}).items():
+                    if number == version.number:
+                        bank_folder.alias_path(self.folder, version.name, label).unlink()
+                for gone in removed:  # the highest number is enough
+                    if gone.name == version.name and gone.number < version.number:
+                        gone.gone_path.unlink(missing_ok=True)
+            storage.sync_folder(self.folder)
+        self._write_index({})
+
+    @contextlib.contextmanager
+    def _deleting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise errors.StorageError(
+                f"cannot remove {what} from {self.folder}: {error.strerror}"
+            ) from error
+
+    def _not_found(self, reference: str) -> errors.SkillNotFound:
         names = self.names()
-        near = difflib.get_close_matches(name, names, 1)
+        near = difflib.get_close_matches(reference, names, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return errors.SkillNotFound(
-            f"no skill {name!r}.{hint} In the bank: {', '.join(names) or 'nothing yet'}"
+            f"no skill {reference!r}.{hint} In the bank: {', '.join(names) or 'nothing yet'}"
         )
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """Let one process at a time change the folder; the kernel frees the lock of a dead one."""
+        with self._threads:
+            if self._lock_file is not None:  # this thread has it already
+                yield
+                return
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._lock_file = os.open(self.folder / ".lock", flags, 0o644)
+            except OSError as error:
+                raise errors.StorageError(
+                    f"cannot write to the bank {self.folder}: {error.strerror}. Set SKILLBANK_HOME "
+                    "to a folder that you may write to"
+                ) from error
+            try:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(self._lock_file)
+                self._lock_file = None
+
+    # The index.
+
+    def _key(self, version: Version) -> str:
+        layer = "shipped/" if version.folder == self._shipped else ""
+        return layer + version.path.name
+
+    def _read_index(self) -> bank_index.Index:
+        """The index on disk, parsed again only when it was replaced."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(
-                self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+            status = os.stat(self.folder / bank_index.FILE_NAME)
+        except OSError:
+            return {}
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if self._index[0] != stamp:
+            self._index = (stamp, bank_index.load(self.folder))
+        return self._index[1]
+
+    def _write_index(self, changes: dict[Version, bank_index.Entry]) -> None:
+        """Bring the index up to date; the caller holds the lock."""
+        keys = {self._key(version) for version in self._versions()}
+        before = self._read_index()
+        after = {key: entry for key, entry in before.items() if key in keys}
+        after |= {self._key(version): entry for version, entry in changes.items()}
+        if after != before:
+            with contextlib.suppress(errors.StorageError):  # a cache: the bank works without
+                bank_index.save(self.folder, after)
+
+    def _known(self, version: Version) -> bank_index.Entry | None:
+        """The index's entry of a file, if the file is still the one that it describes."""
+        entry = self._read_index().get(self._key(version))
+        try:
+            return entry if entry and entry.describes(version.path) else None
+        except OSError:
+            return None
+
+    def _remember(self, version: Version, stored: storage.StoredSkill) -> None:
+        """Put what was written or read into the index, if it can be written."""
+        with contextlib.suppress(errors.StorageError, OSError):
+            entry = bank_index.entry(
+                version.path, stored.spec, stored.content_hash, stored.placement
             )
-        except OSError as error:
-            raise errors.StorageError(
-                f"cannot write to the bank {self.folder}: {error.strerror}. "
-                "Set SKILLBANK_HOME to a folder that you may write to"
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+            with self._locked():
+                self._write_index({version: entry})
+
+    def _entries(self, versions: list[Version]) -> dict[Version, _Known]:
+        """What is known of each file, looking into those that the index does not know."""
+        found: dict[Version, _Known] = {}
+        fresh: dict[Version, bank_index.Entry] = {}
+        for version in versions:
+            known = self._known(version)
+            if known is not None:
+                found[version] = known
+                continue
+            try:
+                header, spec = storage.read_metadata(version.path)
+                placement = storage.Placement(header.body_hash, ())
+                fresh[version] = bank_index.entry(
+                    version.path, spec, header.content_hash, placement
+                )
+                found[version] = fresh[version]
+            except (errors.SkillNotFound, FileNotFoundError):
+                continue  # removed meanwhile
+            except errors.SkillbankError as error:
+                found[version] = error
+        if fresh:
+            with contextlib.suppress(errors.StorageError), self._locked():
+                self._write_index(fresh)
+        return found
+
+
+def _flat(document: Any, path: str = "") -> dict[str, Any]:
+    """Flatten nested JSON objects: ``{"a": {"b": 1}}`` to ``{"a.b": 1}``."""
+    if not isinstance(document, dict):
+        return {path: document}
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{path}.{key}" if path else key)
+    return flat

@@ -39,6 +39,10 @@ class StorageError(SkillbankError):
     """A file or folder that cannot be written, read or locked: full disk, no permission."""
 
 
+class InvalidName(SkillbankError):
+    """A name or alias that no skill can have."""
+
+
 class NotASkillFile(SkillFileError):
     """Something else: a folder, a device, another format, or too short to be a skill."""
 

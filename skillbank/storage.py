@@ -43,6 +43,7 @@ MAGIC = b"skillbank skill file\n"
 METADATA = "metadata"
 PARAMETERS = "parameters/"
 
+_TEMPORARY = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.tmp", re.DOTALL)
 Contents = Sequence[tuple[str, tuple[int, ...], int]]  # path, shape, offset in the body
 Parameters = dict[str, NDArray[np.float32]]
 
@@ -171,8 +172,13 @@ def write(path: Path, spec: SkillSpec, parameters: Mapping[str, NDArray[np.float
     return stored.content_hash
 
 
-def replace_file(path: Path, image: bytes) -> None:
+def replace_file(path: Path, image: bytes, *, durable: bool = True) -> None:
     """Put bytes at a path: temporary file beside it, fsync, read back, rename, fsync the folder.
+
+    Args:
+        path: of the file.
+        image: the bytes.
+        durable: wait for the disk; without it a power cut may leave an empty file.
 
     Raises:
         StorageError: any step failed; what was at the path before is still there.
@@ -185,7 +191,8 @@ def replace_file(path: Path, image: bytes) -> None:
             with os.fdopen(descriptor, "r+b") as file:
                 file.write(image)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
                 file.seek(0)
                 if file.read() != image:
                     raise OSError(errno.EIO, "what was written reads back differently")
@@ -194,7 +201,8 @@ def replace_file(path: Path, image: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise errors.StorageError(
             f"cannot write {path}: {error.strerror or error}. Nothing was changed; choose another "
@@ -216,21 +224,22 @@ def _temporary(path: Path) -> tuple[Path, int]:
 def sweep(folder: Path) -> list[Path]:
     """Delete temporary files whose writer is dead: nobody holds their lock."""
     swept = []
-    for stale in folder.glob(".*.tmp"):
-        if not re.fullmatch(r"\..*\.[0-9a-f]{16}\.tmp", stale.name):
+    for name in os.listdir(folder):
+        if not _TEMPORARY.fullmatch(name):
             continue
         with contextlib.suppress(OSError):
-            descriptor = os.open(stale, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(stale)
-                swept.append(stale)
+                os.unlink(folder / name)
+                swept.append(folder / name)
             finally:
                 os.close(descriptor)
     return swept
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a folder's names durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -261,10 +270,19 @@ def read(path: Path, placement: Placement | None = None) -> StoredSkill:
 
 def read_spec(path: Path) -> SkillSpec:
     """Read the metadata of a skill file after checking the hash of its bytes; see ``read``."""
+    return read_metadata(path)[1]
+
+
+def read_metadata(path: Path) -> tuple[Header, SkillSpec]:
+    """Read header and metadata of a skill file after checking the hash of its bytes.
+
+    The HDF5 library is not asked, so the structure of the body stays unchecked, and with it the
+    content hash that the header claims.
+    """
     image = read_bytes(path)
     with _named(path):
         header = parse_header(image)
-        return parse_metadata(_document(image, header))
+        return header, parse_metadata(_document(image, header))
 
 
 @contextlib.contextmanager

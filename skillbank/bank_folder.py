@@ -1,0 +1,95 @@
+"""A bank's folder: which file is which version of which skill.
+
+The files are the bank: ``x.h5`` is version 1 of skill x, ``x@2.h5`` version 2; ``x@best.alias``
+holds the number that the alias ``x@best`` stands for; ``x@3.gone`` says that version 3 was removed,
+so that its number is never given again. Every one of them appears and vanishes in one step.
+"""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from skillbank import errors, storage
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
+NUMBER = r"[1-9][0-9]{0,8}"
+LABEL = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+_FILE = re.compile(rf"({NAME})(?:\.h5|@({NUMBER})\.h5|@({LABEL})\.alias|@({NUMBER})\.gone)")
+
+
+class Version(NamedTuple):
+    """One version of one skill, and the folder that it is in."""
+
+    name: str
+    number: int
+    folder: Path
+
+    @property
+    def reference(self) -> str:
+        """How a user asks for exactly this one."""
+        return f"{self.name}@{self.number}"
+
+    @property
+    def path(self) -> Path:
+        """The skill file."""
+        return self.folder / (f"{self.name}.h5" if self.number == 1 else f"{self.reference}.h5")
+
+    @property
+    def gone_path(self) -> Path:
+        """The mark that this version was removed."""
+        return self.folder / f"{self.reference}.gone"
+
+
+class Scan(NamedTuple):
+    """What the names of the files in a folder say."""
+
+    versions: list[Version]
+    labels: list[tuple[str, str]]  # name and alias
+    gone: list[Version]  # removed ones
+
+
+def alias_path(folder: Path, name: str, label: str) -> Path:
+    """The file of an alias."""
+    return folder / f"{name}@{label}.alias"
+
+
+def scan(folder: Path) -> Scan:
+    """List a folder; a missing one is empty.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    found = Scan([], [], [])
+    try:
+        files = os.listdir(folder)
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        raise errors.StorageError(f"cannot read the bank {folder}: {error.strerror}") from error
+    for file in files:
+        match = _FILE.fullmatch(file)
+        if match is None:
+            continue
+        name, number, label, gone = match.groups()
+        if label:
+            found.labels.append((name, label))
+        elif gone:
+            found.gone.append(Version(name, int(gone), folder))
+        elif number != "1":  # x@1.h5 would be a second name for x.h5
+            found.versions.append(Version(name, int(number or 1), folder))
+    return found
+
+
+def read_aliases(folder: Path, labels: list[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Version numbers by name and alias; an unreadable one stands for version 0, which is none."""
+    found: dict[str, dict[str, int]] = {}
+    for name, label in labels:
+        number = 0
+        with contextlib.suppress(errors.SkillbankError):
+            text = storage.read_bytes(alias_path(folder, name, label))
+            if re.fullmatch(rb"[1-9][0-9]{0,8}\n", text):
+                number = int(text)
+        found.setdefault(name, {})[label] = number
+    return found

@@ -1,0 +1,345 @@
+"""The bank: names, versions, aliases, content addresses, and an index that can be lost."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from skill_files import FakeSkill, small_skill
+
+from skillbank import errors, storage
+from skillbank.bank import Bank
+from skillbank.skill import Skill
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    return Bank(tmp_path / "bank")
+
+
+def test_a_loaded_skill_is_the_saved_one_bit_for_bit(bank: Bank) -> None:
+    skill = Skill(*small_skill(seed=3).stored())
+    assert bank.save(skill, "mine") == "mine@1"
+    loaded = bank.load("mine")
+    assert loaded.spec == skill.spec
+    assert loaded.content_hash == skill.content_hash
+    for name, array in skill.stored()[1].items():
+        assert loaded.stored()[1][name].tobytes() == array.tobytes()
+
+
+def test_saving_again_makes_a_version_and_keeps_the_old_one(bank: Bank) -> None:
+    first, second = small_skill(seed=1), small_skill(seed=2)
+    assert bank.save(first, "x") == "x@1"
+    assert bank.save(second, "x") == "x@2"
+    assert bank.names() == ["x"]
+    assert bank.versions("x") == [1, 2]
+    assert bank.read("x@1").content_hash == first.content_hash
+    assert bank.read("x").content_hash == second.content_hash
+    assert bank.read("x@latest").content_hash == second.content_hash
+
+
+def test_saving_the_newest_version_once_more_changes_nothing(bank: Bank) -> None:
+    assert bank.save(small_skill(), "x") == "x@1"
+    assert bank.save(small_skill(), "x") == "x@1"
+    assert bank.versions("x") == [1]
+
+
+def test_a_damaged_newest_version_does_not_count_as_saved(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    damage(bank.path("x"))
+    assert bank.save(small_skill(), "x") == "x@2"
+
+
+def test_a_misspelt_name_gets_a_suggestion_and_the_list(bank: Bank) -> None:
+    bank.save(small_skill(), "run_anywhere")
+    bank.save(small_skill(), "hop")
+    with pytest.raises(errors.SkillNotFound) as caught:
+        bank.load("run_anywher")
+    assert str(caught.value) == (
+        "no skill 'run_anywher'. Did you mean 'run_anywhere'? In the bank: hop, run_anywhere"
+    )
+    with pytest.raises(errors.SkillNotFound, match=r"no skill 'x@7'\. There is: x@1, x@latest"):
+        bank.save(small_skill(), "x")
+        bank.load("x@7")
+
+
+def test_an_empty_bank_says_so(bank: Bank) -> None:
+    assert bank.names() == []
+    with pytest.raises(errors.SkillNotFound, match="In the bank: nothing yet"):
+        bank.path("x")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "x@1", "a b", "x\n", "n" * 129])
+def test_a_name_that_no_file_could_have_is_refused(bank: Bank, name: str) -> None:
+    with pytest.raises(errors.InvalidName, match="cannot be the name of a skill"):
+        bank.save(small_skill(), name)
+    with pytest.raises(errors.SkillNotFound):
+        bank.path(name)
+    assert not bank.folder.exists()
+
+
+def test_remove_takes_all_versions_or_one(bank: Bank) -> None:
+    for seed in range(3):
+        bank.save(small_skill(seed=seed), "x")
+    assert bank.remove("x@2") == ["x@2"]
+    assert bank.versions("x") == [1, 3]
+    assert bank.remove("x") == ["x@1", "x@3"]
+    assert bank.names() == []
+    with pytest.raises(errors.SkillNotFound):
+        bank.remove("x")
+
+
+def test_the_number_of_a_removed_version_is_never_given_again(bank: Bank) -> None:
+    for seed in range(3):
+        bank.save(small_skill(seed=seed), "x")
+    bank.remove("x@3")
+    bank.remove("x@2")
+    (bank.folder / "index.json").unlink()
+    assert bank.save(small_skill(seed=9), "x") == "x@4"
+    bank.remove("x")
+    assert bank.save(small_skill(seed=9), "x") == "x@5"
+
+
+def test_aliases_move_and_go_with_their_version(bank: Bank) -> None:
+    hashes = []
+    for seed in range(2):
+        skill = small_skill(seed=seed)
+        bank.save(skill, "x")
+        hashes.append(skill.content_hash)
+    bank.alias("x@1", "best")
+    assert bank.read("x@best").content_hash == hashes[0]
+    bank.alias("x@2", "best")
+    assert bank.read("x@best").content_hash == hashes[1]
+    assert bank.aliases("x") == {"best": 2, "latest": 2}
+    with pytest.raises(errors.InvalidName, match="'x@best' is an alias: remove 'x@2'"):
+        bank.remove("x@best")
+    bank.remove("x@2")
+    assert bank.aliases("x") == {"latest": 1}
+    with pytest.raises(errors.SkillNotFound, match="There is: x@1, x@latest"):
+        bank.load("x@best")
+
+
+def test_an_alias_can_be_dropped(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    bank.alias("x", "best")
+    bank.unalias("x@best")
+    with pytest.raises(errors.SkillNotFound, match="no alias 'x@best'. There is: none"):
+        bank.unalias("x@best")
+
+
+@pytest.mark.parametrize("label", ["latest", "1", "2nd", "", "a/b", "a.b"])
+def test_an_alias_cannot_look_like_something_else(bank: Bank, label: str) -> None:
+    bank.save(small_skill(), "x")
+    with pytest.raises(errors.InvalidName, match="cannot be an alias"):
+        bank.alias("x", label)
+
+
+def test_a_skill_is_found_by_its_content(bank: Bank) -> None:
+    skill = small_skill()
+    bank.save(small_skill(seed=5), "other")
+    bank.save(skill, "x")
+    assert bank.resolve(f"sha256:{skill.content_hash[:8]}").reference == "x@1"
+    assert bank.read(f"sha256:{skill.content_hash}").content_hash == skill.content_hash
+    with pytest.raises(errors.SkillNotFound):
+        bank.resolve("sha256:00000000")
+
+
+def test_one_content_under_two_names_is_not_ambiguous(bank: Bank) -> None:
+    skill = small_skill()
+    bank.save(skill, "b")
+    bank.save(skill, "a")
+    assert bank.resolve(f"sha256:{skill.content_hash}").reference == "a@1"
+
+
+def test_lineage_names_parents_by_content(bank: Bank) -> None:
+    grandparent = small_skill(seed=1)
+    bank.save(grandparent, "run")
+    stranger = "ab" * 32
+    parent = small_skill(seed=2, parents=(grandparent.content_hash, stranger))
+    bank.save(parent, "hallway")
+    child = small_skill(seed=3, parents=(parent.content_hash,))
+    bank.save(child, "maze")
+    assert [tuple(ancestor) for ancestor in bank.lineage("maze")] == [
+        (1, parent.content_hash, "hallway@1"),
+        (2, grandparent.content_hash, "run@1"),
+        (2, stranger, None),
+    ]
+
+
+def test_diff_is_empty_for_equal_skills_and_exact_for_others(bank: Bank) -> None:
+    one = small_skill(seed=1)
+    spec, parameters = one.stored()
+    other = {name: array.copy() for name, array in parameters.items()}
+    other["sampler/0.bias"][0] += 0.5
+    bank.save(one, "a")
+    bank.save(FakeSkill(spec.model_copy(update={"temperature": 0.2}), other), "b")
+    same = bank.diff("a", "a@1")
+    assert (same.metadata, same.parameters) == ({}, {})
+    differs = bank.diff("a", "b")
+    assert differs.metadata == {"temperature": (0.1, 0.2)}
+    assert list(differs.parameters) == ["sampler/0.bias"]
+    assert differs.parameters["sampler/0.bias"] == pytest.approx(0.5, rel=1e-6)
+
+
+def test_verify_names_what_is_damaged(bank: Bank) -> None:
+    bank.save(small_skill(seed=1), "good")
+    bank.save(small_skill(seed=2), "bad")
+    assert bank.verify() == {}
+    damage(bank.path("bad"))
+    problems = bank.verify()
+    assert list(problems) == ["bad@1"]
+    assert isinstance(problems["bad@1"], errors.DamagedFile)
+    with pytest.raises(errors.DamagedFile):
+        bank.load("bad")
+    assert bank.read("good").spec.name == "small"
+
+
+def test_a_listing_survives_a_damaged_file(bank: Bank) -> None:
+    bank.save(small_skill(seed=1), "good")
+    bank.save(small_skill(seed=2), "bad")
+    bank.alias("good", "best")
+    damage(bank.path("bad"))
+    bad, good = bank.listing()
+    assert bad.entry is None
+    assert bad.problem is not None
+    assert "hash" in bad.problem
+    assert good.entry is not None
+    assert good.entry.env_id == "skillbank/QuadrupedRun-v0"
+    assert sorted(good.aliases) == ["best", "latest"]
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"[]", b'{"x.h5": {"size": 1}}', b"\xff" * 99]
+)
+def test_a_lost_or_damaged_index_is_made_again(bank: Bank, content: bytes | None) -> None:
+    bank.save(small_skill(), "x")
+    index = bank.folder / "index.json"
+    before = json.loads(index.read_bytes())
+    index.unlink() if content is None else index.write_bytes(content)
+    again = Bank(bank.folder)
+    assert again.names() == ["x"]
+    again.read("x")
+    assert json.loads(index.read_bytes()) == before
+
+
+def test_an_index_that_lies_about_places_changes_nothing(bank: Bank) -> None:
+    skill = small_skill()
+    bank.save(skill, "x")
+    path = bank.folder / "index.json"
+    index = json.loads(path.read_bytes())
+    index["x.h5"]["offsets"] = [offset + 4 for offset in index["x.h5"]["offsets"]]
+    path.write_text(json.dumps(index))
+    stored = Bank(bank.folder).read("x")
+    assert stored.content_hash == skill.content_hash
+    assert stored.parameters["noise"].tobytes() == skill.stored()[1]["noise"].tobytes()
+
+
+def test_a_known_file_is_read_without_the_hdf5_library(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.save(small_skill(), "x")
+    monkeypatch.setattr(
+        "skillbank.storage_sandbox.subprocess.run", lambda *_, **__: pytest.fail("asked again")
+    )
+    assert bank.read("x").spec.name == "small"
+
+
+def test_a_file_that_is_copied_in_becomes_known_by_being_read(bank: Bank, tmp_path: Path) -> None:
+    storage.write(tmp_path / "given.h5", *small_skill().stored())
+    bank.folder.mkdir()
+    shutil.copy(tmp_path / "given.h5", bank.folder)
+    assert bank.listing()[0].entry is not None
+    assert bank.read("given").spec.name == "small"
+    index = json.loads((bank.folder / "index.json").read_bytes())
+    assert index["given.h5"]["offsets"]
+
+
+def test_gc_sweeps_only_what_is_stale(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    bank.alias("x", "best")
+    stale = bank.folder / ".x.h5.0123456789abcdef.tmp"
+    stale.write_bytes(b"half")
+    dangling = bank.folder / "y@best.alias"
+    dangling.write_bytes(b"1\n")
+    foreign = bank.folder / "notes.txt"
+    foreign.write_text("mine")
+    assert sorted(bank.gc()) == [stale.name, dangling.name]
+    assert foreign.exists()
+    assert bank.aliases("x") == {"best": 1, "latest": 1}
+    assert bank.gc() == []
+
+
+def test_gc_keeps_the_newest_the_aliased_and_the_parents(bank: Bank) -> None:
+    skills = [small_skill(seed=seed) for seed in range(5)]
+    for skill in skills:
+        bank.save(skill, "x")
+    bank.alias("x@1", "best")
+    bank.save(small_skill(seed=9, parents=(skills[1].content_hash,)), "child")
+    assert bank.gc(keep=1) == ["x@3", "x@4"]
+    assert bank.versions("x") == [1, 2, 5]
+
+
+def test_shipped_skills_lie_under_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "shipped"
+    storage.write(shipped / "run.h5", *small_skill(seed=1).stored())
+    monkeypatch.setattr("skillbank.bank.resources.files", lambda _: shipped)
+    monkeypatch.setenv("SKILLBANK_HOME", str(tmp_path / "home"))
+    bank = Bank()
+    assert bank.folder == tmp_path / "home"
+    assert bank.names() == ["run"]
+    assert [line.shipped for line in bank.listing()] == [True]
+    with pytest.raises(errors.StorageError, match="'run' comes with skillbank and stays"):
+        bank.remove("run")
+    own = small_skill(seed=2)
+    assert bank.save(own, "run") == "run@2"
+    assert bank.read("run").content_hash == own.content_hash
+    bank.alias("run@1", "best")
+    assert bank.read("run@best").spec == bank.read("run@1").spec
+    assert bank.remove("run") == ["run@2"]
+    assert bank.versions("run") == [1]
+    assert Bank(tmp_path / "elsewhere").names() == []
+    assert Bank(tmp_path / "elsewhere", shipped=True).names() == ["run"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    bank = Bank(tmp_path / "file" / "bank")
+    with pytest.raises(errors.StorageError, match="cannot write to the bank .* SKILLBANK_HOME"):
+        bank.save(small_skill(), "x")
+
+
+def test_a_skill_of_another_mujoco_is_loaded_with_a_warning(bank: Bank) -> None:
+    bank.save(small_skill(versions={"mujoco": "2.0.0"}), "old")
+    with pytest.warns(UserWarning, match="'old' was made with MuJoCo 2.0.0"):
+        bank.load("old")
+
+
+def test_show_is_ready_for_json(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    card = json.loads(json.dumps(bank.show("x")))
+    assert card["reference"] == "x@1"
+    assert card["spec"]["temperature"] == 0.1
+    assert card["parameters"]["noise"] == [2, 2]
+
+
+def test_listing_needs_no_torch(bank: Bank) -> None:
+    import subprocess
+
+    bank.save(small_skill(), "x")
+    program = (
+        "import sys; from skillbank.bank import Bank; "
+        f"lines = Bank({str(bank.folder)!r}).listing(); "
+        "heavy = {'torch', 'h5py', 'mujoco', 'dm_control'} & set(sys.modules); "
+        "sys.exit(repr(heavy) if heavy or len(lines) != 1 else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
