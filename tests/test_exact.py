@@ -1,0 +1,358 @@
+"""The oracle itself, held to closed forms, and the laws of composition on random tables."""
+
+import numpy as np
+import pytest
+from scipy.special import erf
+
+from skillbank import exact
+
+SEEDS = range(5)
+
+
+def random_table(seed, *, kind="stochastic", states=7, actions=5, discount=0.9, terminal=True):
+    """Random dynamics with two rewards; the last state ends the episode where it is terminal."""
+    rng = np.random.default_rng(seed)
+    log_measure = rng.normal(size=actions) * 0.3
+    ends = (np.arange(states) == states - 1) if terminal else None
+    options = {"terminal": ends, "log_measure": log_measure}
+    rewards = [rng.normal(size=(states, actions)) for _ in range(3)]
+    if kind == "deterministic":
+        successor = rng.integers(states, size=(states, actions))
+        return exact.deterministic(successor, rewards[0], discount, **options), rewards
+    transition = rng.dirichlet(np.full(states, 0.3), size=(states, actions))
+    return exact.stochastic(transition, rewards[0], discount, **options), rewards
+
+
+def with_reward(table, reward):
+    return exact.Table(
+        reward, table.successor, table.probability, table.discount, table.log_measure
+    )
+
+
+def solved(table, rewards, alpha):
+    qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards]
+    return qs, [exact.log_policy(q, table.log_measure, alpha) for q in qs]
+
+
+# Soft Q-iteration.
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "stochastic"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_solution_satisfies_the_soft_bellman_equation_written_out(seed, kind):
+    table, _ = random_table(seed, kind=kind)
+    alpha = 0.3
+    q, value = exact.soft_q_iteration(table, alpha, 1e-12)
+    for s, a in np.ndindex(q.shape):
+        expected = 0.0
+        for following, p in zip(table.successor[s, a], table.probability[s, a], strict=True):
+            weights = np.exp(table.log_measure + q[following] / alpha)
+            expected += p * alpha * np.log(weights.sum())
+        assert q[s, a] == pytest.approx(table.reward[s, a] + 0.9 * expected, abs=1e-10)
+        assert value[s] == pytest.approx(
+            alpha * np.log(np.exp(table.log_measure + q[s] / alpha).sum()), abs=1e-10
+        )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_policy_iteration_by_linear_systems_finds_the_same(seed):
+    table, _ = random_table(seed, discount=0.97)
+    by_backups = exact.soft_q_iteration(table, 0.2, 1e-12)
+    by_policies = exact.soft_policy_iteration(table, 0.2, 1e-12)
+    np.testing.assert_allclose(by_policies.q, by_backups.q, atol=1e-9)
+
+
+def test_one_state_bandit_in_closed_form():
+    # V = alpha log sum exp(r / alpha) / (1 - gamma) for one state that repeats
+    reward = np.array([[0.3, -0.2, 1.0]])
+    table = exact.deterministic([[0, 0, 0]], reward, 0.8)
+    alpha = 0.5
+    value = alpha * np.log(np.exp(reward / alpha).sum()) / (1 - 0.8)
+    solution = exact.soft_q_iteration(table, alpha)
+    assert solution.value[0] == pytest.approx(value, abs=1e-9)
+    np.testing.assert_allclose(solution.q, reward + 0.8 * value, atol=1e-9)
+
+
+def test_zero_temperature_is_the_hard_maximum_and_the_limit():
+    table, _ = random_table(1)
+    hard = exact.soft_q_iteration(table, 0.0, 1e-12)
+    q = np.zeros_like(table.reward)
+    for _ in range(500):
+        q = table.reward + 0.9 * table.expected(q.max(1))
+    np.testing.assert_allclose(hard.q, q, atol=1e-10)
+    soft = exact.soft_q_iteration(table, 1e-4, 1e-12)
+    np.testing.assert_allclose(soft.q, hard.q, atol=0.02)
+
+
+def test_value_is_return_plus_entropy_of_simulated_episodes():
+    # eq. 2: an independent check of what is maximised, by simulation with the solved policy
+    table, _ = random_table(3)
+    alpha, gamma, copies = 0.4, 0.9, 20_000
+    q, value = exact.soft_q_iteration(table, alpha)
+    log_pi = exact.log_policy(q, table.log_measure, alpha)
+    mass = np.exp(log_pi + table.log_measure)
+    np.testing.assert_allclose(mass.sum(1), 1.0, atol=1e-12)
+    rng = np.random.default_rng(0)
+    state, alive = np.zeros(copies, int), np.ones(copies, bool)
+    total = np.zeros(copies)
+    for t in range(100):
+        action = (rng.random(copies)[:, None] > mass[state].cumsum(1)).sum(1).clip(max=4)
+        gain = table.reward[state, action] - alpha * log_pi[state, action]
+        total += alive * gamma**t * gain
+        row = table.probability[state, action].cumsum(1)
+        pick = (rng.random(copies)[:, None] > row).sum(1)
+        alive &= pick < row.shape[1]  # beyond the last: the missing mass, an end
+        state = table.successor[state, action, pick.clip(max=row.shape[1] - 1)]
+    error = total.std() / np.sqrt(copies)
+    assert abs(total.mean() - value[0]) < 4 * error + 0.001
+
+
+def test_an_ended_episode_earns_nothing_and_survival_pays_the_volume():
+    # with reward 0 in d dimensions each step survived earns alpha d log 2
+    points, log_width = exact.action_cells(3, 4)
+    assert points.shape == (64, 3)
+    assert np.exp(log_width).sum() == pytest.approx(8.0)
+    one = np.zeros((1, 64), int)
+    alive = exact.deterministic(one, np.zeros((1, 64)), 0.9, log_measure=log_width)
+    ended = exact.deterministic(one, np.zeros((1, 64)), 0.9, terminal=[True], log_measure=log_width)
+    per_step = 0.2 * 3 * np.log(2.0)
+    assert exact.soft_q_iteration(alive, 0.2).value[0] == pytest.approx(per_step / 0.1)
+    assert exact.soft_q_iteration(ended, 0.2).value[0] == pytest.approx(per_step)
+
+
+def test_an_undiscounted_table_without_an_end_is_refused():
+    table = exact.deterministic([[0]], [[1.0]], 1.0)
+    with pytest.raises(ArithmeticError, match="every policy has to end"):
+        exact.soft_q_iteration(table, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"successor": np.array([[[2]], [[0]]])}, "states 0 to 1"),
+        ({"probability": np.array([[[1.1]], [[1.0]]])}, "sum to at most 1"),
+        ({"discount": 1.2}, "discount must be in"),
+        ({"log_measure": np.zeros(3)}, r"log_measure must be \[1\] or \[2, 1\]"),
+        ({"successor": np.zeros((2, 2, 1), int)}, "needs successor and probability"),
+    ],
+)
+def test_bad_tables_are_refused(change, message):
+    good = {
+        "reward": np.zeros((2, 1)),
+        "successor": np.zeros((2, 1, 1), int),
+        "probability": np.ones((2, 1, 1)),
+        "discount": 0.9,
+        "log_measure": np.zeros(1),
+    }
+    exact.Table(**good)
+    with pytest.raises(ValueError, match=message):
+        exact.Table(**(good | change))
+
+
+# Discretised continuous processes.
+
+
+def test_soft_value_of_a_quadratic_over_the_box_in_closed_form():
+    # INT_{-1}^{1} exp(-b a^2 / alpha) da = sqrt(pi alpha / b) erf(sqrt(b / alpha)), per dimension
+    b, alpha = 2.0, 0.5
+    per_dimension = np.sqrt(np.pi * alpha / b) * erf(np.sqrt(b / alpha))
+    for dimensions in (1, 2):
+        points, log_width = exact.action_cells(dimensions, 100)
+        q = -b * np.square(points).sum(1)[np.newaxis]
+        value = exact.soft_value(q, log_width, alpha)[0]
+        assert value == pytest.approx(alpha * dimensions * np.log(per_dimension), abs=1e-4)
+
+
+def test_linear_quadratic_process_in_closed_form():
+    # s' = s + a on the line, r = -s^2 - a^2 with actions far inside the box: V = c - p s^2 where
+    # p solves p = 1 + gamma p / (1 + gamma p), and the noise of the policy only moves c.
+    gamma, alpha = 0.9, 0.01
+
+    def step(state, action):
+        return (state + action).clip(-2, 2), -(state**2 + action**2)[:, 0], np.zeros(len(state))
+
+    axis = np.linspace(-2, 2, 161)
+    table, states, _ = exact.discretise(step, [axis], 1, 160, gamma)
+    value = exact.soft_policy_iteration(table, alpha).value
+    p = 1.0
+    for _ in range(200):
+        p = 1.0 + gamma * p / (1.0 + gamma * p)
+    curvature = 1.0 + gamma * p  # Q = ... - (1 + gamma p)(a - a*)^2
+    c = alpha * 0.5 * np.log(np.pi * alpha / curvature) / (1 - gamma)
+    middle = np.abs(states[:, 0]) < 0.8
+    expected = c - p * states[middle, 0] ** 2
+    spread = np.ptp(expected)
+    assert np.abs(value[middle] - expected).max() < 0.01 * spread
+
+
+def test_interpolation_is_exact_for_multilinear_functions():
+    axes = [np.array([-1.0, 0.0, 2.0]), np.linspace(0, 1, 4), np.array([0.0, 5.0])]
+    grid = np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")], 1)
+
+    def f(x):
+        return 1.0 + x[:, 0] * x[:, 1] - 2.0 * x[:, 2] + x[:, 0] * x[:, 1] * x[:, 2]
+
+    points = np.random.default_rng(0).uniform([-1, 0, 0], [2, 1, 5], (200, 3))
+    # f is linear in each coordinate separately, so each cell's interpolant is f itself
+    np.testing.assert_allclose(exact.interpolate(points, axes, f(grid)), f(points), atol=1e-12)
+    np.testing.assert_allclose(exact.interpolate(grid, axes, f(grid)), f(grid), atol=1e-12)
+
+
+def test_a_successor_outside_the_grid_is_refused_unless_the_episode_ended():
+    def step(state, action):
+        following = state + 0.5 * action
+        return following, np.zeros(len(state)), ended * (np.abs(following[:, 0]) > 1)
+
+    ended = 1
+    exact.discretise(step, [np.linspace(-1, 1, 5)], 1, 4, 0.9)
+    ended = 0
+    with pytest.raises(ValueError, match="coordinate 0 leaves the grid"):
+        exact.discretise(step, [np.linspace(-1, 1, 5)], 1, 4, 0.9)
+
+
+# A prior.
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_prior_is_the_reward_of_its_log_density(seed):
+    """Anchored: V = alpha log E_{pi_0} exp(Q / alpha) is soft Q-learning on r + alpha log pi_0."""
+    table, _ = random_table(seed)
+    alpha = 0.3
+    log_prior = np.random.default_rng(seed).normal(size=table.reward.shape)
+    log_prior -= np.log(np.exp(log_prior + table.log_measure).sum(1, keepdims=True))
+    anchored = exact.Table(
+        table.reward, table.successor, table.probability, 0.9, table.log_measure + log_prior
+    )
+    prior = exact.soft_q_iteration(anchored, alpha, 1e-12)
+    plain = exact.soft_q_iteration(with_reward(table, table.reward + alpha * log_prior), alpha)
+    np.testing.assert_allclose(plain.q, prior.q + alpha * log_prior, atol=1e-9)
+    np.testing.assert_allclose(plain.value, prior.value, atol=1e-9)
+    by_policies = exact.soft_policy_iteration(anchored, alpha)
+    np.testing.assert_allclose(by_policies.q, prior.q, atol=1e-9)
+
+
+# Composition.
+
+WEIGHTS = [(1.0, 1.0), (0.3, 0.7), (0.2, 0.2), (1.0, -0.5), (0.2, 0.5, 0.3), (1.0, 1.0, -1.0)]
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "stochastic"])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_divergence_correction_equals_the_directly_solved_q(weights, kind):
+    for seed in SEEDS:
+        table, rewards = random_table(seed, kind=kind)
+        rewards = rewards[: len(weights)]
+        alpha = 0.4
+        qs, log_pis = solved(table, rewards, alpha)
+        total = exact.weighted_sum(rewards, weights)
+        target = exact.soft_q_iteration(with_reward(table, total), alpha, 1e-12).q
+        correction = exact.divergence_correction(table, log_pis, weights, alpha, 1e-12)
+        found = exact.weighted_sum(qs, weights) - correction
+        np.testing.assert_allclose(found, target, atol=1e-9)
+        assert np.abs(correction).max() > 0.01  # there was something to correct
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_bounds_hold_on_both_sides(weights):
+    convex = min(weights) >= 0 and sum(weights) == pytest.approx(1.0)
+    for seed in SEEDS:
+        table, rewards = random_table(seed)
+        alpha = 0.4
+        _, log_pis = solved(table, rewards[: len(weights)], alpha)
+        correction = exact.divergence_correction(table, log_pis, weights, alpha, 1e-12)
+        least, most = exact.correction_bounds(table, log_pis, weights, alpha, 1e-12)
+        assert (least <= correction + 1e-9).all()
+        assert (correction <= most + 1e-9).all()
+        assert not convex or least.min() >= 0.0
+
+
+def test_the_papers_bound_needs_its_factor_of_half_the_temperature():
+    """Q_0 >= Q* >= Q_0 - C with C = gamma E[(alpha / 2) D_1/2 + max C], written out here."""
+    table, rewards = random_table(2, terminal=False)
+    alpha = 0.4
+    qs, (first, second) = solved(table, rewards[:2], alpha)
+    measure = np.exp(table.log_measure)
+    renyi = -2.0 * np.log((measure * np.sqrt(np.exp(first + second))).sum(1))
+    c = np.zeros_like(qs[0])
+    for _ in range(1000):
+        c = 0.9 * table.expected(0.5 * alpha * renyi + c.max(1))
+    _, most = exact.correction_bounds(table, [first, second], (0.5, 0.5), alpha, 1e-12)
+    np.testing.assert_allclose(most, c, atol=1e-9)
+    mean_reward = 0.5 * (rewards[0] + rewards[1])
+    best = exact.soft_q_iteration(with_reward(table, mean_reward), alpha, 1e-12).q
+    naive = 0.5 * (qs[0] + qs[1])
+    assert (naive >= best - 1e-9).all()
+    assert (best >= naive - c - 1e-9).all()
+
+
+def test_equal_policies_need_no_correction_and_one_skill_is_itself():
+    table, rewards = random_table(0)
+    _, (log_pi, _) = solved(table, rewards[:2], 0.3)
+    same = exact.divergence_correction(table, [log_pi, log_pi], (0.4, 0.6), 0.3)
+    np.testing.assert_allclose(same, 0.0, atol=1e-9)
+    alone = exact.divergence_correction(table, [log_pi, -log_pi], (1.0, 0.0), 0.3)
+    np.testing.assert_allclose(alone, 0.0, atol=1e-9)
+
+
+def goals(kind, seed, discount):
+    """A layered world with two absorbing ends; two rewards that differ only on entering them."""
+    rng = np.random.default_rng(seed)
+    layers, width, actions = 3, 3, 4
+    states = layers * width + 2
+    chances = np.zeros((states, actions, states))
+    for s, a in np.ndindex(layers * width, actions):
+        layer = s // width
+        ahead = (layer + 1) * width + np.arange(width if layer + 1 < layers else 2)
+        if kind == "deterministic":
+            chances[s, a, rng.choice(ahead)] = 1.0
+        else:
+            chances[s, a, ahead] = rng.dirichlet(np.full(len(ahead), 0.5))
+    ends = states - 2 + np.arange(2)
+    chances[ends] = 0.0
+    common = rng.normal(size=(states, actions))
+    common[ends] = 0.0
+    prizes = rng.normal(size=(2, 2))  # of each task for each end
+    # An action in an absorbing state is the end itself: it pays the prize, whatever it is.
+    rewards = []
+    for prize in prizes:
+        reward = common.copy()
+        reward[ends] = prize[:, None]
+        rewards.append(reward)
+    return exact.stochastic(chances, common, discount), rewards
+
+
+def soft_or_gap(kind, seed, discount, alpha):
+    table, rewards = goals(kind, seed, discount)
+    weights = (0.3, 0.7)
+    qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards]
+    either = exact.soft_or(rewards, weights, alpha)
+    best = exact.soft_q_iteration(with_reward(table, either), alpha, 1e-12).q
+    return best - exact.soft_or(qs, weights, alpha)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_soft_or_is_exact_where_its_conditions_hold_and_a_lower_bound_elsewhere(seed):
+    np.testing.assert_allclose(soft_or_gap("deterministic", seed, 1.0, 0.5), 0.0, atol=1e-10)
+    np.testing.assert_allclose(soft_or_gap("deterministic", seed, 0.8, 0.0), 0.0, atol=1e-10)
+    for kind, discount in (("stochastic", 1.0), ("deterministic", 0.8), ("stochastic", 0.8)):
+        gap = soft_or_gap(kind, seed, discount, 0.5)
+        assert gap.min() > -1e-10, (kind, discount)
+        assert gap.max() > 1e-4, (kind, discount)  # and not exact
+
+
+def test_soft_or_of_a_gamble():
+    """One action, left with 0.9 and right with 0.1: either prize is worth 1, the OR says 0.9."""
+    chances = np.zeros((3, 1, 3))
+    chances[0, 0] = [0.0, 0.9, 0.1]
+    table = exact.stochastic(chances, np.zeros((3, 1)), 1.0)
+    left, right = np.array([[0.0], [1.0], [0.0]]), np.array([[0.0], [0.0], [1.0]])
+    qs = [exact.soft_q_iteration(with_reward(table, r), 0.0).q for r in (left, right)]
+    either = exact.soft_or([left, right], (0.5, 0.5), 0.0)
+    assert exact.soft_q_iteration(with_reward(table, either), 0.0).q[0, 0] == pytest.approx(1.0)
+    assert exact.soft_or(qs, (0.5, 0.5), 0.0)[0, 0] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.6), (1.5, -0.5), (1.0, 0.0)])
+def test_soft_or_refuses_weights_that_are_not_shares(weights):
+    with pytest.raises(ValueError, match="positive and sum to 1"):
+        exact.soft_or([np.zeros((1, 1))] * 2, weights, 0.1)
