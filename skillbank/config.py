@@ -54,32 +54,33 @@ class Learning(Strict):
     reward_scale: Positive = 1.0  # rewards are multiplied by it
     symmetry: bool = True  # apply the environment's declared symmetries to replayed data
 
+    total_steps: Count = 250_000  # environment steps over all copies
+    learning_starts: Annotated[int, Field(ge=0)] = 5_000  # steps before the first update
+
     @model_validator(mode="after")
     def _consistent(self) -> "Learning":
+        if self.learning_starts >= self.total_steps:
+            raise ValueError("learning_starts must be below total_steps: nothing would be learned")
         if self.batch_size > self.replay_capacity:
             raise ValueError("batch_size must not exceed replay_capacity")
         return self
 
 
 class PretrainConfig(Learning):
-    """Soft Q-learning from nothing (algorithm 1)."""
+    """Soft Q-learning from nothing (algorithm 1); its first actions are uniform."""
 
     architecture: Architecture = Architecture()
     temperature: Positive = 0.1  # alpha, in units of scaled reward
-    total_steps: Count = 500_000  # environment steps over all copies
-    learning_starts: Count = 5_000  # steps with uniform actions before the first update
 
 
 class FinetuneConfig(Learning):
-    """Fine-tuning of a skill on another task (appendix D.1, or anchored to the skill)."""
+    """Fine-tuning of a skill on another task; its first actions are the skill's own."""
 
     schedule: Literal["anchored", "paper"] = "anchored"  # the prior: the skill, or uniform
     temperature: Positive | None = None  # alpha at the start; None: the skill's own
     final_temperature: Positive = 0.001  # alpha after annealing
     anneal_steps: Count = 100_000  # environment steps of log-linear annealing (20 epochs)
     noise_set: Count = 32  # K_xi at the start; shrinks linearly to 1 over anneal_steps
-    total_steps: Count = 200_000  # environment steps over all copies
-    learning_starts: Count = 5_000  # steps of the skill's own rollouts before the first update
     frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen
 
 

@@ -6,6 +6,7 @@ symmetries, the model's hash) is used where it is there.
 """
 
 import difflib
+import itertools
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -47,12 +48,17 @@ class Task:
     def __init__(self, env_id: str, num_envs: int, **kwargs: Any) -> None:
         self.env_id = resolve(env_id)
         spec = gymnasium.spec(self.env_id)
-        vector = {} if spec.vector_entry_point else {"autoreset_mode": AutoresetMode.SAME_STEP}
-        mode = "vector_entry_point" if spec.vector_entry_point else "sync"
+        if spec.vector_entry_point is not None:
+            how: dict[str, Any] = {"vectorization_mode": "vector_entry_point"}
+        else:
+            copies = itertools.count()
+            how = {
+                "vectorization_mode": "sync",
+                "vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP},
+                "wrappers": [lambda env: _CheckedCopy(env, next(copies))],
+            }
         try:
-            self.envs = gymnasium.make_vec(
-                self.env_id, num_envs, mode, vector_kwargs=vector or None, **kwargs
-            )
+            self.envs = gymnasium.make_vec(self.env_id, num_envs, **how, **kwargs)
         except (gymnasium.error.Error, ImportError, TypeError) as error:
             raise UnsupportedEnvironment(f"{self.env_id} cannot be made: {error}") from error
         self.num_envs = num_envs
@@ -96,9 +102,13 @@ class Task:
             UnsupportedEnvironment: What came back has the wrong shape or is not finite.
         """
         self.steps += 1
-        obs, reward, terminated, truncated, info = self.envs.step(
-            self.unscale(action) if scaled else action
-        )
+        own = self.unscale(action) if scaled else action
+        try:
+            obs, reward, terminated, truncated, info = self.envs.step(own)
+        except Exception as error:
+            raise UnsupportedEnvironment(
+                f"{self.env_id}, step {self.steps}: {type(error).__name__}: {error}"
+            ) from error
         ended = np.asarray(terminated | truncated)
         self._check("reward", reward, (self.num_envs,))
         now = self._observation(obs, "observation")
@@ -135,6 +145,24 @@ class Task:
             raise UnsupportedEnvironment(
                 f"{where}: the {what} of copy {int(np.argmin(finite))} is not finite"
             )
+
+
+class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """One copy of somebody's environment: says which one it is when it returns a wrong shape."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], copy: int) -> None:
+        super().__init__(env)
+        self.copy = copy
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment, whose observation must have the shape that its space says."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if np.shape(obs) != self.observation_space.shape:
+            raise ValueError(
+                f"copy {self.copy} returned an observation of shape {np.shape(obs)}, "
+                f"its space says {self.observation_space.shape}"
+            )
+        return obs, reward, terminated, truncated, info
 
 
 def resolve(env_id: str) -> str:

@@ -14,13 +14,14 @@ import torch
 from skillbank.agent import Agent, Figures
 from skillbank.config import Learning
 from skillbank.durable import replace_durably
-from skillbank.errors import Interrupted, SkillbankError
+from skillbank.errors import Interrupted, SkillbankError, StorageError
 from skillbank.replay import Batch, Replay
 from skillbank.spec import CurvePoint
 from skillbank.task import Task
 
 RECENT_EPISODES = 50  # the learning curve's return is the mean of so many
 CURVE_POINTS = 200  # points of a learning curve
+REPORT_SECONDS = 2.0  # wall clock between reports, at most
 CHECKPOINT_SECONDS = 120.0  # wall clock between checkpoints
 
 
@@ -41,6 +42,7 @@ class Hooks:
     """How a caller watches and stops a training. The library itself never prints."""
 
     on_progress: Callable[[Progress], None] | None = None
+    on_warning: Callable[[str], None] | None = None  # something went wrong, training goes on
     should_stop: Callable[[], bool] = lambda: False
     checkpoint: Path | None = None  # where to save what is learned, from time to time and at a stop
     resume: bool = False  # go on from that checkpoint
@@ -80,9 +82,12 @@ class Training:
             self.load(hooks.checkpoint)
         try:
             self._loop(hooks)
-        except (SkillbankError, KeyboardInterrupt):
+        except BaseException as error:
             if hooks.checkpoint is not None:
-                self.save(hooks.checkpoint)
+                try:
+                    self.save(hooks.checkpoint)
+                except StorageError as failure:
+                    error.add_note(str(failure))
             raise
 
     def _loop(self, hooks: Hooks) -> None:
@@ -91,7 +96,7 @@ class Training:
         obs = task.reset(seed=self.seed + self.steps)  # a resumed training sees new episodes
         running = np.zeros(copies)
         disturbance = np.zeros((copies, task.action_size))
-        started = last_save = time.perf_counter()
+        started = last_save = last_report = time.perf_counter()
         before = self.seconds
         report_every = max(copies, self.total_steps // CURVE_POINTS)
         next_report = self.steps + report_every
@@ -126,18 +131,24 @@ class Training:
                 figures = agent.update(self._batch(), train_sampler=learns)
             now = time.perf_counter()
             self.seconds = before + now - started
-            if self.steps >= next_report or self.steps >= self.total_steps:
-                next_report += report_every
-                self._report(figures, hooks)
+            on_curve = self.steps >= next_report or self.steps >= self.total_steps
+            if on_curve or now - last_report > REPORT_SECONDS:
+                next_report += report_every if on_curve else 0
+                last_report = now
+                self._report(figures, hooks, on_curve)
             if hooks.checkpoint is not None and now - last_save > CHECKPOINT_SECONDS:
-                self.save(hooks.checkpoint)
+                try:
+                    self.save(hooks.checkpoint)
+                except StorageError as failure:  # a full disk may be emptied before the end
+                    if hooks.on_warning is not None:
+                        hooks.on_warning(str(failure))
                 last_save = time.perf_counter()
 
     def _batch(self) -> Batch:
         batch = self.replay.sample(self.config.batch_size, self.agent.generator)
         return batch._replace(reward=batch.reward * self.config.reward_scale)
 
-    def _report(self, figures: Figures | None, hooks: Hooks) -> None:
+    def _report(self, figures: Figures | None, hooks: Hooks, on_curve: bool) -> None:
         values = {} if figures is None else {k: float(v) for k, v in figures._asdict().items()}
         if not all(np.isfinite(list(values.values()))):
             raise SkillbankError(
@@ -145,7 +156,7 @@ class Training:
                 "a smaller learning rate or reward_scale would help"
             )
         mean = float(np.mean(self.returns)) if self.returns else float("nan")
-        if self.returns:
+        if self.returns and on_curve:
             point = CurvePoint(
                 steps=self.steps,
                 updates=self.agent.updates,
