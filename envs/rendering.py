@@ -134,9 +134,7 @@ class SceneRenderer:
         """
         self._simulation = simulation
         model = simulation.model
-        self._context = _open_gl(width, height)
-        self._context.make_current()
-        self._drawer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        self._context, self._drawer = _open_gl(model, width, height)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._drawer)
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
         self._option = mujoco.MjvOption()
@@ -198,16 +196,19 @@ def _overhead(arena: Arena, aspect: float) -> Any:
     return camera
 
 
-def _open_gl(width: int, height: int) -> Any:
-    """An OpenGL context for pictures of this size."""
+def _open_gl(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, mujoco.MjrContext]:
+    """An OpenGL context for pictures of this size, made current, and MuJoCo's drawer in it."""
     module = "mujoco.gl_context"
     if sys.platform == "linux" and not os.environ.get("MUJOCO_GL"):
         module = "mujoco.egl"
     try:
-        return importlib.import_module(module).GLContext(width, height)
-    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        context = importlib.import_module(module).GLContext(width, height)
+        context.make_current()
+        drawer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+    except (ImportError, AttributeError, OSError, RuntimeError, mujoco.FatalError) as error:
         # Each of these is what a missing library looks like, depending on which one is missing.
         raise RenderingUnavailableError(
             f"cannot draw: OpenGL did not start ({type(error).__name__}: {error}). On Debian or "
             f"Ubuntu, install {DEBIAN_PACKAGES}; training and evaluation work without them"
         ) from error
+    return context, drawer

@@ -9,8 +9,8 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, VectorEnv
-
 from skillbank.envs import ENV_IDS
+from stable_baselines3.common.env_checker import check_env as stable_baselines_check
 
 pytestmark = pytest.mark.parametrize("env_id", ENV_IDS)
 
@@ -41,6 +41,10 @@ def test_gymnasium_checks_pass(env_id: str) -> None:
         warnings.filterwarnings("ignore", message=".*Box observation space (min|max)imum value")
         check_env(env.unwrapped, skip_render_check=True)
     env.close()
+
+
+def test_stable_baselines_checks_pass(env_id: str) -> None:
+    stable_baselines_check(gymnasium.make(env_id))
 
 
 def test_spaces_and_metadata(env_id: str) -> None:

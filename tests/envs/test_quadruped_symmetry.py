@@ -10,7 +10,6 @@ from collections.abc import Callable
 import gymnasium
 import numpy as np
 import pytest
-
 import skillbank.envs
 from skillbank.envs import quadruped
 from skillbank.envs.quadruped import QuadrupedTask

@@ -1,0 +1,125 @@
+"""Pictures, and what happens where none can be drawn."""
+
+import subprocess
+import sys
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from skillbank.envs import ENV_IDS
+from skillbank.envs.rendering import DEBIAN_PACKAGES, RenderingUnavailableError
+
+IN_A_FRESH_PROCESS = """
+import os, sys
+os.environ.pop("MUJOCO_GL", None)
+import gymnasium, skillbank.envs
+skillbank.envs.register()
+env = gymnasium.make("skillbank/QuadrupedRun-v0"{kwargs})
+env.reset(seed=0)
+env.step(env.action_space.sample())
+{rest}
+"""
+
+
+def draw(env: Any) -> Any:
+    """What `render` gives; None on a machine without OpenGL, once it has said what to install."""
+    try:
+        return env.render()
+    except RenderingUnavailableError as error:
+        if DEBIAN_PACKAGES not in str(error):
+            raise
+        return None
+
+
+def python(source: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", source], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("env_id", ["skillbank/MultiGoal-v0", "skillbank/PointMassUMaze-v0"])
+def test_a_frame_is_a_picture_of_the_state(env_id: str) -> None:
+    env = gymnasium.make_vec(env_id, num_envs=2, render_mode="rgb_array", width=96, height=64)
+    env.reset(seed=0)
+    first = draw(env)
+    if first is None:
+        return
+    assert len(first) == 2
+    for frame in first:
+        assert frame.shape == (64, 96, 3)
+        assert frame.dtype == np.uint8
+        assert frame.std() > 5
+    for _ in range(6):
+        env.step(np.full(env.action_space.shape, 0.5))
+    second = draw(env)
+    assert (second[0] != first[0]).any()
+    env.close()
+
+
+def test_follow_and_overhead_see_different_things() -> None:
+    frames = []
+    for camera in ("follow", "overhead"):
+        env = gymnasium.make(
+            "skillbank/QuadrupedUMaze-v0",
+            render_mode="rgb_array",
+            camera=camera,
+            width=96,
+            height=64,
+        )
+        env.reset(seed=0)
+        frame = draw(env)
+        env.close()
+        if frame is None:
+            return
+        frames.append(frame.astype(float))
+    assert np.abs(frames[0] - frames[1]).mean() > 5
+    # North is up and east is right: the red target is in the upper left quarter.
+    red = frames[1][..., 0] - frames[1][..., 1] > 60
+    rows, columns = np.nonzero(red)
+    assert rows.mean() < 32
+    assert columns.mean() < 48
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_bad_render_arguments_are_refused_at_once(env_id: str) -> None:
+    with pytest.raises(ValueError, match="camera must be 'follow' or 'overhead'"):
+        gymnasium.make_vec(env_id, num_envs=1, camera="side")
+    with pytest.raises(ValueError, match="up to 1920 x 1080 pixels, got 4000 x 10"):
+        gymnasium.make_vec(env_id, num_envs=1, width=4000, height=10)
+
+
+def test_without_a_render_mode_nothing_is_drawn() -> None:
+    env = gymnasium.make_vec("skillbank/PointMassRun-v0", num_envs=1)
+    env.reset(seed=0)
+    assert env.render() is None
+
+
+def test_training_loads_no_opengl() -> None:
+    done = python(
+        IN_A_FRESH_PROCESS.format(
+            kwargs="", rest="print([m for m in ('OpenGL', 'mujoco.egl') if m in sys.modules])"
+        )
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+    assert done.stderr == ""
+
+
+def test_an_environment_imports_nothing_heavy_before_it_is_made() -> None:
+    done = python(
+        "import sys, skillbank.envs; skillbank.envs.register(); "
+        "print([m for m in ('mujoco', 'dm_control', 'torch') if m in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_missing_opengl_names_the_packages_to_install() -> None:
+    done = python(
+        IN_A_FRESH_PROCESS.format(
+            kwargs=", render_mode='rgb_array'",
+            rest="sys.modules['mujoco.egl'] = None  # as if its import failed\nenv.render()",
+        )
+    )
+    assert done.returncode != 0
+    assert "RenderingUnavailableError" in done.stderr
+    assert "install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libopengl0" in done.stderr
