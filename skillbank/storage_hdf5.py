@@ -122,6 +122,8 @@ def _walk(group: Any, path: str, found: list[Extent], seen: set[object]) -> None
     if h5o.get_info(root).num_attrs:
         raise Refused("ForbiddenAttribute", f"{path or '/'!r} has attributes")
     count = root.get_num_objs()
+    if not count:
+        raise Refused("ForbiddenObject", f"{path or '/'!r} is an empty group")
     if len(seen) + count > MAX_OBJECTS:
         raise Refused("ForbiddenObject", f"more than {MAX_OBJECTS} objects")
     for index in range(count):
@@ -197,6 +199,7 @@ def _give_up_rights(more_memory: int, max_answer: int) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: CPU_SECONDS,
         resource.RLIMIT_FSIZE: max_answer,
+        resource.RLIMIT_NPROC: 0,
     }
     if sys.platform == "linux":  # elsewhere a limit on address space has no effect, or fails
         pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -1,0 +1,159 @@
+"""Every hostile file is refused with its own error, and no other file is opened."""
+
+import ctypes
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hostile_files import KINDS, Hostile, crafted, good
+
+from skillbank import errors, storage, storage_sandbox
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_refused_with_its_own_error(kind: Hostile, tmp_path: Path) -> None:
+    path = tmp_path / "skill.h5"
+    kind.make(path)
+    with Opens(tmp_path) as opens, pytest.raises(kind.expected) as caught:
+        storage.read(path)
+    if kind.expected is not errors.SkillFileError:
+        assert type(caught.value) is kind.expected
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert opens.names - {path.name} == set()
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_there_are_many_kinds() -> None:
+    assert len({kind.name for kind in KINDS}) == len(KINDS) >= 40
+
+
+def test_what_the_generators_spoil_is_good(tmp_path: Path) -> None:
+    """Without this, a generator could be refused for a fault of its tools."""
+    path = tmp_path / "skill.h5"
+    crafted(path)
+    assert storage.read(path).parameters.keys() == storage.decode(good()).parameters.keys()
+
+
+def test_the_audit_sees_an_open(tmp_path: Path) -> None:
+    (tmp_path / "canary").write_bytes(b"x")
+    with Opens(tmp_path) as opens:
+        subprocess.run(["cat", str(tmp_path / "canary")], capture_output=True, check=True)
+    assert opens.names == {"canary"}
+
+
+class Opens:
+    """Names of the files in a folder that any process opens meanwhile (Linux inotify)."""
+
+    IN_OPEN = 0x20
+
+    def __init__(self, folder: Path) -> None:
+        self.names: set[str] = set()
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        assert self._descriptor >= 0
+        assert libc.inotify_add_watch(self._descriptor, os.fsencode(folder), self.IN_OPEN) >= 0
+
+    def __enter__(self) -> "Opens":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            events = os.read(self._descriptor, 1 << 16)
+        except BlockingIOError:
+            events = b""
+        os.close(self._descriptor)
+        while events:
+            length = int.from_bytes(events[12:16], sys.byteorder)
+            name = events[16 : 16 + length].rstrip(b"\0").decode()
+            self.names.add(name) if name else None  # no name: the folder itself
+            events = events[16 + length :]
+
+
+LIMITED = """
+import runpy, sys, os, socket
+reader = runpy.run_path(sys.argv[1])
+reader["_give_up_rights"](64 << 20, 1 << 20)
+try:
+    {attempt}
+except (OSError, MemoryError) as error:
+    os.write(1, type(error).__name__.encode())
+"""
+
+
+@pytest.mark.parametrize(
+    ("attempt", "outcome"),
+    [
+        ("open('/etc/passwd')", b"OSError"),
+        ("open('new', 'w')", b"OSError"),
+        ("socket.socket()", b"OSError"),
+        ("os.pipe()", b"OSError"),
+        ("bytearray(1 << 30)", b"MemoryError"),
+    ],
+)
+def test_the_reader_has_given_up_its_rights(attempt: str, outcome: bytes, tmp_path: Path) -> None:
+    program = LIMITED.format(attempt=attempt)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(storage_sandbox.PROGRAM)],
+        capture_output=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert done.stdout == outcome
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+        "import sys; sys.exit(1)",
+        "print('no answer')",
+        "print('[\"contents\", [[1, 2, 3]]]')",
+        'print(\'["contents", [["metadata", [-1], 0]]]\')',
+        'print(\'["contents", [["metadata", [1.5], 0]]]\')',
+        'print(\'["SystemExit", "0"]\')',
+        'print(\'["SkillbankError", "0"]\')',
+        'print(\'["SkillFileError.__init__", "0"]\')',
+        "print('[' * 100000)",
+        "import sys; sys.stdout.write('x' * (1 << 24))",
+    ],
+)
+def test_a_reader_that_crashes_or_lies_is_one_clear_error(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "reader.py"
+    script.write_text(program)
+    monkeypatch.setattr(storage_sandbox, "PROGRAM", script)
+    path = tmp_path / "skill.h5"
+    path.write_bytes(good())
+    with pytest.raises(errors.ReaderStopped, match="opening it"):
+        storage.read(path)
+
+
+def test_a_reader_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "reader.py"
+    script.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(storage_sandbox, "PROGRAM", script)
+    monkeypatch.setattr(storage_sandbox, "WALL_SECONDS", 0.2)
+    path = tmp_path / "skill.h5"
+    path.write_bytes(good())
+    with pytest.raises(errors.ReaderStopped, match="took more than"):
+        storage.read(path)
+
+
+def test_the_reader_cannot_spin_for_ever() -> None:
+    program = (
+        "import runpy, sys, resource; reader = runpy.run_path(sys.argv[1]);"
+        "reader['_give_up_rights'](64 << 20, 1 << 20);"
+        "print(*resource.getrlimit(resource.RLIMIT_CPU), *resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(storage_sandbox.PROGRAM)],
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.split() == [b"10", b"10", b"0", b"0"]
+    assert resource.getrlimit(resource.RLIMIT_CORE) is not None
