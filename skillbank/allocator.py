@@ -1,0 +1,23 @@
+"""The C library's allocator, told to keep the memory that an update frees."""
+
+import contextlib
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the parameters of glibc's mallopt
+_KEEP_BYTES = 1 << 30
+
+
+def keep_freed_blocks() -> None:
+    """Let the process keep up to 1 GiB of freed memory instead of giving it back to the kernel.
+
+    Every update allocates and frees the same few megabytes; handing them back and having them
+    zeroed again made updates 1.3 times slower. Call it before torch allocates anything. Elsewhere
+    than on Linux with glibc it does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)

@@ -1,0 +1,639 @@
+"""The command line: parse, call the library, print. Nothing is imported before it is needed."""
+
+import difflib
+import json
+import shlex
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from skillbank import __version__
+from skillbank.cli_signals import interrupt_on_signals
+from skillbank.errors import Interrupted, SkillbankError
+
+if TYPE_CHECKING:
+    from skillbank.bank import Bank
+    from skillbank.evaluation import Evaluation
+    from skillbank.skill import Skill
+    from skillbank.spec import EvaluationRecord
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+HALLWAY = "skillbank/QuadrupedHallwayNarrow-v0"
+RUN = "skillbank/QuadrupedRun-v0"
+# How the metrics of an evaluation are written: (unit, factor).
+UNITS = {
+    "distance": ("m", 1.0),
+    "net_distance": ("m", 1.0),
+    "progress": ("m", 1.0),
+    "success": ("%", 100.0),
+    "fallen": ("%", 100.0),
+}
+
+
+class Commands(click.Group):
+    """A group whose commands end a user's mistake with one message and the error's exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the words of the command, so that it can be told how to go on."""
+        ctx.meta["words"] = list(args)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or say which ones there are."""
+        name, known = args[0], self.list_commands(ctx)
+        if not name.startswith("-") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"no command '{name}'.{hint} There is: {', '.join(known)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except SkillbankError as error:
+            _fail("\n".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("interrupted", Interrupted.exit_code)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            _fail(f"{place}{error.strerror or error}", SkillbankError.exit_code)
+
+
+def main() -> None:
+    """Entry point of the ``skillbank`` command."""
+    interrupt_on_signals()
+    warnings.showwarning = _show_warning
+    commands(prog_name="skillbank")
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\n"  # keeps click from filling the lines
+    "skillbank finetune --skill run_anywhere   from running anywhere to running down a hallway\n"
+    "skillbank pretrain                        a skill of your own, from nothing",
+)
+@click.version_option(__version__, prog_name="skillbank")
+def commands() -> None:
+    """Pretrain, keep and fine-tune maximum-entropy motor skills."""
+
+
+# ------------------------------------------------------------------------------- options
+
+
+def _options(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """Several options as one decorator, shown in the order given."""
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_bank_option = click.option(
+    "--bank",
+    "bank_folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where skills are kept. [default: $SKILLBANK_HOME, or your own data folder]",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of it all."
+)
+_skill_option = click.option(
+    "--skill", required=True, metavar="NAME", help="From the bank, or a skill file (.h5)."
+)
+
+
+def _episodes_option(default: int) -> Callable[[Function], Function]:
+    return click.option(
+        "--episodes",
+        type=click.IntRange(1, 100_000),
+        default=default,
+        show_default=True,
+        help="Whole episodes to measure.",
+    )
+
+
+def _env_option(default: str | None, shown: str) -> Callable[[Function], Function]:
+    return click.option(
+        "--env",
+        "env_id",
+        default=default,
+        metavar="TASK",
+        help=f"A task of skillbank, or any Gymnasium id. [default: {shown}]",
+    )
+
+
+_training_options = _options(
+    click.option("--as", "name", metavar="NAME", help="What to call the new skill."),
+    _seed_option,
+    click.option("--steps", type=click.IntRange(1), help="Environment steps, over all copies."),
+    click.option(
+        "--preset",
+        type=click.Choice(["default", "paper"]),
+        default="default",
+        show_default=True,
+        help="What works fastest here, or the constants of the paper's appendix D.1.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change any field of the configuration; may be repeated.",
+    ),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
+    click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        default=1,
+        show_default=True,
+        help="Threads of the network's arithmetic; more seldom help.",
+    ),
+    _episodes_option(50),
+    _bank_option,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="For checkpoint, logs and pictures. [default: runs/NAME]",
+    ),
+    click.option("--resume", is_flag=True, help="Go on from the checkpoint of a stopped training."),
+    _json_option,
+)
+
+
+# ------------------------------------------------------------------------------ learning
+
+
+@commands.command()
+@_env_option(RUN, "QuadrupedRun")
+@_training_options
+@click.pass_context
+def pretrain(
+    ctx: click.Context,
+    env_id: str,
+    name: str | None,
+    seed: int,
+    steps: int | None,
+    preset: Any,
+    settings: tuple[str, ...],
+    device: str,
+    threads: int,
+    episodes: int,
+    bank_folder: Path | None,
+    out: Path | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Learn one broad skill from nothing and keep it in the bank.
+
+    Without any option: `run_anywhere`, a quadruped that runs in every direction.
+    """
+    from skillbank import cli_training, config
+    from skillbank.cli_settings import configured, pretrained_name
+
+    recipe = config.recipe(env_id, preset)
+    recipe = configured(recipe, (*settings, *_steps_setting(steps)))
+    run = cli_training.Run.prepare(
+        name or pretrained_name(env_id), bank_folder, out, again=_again(ctx), resume=resume
+    )
+    run.start(env_id, recipe, seed, device, threads)
+    from skillbank.pretraining import pretrain as learn
+
+    reference, skill, after = run.complete(
+        lambda hooks: learn(env_id, recipe, seed=seed, name=run.name, device=device, hooks=hooks),
+        env_id,
+        episodes,
+        seed,
+    )
+    pictures = run.draw(skill, env_id, {"": after} if after else {})
+    if as_json:
+        _print_json(_training_result(reference, skill, run.folder, pictures, None, after))
+        return
+    click.echo(f"{reference}: {_lineup(skill)}")
+    if after:
+        _print_evaluation("", after)
+    _print_files(pictures)
+
+
+@commands.command()
+@_skill_option
+@_env_option(HALLWAY, "QuadrupedHallwayNarrow")
+@click.option(
+    "--schedule",
+    type=click.Choice(["anchored", "paper"]),
+    help="The prior while fine-tuning: the skill, or none as in the paper. [default: the task's]",
+)
+@_training_options
+@click.pass_context
+def finetune(
+    ctx: click.Context,
+    skill: str,
+    env_id: str,
+    schedule: str | None,
+    name: str | None,
+    seed: int,
+    steps: int | None,
+    preset: Any,
+    settings: tuple[str, ...],
+    device: str,
+    threads: int,
+    episodes: int,
+    bank_folder: Path | None,
+    out: Path | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Learn a task from a skill, and show what that changed.
+
+    Without any option but --skill: the quadruped's narrow hallway.
+    """
+    from skillbank import cli_training, config
+    from skillbank.cli_settings import configured, finetuned_name
+
+    recipe = config.finetune_recipe(env_id, preset)
+    chosen = () if schedule is None else (f"schedule={schedule}",)
+    recipe = configured(recipe, (*settings, *chosen, *_steps_setting(steps)))
+    run = cli_training.Run.prepare(
+        name or finetuned_name(_bare_reference(skill), env_id),
+        bank_folder,
+        out,
+        again=_again(ctx),
+        resume=resume,
+    )
+    run.start(env_id, recipe, seed, device, threads)
+    parent = _load(run.bank, skill)
+    from skillbank.evaluation import evaluate as measure
+    from skillbank.finetuning import finetune as learn
+
+    before = measure(parent, env_id, episodes=episodes, seed=seed)
+    if not as_json:
+        _print_evaluation("before", before)
+    reference, new, after = run.complete(
+        lambda hooks: learn(
+            parent, env_id, recipe, seed=seed, name=run.name, device=device, hooks=hooks
+        ),
+        env_id,
+        episodes,
+        seed,
+    )
+    panels = {"before": before} | ({f"after {new.spec.steps} steps": after} if after else {})
+    pictures = run.draw(new, env_id, panels)
+    if as_json:
+        _print_json(_training_result(reference, new, run.folder, pictures, before, after))
+        return
+    if new.spec.learning_curve:
+        dip = min(new.spec.learning_curve, key=lambda point: point.mean_return)
+        click.echo(f"lowest   return {dip.mean_return:.4g}, at {dip.steps} steps of training")
+    if after:
+        _print_evaluation("after", after)
+    click.echo(f"{reference}: {_lineup(new)}")
+    _print_files(pictures)
+
+
+# ------------------------------------------------------------------------------- looking
+
+
+@commands.command()
+@_skill_option
+@_env_option(None, "what the skill was trained on")
+@_episodes_option(100)
+@_seed_option
+@click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
+@click.option("--nominal-start", is_flag=True, help="Start every episode from the one same pose.")
+@_bank_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="For the picture. [default: runs/evaluate/SKILL]",
+)
+@_json_option
+def evaluate(
+    skill: str,
+    env_id: str | None,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    nominal_start: bool,
+    bank_folder: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a skill over whole episodes, and draw where it went."""
+    from skillbank import cli_training
+    from skillbank.evaluation import evaluate as measure
+
+    chosen = _load(_bank(bank_folder), skill)
+    task = env_id or chosen.spec.env_id
+    result = measure(
+        chosen,
+        task,
+        episodes=episodes,
+        seed=seed,
+        deterministic=deterministic,
+        nominal_start=nominal_start,
+    )
+    folder = out or Path("runs", "evaluate", _bare_reference(skill))
+    pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder)
+    if as_json:
+        sectors = {"sectors": result.sectors.tolist()} if _roams(result) else {}
+        _print_json(
+            {"skill": skill} | result.record().model_dump() | sectors | {"pictures": pictures}
+        )
+        return
+    _print_evaluation("", result)
+    _print_files(pictures)
+
+
+@commands.command()
+@_skill_option
+@_env_option(None, "what the skill was trained on")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The film, .mp4 or .gif. [default: runs/play/SKILL.mp4]",
+)
+@click.option("--episodes", type=click.IntRange(1, 1000), default=1, show_default=True)
+@_seed_option
+@click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
+@_bank_option
+def play(
+    skill: str,
+    env_id: str | None,
+    out: Path | None,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    bank_folder: Path | None,
+) -> None:
+    """Film a skill at work."""
+    from skillbank.film import film
+
+    chosen = _load(_bank(bank_folder), skill)
+    path = out or Path("runs", "play", f"{_bare_reference(skill)}.mp4")
+    frames = film(
+        chosen,
+        env_id or chosen.spec.env_id,
+        path,
+        episodes=episodes,
+        seed=seed,
+        deterministic=deterministic,
+    )
+    click.echo(f"{path}: {frames} pictures")
+
+
+@commands.command("list")
+@_bank_option
+@_json_option
+def list_skills(bank_folder: Path | None, as_json: bool) -> None:
+    """List the skills in the bank."""
+    listed = _bank(bank_folder).listing()
+    if as_json:
+        _print_json(
+            [
+                {
+                    "reference": line.reference,
+                    "aliases": line.aliases,
+                    "shipped": line.shipped,
+                    "problem": line.problem,
+                }
+                | (line.entry.model_dump(mode="json", exclude=_FILE_FACTS) if line.entry else {})
+                for line in listed
+            ]
+        )
+        return
+    rows = [("SKILL", "TASK", "STEPS", "RETURN", "")]
+    for line in listed:
+        note = "shipped" if line.shipped else ""
+        if line.entry is None:
+            rows.append((line.reference, "-", "-", "-", f"cannot be used: {line.problem}"))
+            continue
+        found = line.entry.evaluation
+        score = "-" if found is None else f"{found.mean_return:.4g}"
+        task = line.entry.env_id.removeprefix("skillbank/").removesuffix("-v0")
+        rows.append((line.reference, task, str(line.entry.steps), score, note))
+    if len(rows) == 1:
+        click.echo("no skills yet; 'skillbank pretrain' makes one")
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[4]]).rstrip())
+
+
+_FILE_FACTS = {"size", "mtime_ns", "body_hash", "offsets"}
+
+
+@commands.command()
+@click.argument("name")
+@_bank_option
+@_json_option
+def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
+    """Show everything that is known about a skill."""
+    bank = _bank(bank_folder)
+    card = bank.show(name)
+    if as_json:
+        _print_json(card)
+        return
+    spec = bank.spec(name)
+    kind = "fine-tuned" if spec.parents else "pretrained"
+    lines = {
+        "skill": card["reference"],
+        "about": spec.description,
+        "task": spec.env_id,
+        "trained": f"{kind}, {spec.steps} steps, {spec.updates} updates, seed {spec.seed}",
+        "alpha": f"{spec.temperature:g}",
+        "discount": f"{spec.discount:g}",
+        "observation": ", ".join(f"{block.name} {block.size}" for block in spec.observation_blocks),
+        "actions": f"{spec.action_size}, {min(spec.action_low):g} to {max(spec.action_high):g}",
+        "sampler": spec.architecture.sampler
+        + (f", {spec.noise_set} fixed noises" if spec.noise_set else ""),
+        "made with": ", ".join(f"{key} {value}" for key, value in spec.versions.items()),
+        "licence": spec.license,
+        "content": card["content_hash"],
+        "file": card["path"],
+    }
+    for label, text in lines.items():
+        if text:
+            click.echo(f"{label:<12} {text}")
+    for ancestor in card["lineage"]:
+        reference = ancestor["reference"] or "not in this bank"
+        click.echo(f"{'made from':<12} {reference} ({ancestor['content_hash'][:12]})")
+    for record in spec.evaluations:
+        click.echo(f"{'scores':<12} {_score(record)}")
+
+
+@commands.command()
+@click.argument("names", nargs=-1)
+@_bank_option
+@_json_option
+def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> None:
+    """Check the skill files of the bank, or some of them, bit by bit."""
+    bank = _bank(bank_folder)
+    wanted = [bank.resolve(name).reference for name in names]
+    problems = bank.verify()
+    checked = wanted or [line.reference for line in bank.listing()]
+    found = {reference: problems.get(reference) for reference in checked}
+    if as_json:
+        _print_json({name: None if bad is None else str(bad) for name, bad in found.items()})
+    else:
+        for reference, bad in found.items():
+            click.echo(f"{reference}: {'good' if bad is None else f'BAD: {bad}'}")
+    if any(found.values()):
+        click.get_current_context().exit(3)
+
+
+@commands.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_bank_option
+def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
+    """Delete a skill, or one version of it (NAME@2), from the bank."""
+    bank = _bank(bank_folder)
+    bank.resolve(name)
+    if not yes and not click.confirm(f"delete '{name}' for good?", err=True):
+        click.echo("nothing was deleted", err=True)
+        return
+    for reference in bank.remove(name):
+        click.echo(f"{reference} deleted")
+
+
+@commands.command()
+@_bank_option
+@_json_option
+def doctor(bank_folder: Path | None, as_json: bool) -> None:
+    """Say what this machine has, and what is known not to work."""
+    from skillbank.doctor import examine
+
+    checks = examine(_bank(bank_folder).folder)
+    if as_json:
+        _print_json([check._asdict() for check in checks])
+    else:
+        for check in checks:
+            click.echo(
+                f"{'ok ' if check.problem is None else 'BAD'} {check.name:<12} {check.found}"
+            )
+            if check.problem:
+                click.echo(f"    {'':<12} {check.problem}")
+    if any(check.problem for check in checks):
+        click.get_current_context().exit(SkillbankError.exit_code)
+
+
+# ------------------------------------------------------------------------ parts of these
+
+
+def _bank(folder: Path | None) -> "Bank":
+    from skillbank.bank import Bank
+
+    return Bank(folder, shipped=True)
+
+
+def _load(bank: "Bank", skill: str) -> "Skill":
+    """A skill by its name in the bank, or from a file."""
+    if skill.endswith(".h5"):
+        from skillbank.skill import Skill
+
+        return Skill.load(skill)
+    return bank.load(skill)
+
+
+def _bare_reference(skill: str) -> str:
+    """A name that files can have: of ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
+    return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
+
+
+def _again(ctx: click.Context) -> str:
+    """The command that the user gave, made to go on from the checkpoint."""
+    words = ctx.find_root().meta["words"]
+    return shlex.join(["skillbank", *words, *(() if "--resume" in words else ("--resume",))])
+
+
+def _steps_setting(steps: int | None) -> tuple[str, ...]:
+    return () if steps is None else (f"total_steps={steps}",)
+
+
+def _lineup(skill: "Skill") -> str:
+    spec = skill.spec
+    seconds = spec.learning_curve[-1].seconds if spec.learning_curve else 0.0
+    from skillbank.cli_progress import duration
+
+    return f"{spec.steps} steps, {spec.updates} updates, {duration(seconds)} of training"
+
+
+def _training_result(
+    reference: str,
+    skill: "Skill",
+    folder: Path,
+    pictures: Sequence[str],
+    before: "Evaluation | None",
+    after: "Evaluation | None",
+) -> dict[str, Any]:
+    spec = skill.spec
+    return {
+        "skill": reference,
+        "content_hash": skill.content_hash,
+        "steps": spec.steps,
+        "updates": spec.updates,
+        "seconds": spec.learning_curve[-1].seconds if spec.learning_curve else 0.0,
+        "before": None if before is None else before.record().model_dump(),
+        "lowest": min((point.mean_return for point in spec.learning_curve), default=None),
+        "after": None if after is None else after.record().model_dump(),
+        "folder": str(folder),
+        "pictures": list(pictures),
+    }
+
+
+def _roams(evaluation: "Evaluation") -> bool:
+    """Whether the directions in which episodes ended say something."""
+    return "direction" in evaluation.metrics and not {"progress", "distance"} & set(
+        evaluation.metrics
+    )
+
+
+def _print_evaluation(label: str, evaluation: "Evaluation") -> None:
+    click.echo(f"{label:<8} {_score(evaluation.record())}".strip())
+    if _roams(evaluation) and len(evaluation.returns) >= 8:
+        shares = " ".join(f"{share:.0%}" for share in evaluation.sectors)
+        click.echo(f"         directions, from east turning left: {shares}".rstrip())
+
+
+def _score(record: "EvaluationRecord") -> str:
+    low, high = record.interval
+    parts = [f"return {record.mean_return:.4g} [{low:.4g}, {high:.4g}]"]
+    for name, (unit, factor) in UNITS.items():
+        if name in record.metrics:
+            parts.append(f"{name.replace('_', ' ')} {factor * record.metrics[name]:.3g} {unit}")
+    return f"{', '.join(parts)} ({record.episodes} episodes, seed {record.seed})"
+
+
+def _print_files(paths: Sequence[str]) -> None:
+    for path in paths:
+        click.echo(path)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    click.get_current_context().exit(code)
+
+
+def _show_warning(message: Warning | str, *_rest: Any, **_named: Any) -> None:
+    click.echo(f"warning: {message}", err=True)

@@ -1,0 +1,137 @@
+"""Watching a training: a live line in a terminal, plain lines elsewhere, TensorBoard's log."""
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skillbank.training import Progress
+
+PLAIN_SECONDS = 30.0  # between the lines of a training that nobody watches
+RATE_REPORTS = 20  # the rate is that of so many reports
+
+
+class Watch:
+    """What a training shows while it runs.
+
+    Args:
+        label: Of the live line.
+        folder: For TensorBoard's event files.
+        say: Prints one line.
+    """
+
+    def __init__(self, label: str, folder: Path, say: Callable[[str], None]) -> None:
+        self._label, self._folder, self._say = label, folder, say
+        self._live = sys.stderr.isatty()
+        self._bar: Any = None
+        self._writer: Any = None
+        self._logs = True
+        self._reports: deque[tuple[int, float]] = deque(maxlen=RATE_REPORTS)
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except OSError as problem:
+                self._give_up_logs(problem)
+
+    def __call__(self, progress: "Progress") -> None:
+        """Show a report of the training."""
+        self._reports.append((progress.steps, progress.seconds))
+        (steps, start), (_, now) = self._reports[0], self._reports[-1]
+        if len(self._reports) == 1:
+            steps, start = 0, 0.0
+        rate = (progress.steps - steps) / max(now - start, 1e-9)
+        self._log(progress, rate)
+        if self._live:
+            self._draw(progress)
+        elif time.monotonic() - self._last_line >= PLAIN_SECONDS:
+            self._last_line = time.monotonic()
+            left = (progress.total_steps - progress.steps) / max(rate, 1e-9)
+            self._say(
+                f"{progress.steps}/{progress.total_steps} steps, {rate:.0f} a second, "
+                f"return {progress.mean_return:.4g}, alpha {progress.temperature:.3g}, "
+                f"{duration(left)} left"
+            )
+
+    def warn(self, message: str) -> None:
+        """Say something beside the live line, without spoiling it."""
+        if self._bar is not None:
+            self._bar.clear()
+        self._say(f"warning: {message}")
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def _draw(self, progress: "Progress") -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                desc=self._label,
+                total=progress.total_steps,
+                initial=progress.steps,
+                unit=" steps",
+                unit_scale=True,
+                dynamic_ncols=True,
+                mininterval=0.0,
+            )
+        self._bar.set_postfix_str(
+            f"return {progress.mean_return:.4g}, alpha {progress.temperature:.3g}", refresh=False
+        )
+        self._bar.update(progress.steps - self._bar.n)
+
+    def _log(self, progress: "Progress", rate: float) -> None:
+        """Write to TensorBoard's event file; a disk that is full must not end the training."""
+        if not self._logs:
+            return
+        values = {
+            "return": progress.mean_return,
+            "temperature": progress.temperature,
+            "steps_per_second": rate,
+            "updates": float(progress.updates),
+        } | {f"update/{name}": value for name, value in progress.figures.items()}
+        try:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                # What a resumed training wrote beyond its checkpoint is told again.
+                self._writer = SummaryWriter(
+                    str(self._folder), purge_step=progress.steps, flush_secs=10
+                )
+            for tag, value in values.items():
+                if math.isfinite(value):
+                    self._writer.add_scalar(tag, value, progress.steps)
+        except OSError as problem:
+            self._give_up_logs(problem)
+
+    def _give_up_logs(self, problem: OSError) -> None:
+        self._logs = False
+        self.warn(f"no more logs in {self._folder}: {problem.strerror or problem}")
+
+
+def duration(seconds: float) -> str:
+    """A time that people read: ``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,106 @@
+"""What the options of a training mean: names and configurations."""
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from skillbank.config import Learning, bare_name
+from skillbank.errors import SkillbankError
+from skillbank.spec import Name
+
+# The skills that skillbank itself ships; any other task gives its own name.
+_NAMES = {"QuadrupedRun": "run_anywhere", "PointMassRun": "point_run_anywhere"}
+
+Config = TypeVar("Config", bound=Learning)
+
+
+def pretrained_name(env_id: str) -> str:
+    """The name of a skill pretrained on a task: ``run_anywhere``, or for example ``ant_v5``."""
+    bare = bare_name(env_id)
+    return _NAMES.get(bare) or _snake_case(bare)
+
+
+def finetuned_name(skill: str, env_id: str) -> str:
+    """The name of a skill fine-tuned on a task: ``run_anywhere.quadruped_hallway_narrow``."""
+    return f"{skill}.{_snake_case(bare_name(env_id))}"
+
+
+def checked_name(name: str) -> str:
+    """A name that a skill can have.
+
+    Raises:
+        SkillbankError: It cannot.
+    """
+    try:
+        return TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise SkillbankError(
+            f"'{name}' cannot be the name of a skill: it takes letters, digits, '_', '-' and '.', "
+            "begins with a letter or a digit, and has at most 128 of them"
+        ) from error
+
+
+def configured(config: Config, settings: Sequence[str]) -> Config:
+    """A configuration with some of its fields changed.
+
+    Args:
+        config: The recipe.
+        settings: Each ``key=value``; a field of a part is ``architecture.critics=1``. Values are
+            written as in JSON; a bare word is a string.
+
+    Raises:
+        SkillbankError: An unknown key, or a value that cannot be.
+    """
+    document = config.model_dump(mode="json")
+    known = _flat_keys(document)
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        key = key.strip()
+        if not equals:
+            raise SkillbankError(f"'--set {setting}' should be '--set key=value'")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise SkillbankError(f"no setting '{key}'.{hint} There is: {', '.join(known)}")
+        *parts, last = key.split(".")
+        inner = document
+        for part in parts:
+            inner = inner[part]
+        inner[last] = _value(value.strip())
+    try:
+        return type(config).model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}, "
+            f"got {_shown(problem['input'])}"
+            for problem in error.errors()
+        ]
+        raise SkillbankError("\n".join(lines)) from error
+
+
+def _flat_keys(document: dict[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in document.items():
+        keys += _flat_keys(value, f"{key}.") if isinstance(value, dict) else [prefix + key]
+    return keys
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _snake_case(text: str) -> str:
+    words = re.sub(r"([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3_\2\4", text)
+    return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")

@@ -1,0 +1,60 @@
+"""Ctrl-C, SIGTERM and a closed terminal: what they do to a command, at any moment."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+_NOTICE = b"\nstopping: what was learned is being saved, please wait\n"
+
+
+class StopRequest:
+    """Whether the user wants a training to stop; asked at every step of it."""
+
+    def __init__(self) -> None:
+        self.made = False
+        self._raises = False
+
+    def __call__(self) -> bool:
+        """Whether a signal has come."""
+        return self.made
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """In this block there is nothing to lose: a signal ends it by KeyboardInterrupt."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        first, self.made = not self.made, True
+        if self._raises:
+            raise KeyboardInterrupt
+        if first:
+            os.write(2, _NOTICE)  # print may be in the middle of a line of its own
+
+
+def interrupt_on_signals() -> None:
+    """Let every stopping signal end a command as Ctrl-C does, by KeyboardInterrupt."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """In this block a signal is only a request, so that nothing is cut in half by one.
+
+    A second signal changes nothing: what was learned is being written already.
+    """
+    request = StopRequest()
+    before = {number: signal.signal(number, request.note) for number in _SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,220 @@
+"""A training on the command line: where it writes, how it is stopped, and what it leaves behind."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from skillbank.allocator import keep_freed_blocks
+from skillbank.bank import Bank
+from skillbank.cli_progress import Watch
+from skillbank.cli_settings import checked_name
+from skillbank.cli_signals import StopRequest, stop_on_signals
+from skillbank.config import Learning
+from skillbank.doctor import folder_problem
+from skillbank.errors import Interrupted, SkillbankError, StorageError
+
+if TYPE_CHECKING:
+    from skillbank.evaluation import Evaluation
+    from skillbank.skill import Skill
+    from skillbank.training import Hooks
+
+CHECKPOINT = "checkpoint.npz"
+
+
+class Outcome(NamedTuple):
+    """What a finished training gave."""
+
+    reference: str  # of the skill in the bank
+    skill: "Skill"
+    evaluation: "Evaluation | None"  # None: it failed
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its skill's name and bank, its folder, and the command that resumes it."""
+
+    name: str
+    bank: Bank
+    folder: Path
+    again: str
+    resume: bool
+
+    @classmethod
+    def prepare(
+        cls, name: str, bank_folder: Path | None, out: Path | None, *, again: str, resume: bool
+    ) -> "Run":
+        """Check everything that would otherwise spoil the end of a long training.
+
+        Raises:
+            SkillbankError: A name that cannot be, a folder that cannot be written, an unfinished
+                training in the way, or none to resume.
+        """
+        bank = Bank(bank_folder, shipped=True)
+        folder = out or Path("runs", checked_name(name))
+        run = cls(checked_name(name), bank, folder, again, resume)
+        problem = folder_problem(bank.folder)
+        if problem:
+            raise StorageError(
+                f"{problem}; choose another bank with --bank FOLDER or SKILLBANK_HOME"
+            )
+        problem = folder_problem(folder)
+        if problem:
+            raise StorageError(f"{problem}; choose another with --out FOLDER")
+        if resume and not run.checkpoint.is_file():
+            raise SkillbankError(f"no checkpoint in {folder}; start without --resume")
+        if run.checkpoint.exists() and not resume:
+            raise SkillbankError(
+                f"{folder} holds an unfinished training. Go on with it:\n  {again}\n"
+                f"or delete {run.checkpoint} to start anew"
+            )
+        return run
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a stopped training is kept."""
+        return self.folder / CHECKPOINT
+
+    def start(self, env_id: str, config: Learning, seed: int, device: str, threads: int) -> None:
+        """Set up the process for training, and say what is about to happen."""
+        keep_freed_blocks()
+        import torch
+
+        from skillbank.pretraining import check_run
+        from skillbank.task import resolve
+
+        torch.set_num_threads(threads)
+        check_run(seed, device)
+        say(
+            f"{self.name}: {config.total_steps} steps of {resolve(env_id)}, logs in {self.folder} "
+            "(Ctrl-C saves and stops)"
+        )
+
+    def complete(
+        self, learn: "Callable[[Hooks], Skill]", env_id: str, episodes: int, seed: int
+    ) -> Outcome:
+        """Train, measure and keep the skill; a signal may come at any moment.
+
+        Raises:
+            Interrupted: A signal came; the checkpoint, or the finished skill, is saved.
+            StorageError: The finished skill cannot be kept in the bank; it says where it is.
+        """
+        with stop_on_signals() as stop:
+            skill = self._train(learn, stop)
+            evaluation = None
+            try:
+                with stop.interruptible():
+                    evaluation = self._measure(skill, env_id, episodes, seed)
+            except KeyboardInterrupt:
+                say("the evaluation is left out")
+            if evaluation is not None:
+                skill = skill.with_spec(evaluations=(evaluation.record(),))
+            reference = self._keep(skill)
+            if stop.made:
+                raise Interrupted(f"interrupted after training; '{reference}' is in the bank")
+        return Outcome(reference, skill, evaluation)
+
+    def draw(self, skill: "Skill", env_id: str, panels: "Mapping[str, Evaluation]") -> list[str]:
+        """Draw the learning curve and where the skill went; the pictures' paths."""
+        from skillbank import figures
+
+        paths = []
+        if skill.spec.learning_curve:
+            path = self.folder / "learning_curve.png"
+            marks = {label or "evaluation": e.mean_return for label, e in panels.items()}
+            figures.learning_curve(skill.spec.learning_curve, path, title=self.name, marks=marks)
+            paths.append(str(path))
+        return paths + draw_evaluations(skill, env_id, panels, self.folder)
+
+    def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "Skill":
+        from skillbank.training import Hooks
+
+        before = self._saved_at()
+        with Watch(self.name, self.folder, say) as watch:
+            hooks = Hooks(
+                on_progress=watch,
+                on_warning=watch.warn,
+                should_stop=stop,
+                checkpoint=self.checkpoint,
+                resume=self.resume,
+            )
+            try:
+                return learn(hooks)
+            except Interrupted as error:
+                notes = "\n".join(getattr(error, "__notes__", ()))
+                saved = f"stopped; {self._advice()}" if not notes else f"stopped, but {notes}"
+                raise Interrupted(saved) from error
+            except Exception as error:
+                if self._saved_at() != before:
+                    error.add_note(self._advice())
+                raise
+
+    def _advice(self) -> str:
+        return f"what was learned is in {self.checkpoint}; to go on:\n  {self.again}"
+
+    def _saved_at(self) -> int | None:
+        return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None
+
+    def _measure(
+        self, skill: "Skill", env_id: str, episodes: int, seed: int
+    ) -> "Evaluation | None":
+        from skillbank.evaluation import evaluate
+
+        try:
+            return evaluate(skill, env_id, episodes=episodes, seed=seed)
+        except SkillbankError as error:  # the skill is kept all the same
+            say(f"warning: the skill could not be measured: {error}")
+            return None
+
+    def _keep(self, skill: "Skill") -> str:
+        try:
+            reference = self.bank.save(skill, self.name)
+        except StorageError as error:
+            raise StorageError(f"{error}\n{self._rescued(skill)}") from error
+        self.checkpoint.unlink(missing_ok=True)
+        return reference
+
+    def _rescued(self, skill: "Skill") -> str:
+        """Save the skill anywhere else, and say where it is."""
+        for folder in (self.folder, Path(tempfile.gettempdir())):
+            path = folder / f"{self.name}.h5"
+            try:
+                skill.save(path)
+            except StorageError:
+                continue
+            return f"nothing is lost: the trained skill is in {path}; --skill takes that path"
+        if self.checkpoint.exists():
+            return f"make room; {self._advice()}"
+        return "and nowhere else either: make room and train again"
+
+
+def draw_evaluations(
+    skill: "Skill", env_id: str, panels: "Mapping[str, Evaluation]", folder: Path
+) -> list[str]:
+    """Draw where the episodes of some evaluations went; the pictures' paths, if there are any."""
+    if not panels or not all(evaluation.traces for evaluation in panels.values()):
+        return []
+    from skillbank import figures
+    from skillbank.task import Task
+
+    task = Task(env_id, 1)
+    source: Any = task.envs.unwrapped
+    arena = task.arena
+    task.close()
+    path = folder / "traces.png"
+    figures.traces([(label or skill.spec.name, e) for label, e in panels.items()], arena, path)
+    paths = [str(path)]
+    if hasattr(source, "place_reward"):  # the multi-goal plane
+        path = folder / "figure_1.png"
+        last = list(panels.values())[-1]
+        figures.multi_goal(skill, last, source.place_reward, source.goal_places, path)
+        paths.append(str(path))
+    return paths
+
+
+def say(message: str) -> None:
+    """Tell the user about the training, beside its result."""
+    click.echo(message, err=True)

@@ -1,0 +1,204 @@
+"""Pictures: learning curves, traces seen from above, and the paper's figure 1.
+
+matplotlib is imported when a picture is drawn, without a display.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skillbank.spec import CurvePoint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from skillbank.evaluation import Evaluation
+    from skillbank.skill import Skill
+
+Array = NDArray[Any]
+DPI = 150
+WALL, TARGET, START = "0.55", "tab:red", "black"
+# The states of figure 1 at which sampled actions are shown.
+FIGURE_1_STATES = ((-2.5, 0.0), (0.0, 0.0), (2.5, 2.5))
+FIGURE_1_ACTIONS = 200  # sampled actions at each of them
+GRID = 81  # points along each side of a level-curve plot
+
+
+def learning_curve(
+    curve: Sequence[CurvePoint],
+    path: Path,
+    *,
+    title: str,
+    marks: dict[str, float] | None = None,
+) -> None:
+    """Draw return against steps, and alpha where it changes.
+
+    Args:
+        curve: Points of the training.
+        path: Of the picture; its suffix chooses the format.
+        title: Above it.
+        marks: Levels to compare with, such as the return before fine-tuning, by their label.
+    """
+    figure = _figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    steps = [point.steps for point in curve]
+    axes.plot(steps, [point.mean_return for point in curve], label="in training")
+    for number, (label, level) in enumerate((marks or {}).items()):
+        axes.axhline(level, linestyle="--", linewidth=1.0, color=f"C{number + 1}", label=label)
+    alpha = [point.temperature for point in curve]
+    if alpha and min(alpha) < max(alpha):
+        second = axes.twinx()
+        second.plot(steps, alpha, color="0.7", linewidth=1.0)
+        second.set_yscale("log")
+        second.set_ylabel("alpha", color="0.5")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of recent episodes")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    if marks:
+        axes.legend(loc="best", fontsize="small")
+    _save(figure, path)
+
+
+def traces(panels: "Sequence[tuple[str, Evaluation]]", arena: Any, path: Path) -> None:
+    """Draw where each episode went, seen from above, as in the paper's figures 4 and 7.
+
+    Args:
+        panels: A title and an evaluation with traces for each panel.
+        arena: With ``walls`` (rectangles x_min, y_min, x_max, y_max in m), ``target``,
+            ``success_radius`` and ``bounds``; None on an open floor.
+        path: Of the picture.
+
+    Raises:
+        ValueError: An evaluation has no traces.
+    """
+    if not all(evaluation.traces for _, evaluation in panels):
+        raise ValueError("the task tells no positions, so there are no traces to draw")
+    x_min, y_min, x_max, y_max = _seen((e for _, e in panels), arena)
+    width, height = x_max - x_min, y_max - y_min
+    # Long and flat arenas stand above each other, others side by side.
+    rows, columns = (len(panels), 1) if width > 1.5 * height else (1, len(panels))
+    scale = min(8.0 / width, 5.0 / height)
+    figure = _figure(
+        columns * max(2.5, scale * width) + 0.8, rows * max(1.0, scale * height) + 0.8 * rows
+    )
+    axes_of = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, (title, evaluation) in zip(axes_of.flat, panels, strict=True):
+        _draw_arena(axes, arena)
+        _draw_traces(axes, evaluation.traces)
+        axes.set_xlim(x_min, x_max)
+        axes.set_ylim(y_min, y_max)
+        axes.set_aspect("equal")
+        axes.set_title(title, fontsize="medium")
+    for axes in axes_of[-1]:
+        axes.set_xlabel("x (m)")
+    for axes in axes_of[:, 0]:
+        axes.set_ylabel("y (m)")
+    _save(figure, path)
+
+
+def multi_goal(
+    skill: "Skill",
+    evaluation: "Evaluation",
+    reward: Callable[[Array], Array],
+    goals: Array,
+    path: Path,
+) -> None:
+    """Draw the paper's figure 1.
+
+    On the left traces on the level curves of the reward; then, at three states, level curves of Q
+    over the actions, with actions that the skill samples.
+
+    Args:
+        skill: Of a task whose state is a place in the plane and whose action is a move.
+        evaluation: Of the skill, with traces.
+        reward: Places [M, 2] to the reward there [M], without the cost of actions.
+        goals: [G, 2].
+        path: Of the picture.
+    """
+    figure = _figure(13.0, 3.6)
+    left, *others = figure.subplots(1, 1 + len(FIGURE_1_STATES))
+    side = 7.0
+    x, y, places = _grid((-side, -side), (side, side))
+    left.contour(
+        x, y, reward(places).reshape(GRID, GRID), levels=15, linewidths=0.6, cmap="Greys_r"
+    )
+    _draw_traces(left, evaluation.traces)
+    left.plot(*np.asarray(goals).T, "o", color=TARGET, markersize=8, zorder=4)
+    left.set_title("traces and reward")
+    low, high = skill.spec.action_low, skill.spec.action_high
+    x, y, actions = _grid((low[0], low[1]), (high[0], high[1]))
+    for axes, state in zip(others, FIGURE_1_STATES, strict=True):
+        obs = np.array([state], np.float32)
+        q = skill.q(obs, actions[np.newaxis])[0].reshape(GRID, GRID)
+        axes.contour(x, y, q, levels=15, linewidths=0.6)
+        sampled = skill.sample(obs, FIGURE_1_ACTIONS, seed=0)[0]
+        axes.plot(*sampled.T, "x", color="tab:blue", markersize=3)
+        axes.set_title(f"Q and actions at ({state[0]:g}, {state[1]:g})")
+    for axes in (left, *others):
+        axes.set_aspect("equal")
+    _save(figure, path)
+
+
+def _seen(evaluations: "Iterable[Evaluation]", arena: Any) -> tuple[float, float, float, float]:
+    """The rectangle worth showing: all that was visited, with the arena's width around it."""
+    visited = np.concatenate([trace for e in evaluations for trace in e.traces])
+    (x_min, y_min), (x_max, y_max) = visited.min(0), visited.max(0)
+    margin = 0.05 * max(x_max - x_min, y_max - y_min, 1e-3) + 1e-6
+    x_min, y_min, x_max, y_max = x_min - margin, y_min - margin, x_max + margin, y_max + margin
+    walls = () if arena is None else arena.walls
+    if not walls:
+        return float(x_min), float(y_min), float(x_max), float(y_max)
+    a, b, c, d = arena.bounds
+    # An arena much longer than what was visited (a hallway) is cut off beyond that.
+    if c - a > 2.0 * (x_max - x_min):
+        a, c = x_min, x_max
+    if d - b > 2.0 * (y_max - y_min) and d - b > c - a:
+        b, d = y_min, y_max
+    return float(a), float(b), float(c), float(d)
+
+
+def _draw_arena(axes: "Axes", arena: Any) -> None:
+    if arena is None:
+        return
+    from matplotlib.patches import Circle, Rectangle
+
+    for x_min, y_min, x_max, y_max in arena.walls:
+        size = (x_max - x_min, y_max - y_min)
+        axes.add_patch(Rectangle((x_min, y_min), *size, facecolor=WALL, edgecolor="none"))
+    if arena.target is not None:
+        radius = arena.success_radius
+        axes.add_patch(Circle(arena.target, radius, color=TARGET, alpha=0.5, linewidth=0))
+
+
+def _draw_traces(axes: "Axes", paths: Sequence[Array]) -> None:
+    import matplotlib
+
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(paths)))
+    width = 1.2 if len(paths) <= 20 else 0.7
+    for trace, colour in zip(paths, colours, strict=True):
+        axes.plot(trace[:, 0], trace[:, 1], color=colour, linewidth=width, alpha=0.8, zorder=2)
+    starts = np.array([trace[0] for trace in paths])
+    axes.plot(*starts.T, ".", color=START, markersize=3, zorder=3)
+
+
+def _grid(low: Sequence[float], high: Sequence[float]) -> tuple[Array, Array, Array]:
+    """Coordinates [GRID] along each side, and all points of the grid [GRID * GRID, 2]."""
+    x, y = np.linspace(low[0], high[0], GRID), np.linspace(low[1], high[1], GRID)
+    return x, y, np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    # Figure itself, without pyplot, never opens a display and keeps nothing alive.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
