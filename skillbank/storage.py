@@ -181,33 +181,41 @@ def replace_file(path: Path, image: bytes, *, durable: bool = True) -> None:
         durable: wait for the disk; without it a power cut may leave an empty file.
 
     Raises:
-        StorageError: any step failed; what was at the path before is still there.
+        StorageError: any step failed; what was at the path before is still there, unless only
+            the last step failed.
     """
+    step = "cannot write"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         temporary, descriptor = _temporary(path)
         try:
-            with os.fdopen(descriptor, "r+b") as file:
-                file.write(image)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-                file.seek(0)
-                if file.read() != image:
-                    raise OSError(errno.EIO, "what was written reads back differently")
-                os.replace(temporary, path)  # while the lock is held: nobody sweeps it
+            _fill(descriptor, image, durable)
+            os.replace(temporary, path)  # the lock is still held: nobody sweeps it
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
+        finally:
+            os.close(descriptor)
         if durable:
+            step = "wrote, but the disk does not confirm,"
             sync_folder(path.parent)
     except OSError as error:
         raise errors.StorageError(
-            f"cannot write {path}: {error.strerror or error}. Nothing was changed; choose another "
-            "folder (SKILLBANK_HOME, or a path) or free some space"
+            f"{step} {path}: {error.strerror or error}. Free some space or choose another folder"
         ) from error
+
+
+def _fill(descriptor: int, image: bytes, durable: bool) -> None:
+    """Write bytes to a new file and make sure that it holds them."""
+    rest = memoryview(image)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    if durable:
+        os.fsync(descriptor)
+    if os.pread(descriptor, len(image) + 1, 0) != image:
+        raise OSError(errno.EIO, "it reads back differently")
 
 
 def _temporary(path: Path) -> tuple[Path, int]:
@@ -215,9 +223,15 @@ def _temporary(path: Path) -> tuple[Path, int]:
     while True:
         temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:  # not swept between creation and lock
-            return temporary, descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:  # not swept between creation and lock
+                return temporary, descriptor
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            os.close(descriptor)
+            raise
         os.close(descriptor)
 
 
