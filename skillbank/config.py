@@ -71,6 +71,7 @@ class PretrainConfig(Learning):
 
     architecture: Architecture = Architecture()
     temperature: Positive = 0.1  # alpha, in units of scaled reward
+    level_critics: bool = True  # start the critics at the first rewards' mean / (1 - discount)
 
 
 class FinetuneConfig(Learning):
@@ -80,7 +81,7 @@ class FinetuneConfig(Learning):
     temperature: Positive | None = None  # alpha at the start; None: the skill's own
     final_temperature: Positive = 0.001  # alpha after annealing
     anneal_steps: Count = 100_000  # environment steps of log-linear annealing (20 epochs)
-    noise_set: Count = 32  # K_xi at the start; shrinks linearly to 1 over anneal_steps
+    noise_set: Annotated[int, Field(ge=0)] = 32  # K_xi at the start, shrinks to 1; 0: fresh noise
     frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen
 
 
@@ -121,7 +122,12 @@ def recipe(env_id: str, preset: Preset = "default") -> PretrainConfig:
             critic_hidden=(200, 200),
             sampler_hidden=(200, 200),
         )
-        paper = _PAPER | {"architecture": network, "temperature": 0.1, "total_steps": 500 * EPOCH}
+        paper = _PAPER | {
+            "architecture": network,
+            "level_critics": False,
+            "temperature": 0.1,
+            "total_steps": 500 * EPOCH,
+        }
         if bare == "MultiGoal":
             paper |= _MULTI_GOAL | {"particles": 100, "total_steps": 100 * EPOCH}
         return PretrainConfig(**paper)

@@ -19,7 +19,7 @@ SECTORS = 8  # directions of 45 degrees, counted for tasks with a position
 class Policy(Protocol):
     """Anything with Stable-Baselines3's ``predict``."""
 
-    def predict(self, observation: Any, deterministic: bool = False) -> tuple[Any, Any]:
+    def predict(self, observation: Any, /, *, deterministic: bool = False) -> tuple[Any, Any]:
         """Actions in the environment's units for observations [B, S]."""
 
 

@@ -72,6 +72,7 @@ def finetune(
         seed=seed,
         schedule=Schedule(config, start, seed, device),
         warm=True,
+        level=config.schedule == "anchored",
     )
     try:
         training.run(hooks or Hooks())
@@ -126,13 +127,19 @@ class Schedule:
         self.frozen = config.frozen_updates
         generator = torch.Generator().manual_seed(seed)
         shape = (config.noise_set, skill.spec.action_size)
-        self.noises = torch.randn(shape, generator=generator).to(device)
+        noises = torch.randn(shape, generator=generator)
+        if skill.noise_set is not None:  # a skill with a finite set goes on with its members
+            known = skill.noise_set[: config.noise_set]
+            noises[: len(known)] = known
+        self.noises = noises.to(device)
 
     def __call__(self, agent: Agent, steps: int) -> bool:
         """Set alpha, noise set and hand-over for this step; says whether the sampler learns."""
         config = self.config
         progress = min(1.0, max(0, steps - config.learning_starts) / config.anneal_steps)
         agent.temperature = self.start * (config.final_temperature / self.start) ** progress
+        if config.noise_set == 0:
+            return agent.updates >= self.frozen
         size = max(1, round(config.noise_set + (1 - config.noise_set) * progress))
         agent.noise_set = self.noises[:size]
         agent.handover = (size - 1) / max(1, config.noise_set - 1)

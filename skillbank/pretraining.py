@@ -57,6 +57,7 @@ def pretrain(
         seed=seed,
         schedule=lambda _agent, _steps: True,
         warm=False,
+        level=config.level_critics,
     )
     try:
         training.run(hooks or Hooks())

@@ -52,6 +52,10 @@ class Replay:
         self.rows[: len(rows) - first] = rows[first:]
         self.added += len(rows)
 
+    def rewards(self) -> Tensor:
+        """All rewards that are kept [len]."""
+        return self.rows[: len(self), self.widths[0] + self.widths[1]]
+
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """``count`` transitions, uniformly with replacement."""
         index = torch.randint(len(self), (count,), generator=generator, device=self.rows.device)

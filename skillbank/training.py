@@ -60,6 +60,7 @@ class Training:
     seed: int
     schedule: Callable[[Agent, int], bool]  # sets alpha and noise set; says if the sampler learns
     warm: bool  # first steps by the sampling network (a skill's rollouts), not at random
+    level: bool  # start the critics at the value that the first rewards promise
     steps: int = 0
     seconds: float = 0.0
     debt: float = 0.0  # updates owed to the steps made
@@ -124,6 +125,8 @@ class Training:
             running[step.ended] = 0.0
             self.steps += copies
             learns = self.schedule(agent, self.steps)
+            if self.level and agent.updates == 0 and self.steps > self.learning_starts:
+                self._level_critics()
             if self.steps > self.learning_starts:
                 self.debt += copies / config.steps_per_update
             while self.debt >= 1.0:
@@ -143,6 +146,17 @@ class Training:
                     if hooks.on_warning is not None:
                         hooks.on_warning(str(failure))
                 last_save = time.perf_counter()
+
+    def _level_critics(self) -> None:
+        """Set the critics' last bias to mean reward / (1 - gamma).
+
+        A constant does not matter to the policy, but it reaches all states only at the slow rate
+        of the target network: about 1 / ((1 - gamma) tau) updates per e-fold.
+        """
+        rewards = self.replay.rewards()
+        level = self.config.reward_scale * float(rewards.mean()) / (1.0 - self.config.discount)
+        for critic in (self.agent.critic, self.agent.target_critic):
+            torch.nn.init.constant_(critic["out.bias"], level)
 
     def _batch(self) -> Batch:
         batch = self.replay.sample(self.config.batch_size, self.agent.generator)
@@ -212,13 +226,18 @@ class Training:
             meta = json.loads(arrays.pop("meta").tobytes())
         except (ValueError, OSError, KeyError) as error:
             raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
-        mine = {"config": self.config.model_dump(mode="json"), "env_id": self.task.env_id}
-        for what, own in (mine | {"seed": self.seed}).items():
-            if meta[what] != own:
-                raise SkillbankError(
-                    f"{path} has another {what}: {meta[what]}\nexpected {own}; "
-                    "resume with what it was started with"
-                )
+        mine = self.config.model_dump(mode="json")
+        mine |= {"env_id": self.task.env_id, "seed": self.seed}
+        theirs = meta["config"] | {"env_id": meta["env_id"], "seed": meta["seed"]}
+        differ = {
+            key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own
+        }
+        differ.pop("total_steps", None)  # training longer is no other training
+        if differ:
+            lines = (f"{key}: {then}, now {now}" for key, (then, now) in differ.items())
+            raise SkillbankError(
+                f"{path} was started differently; resume with the same: {'; '.join(lines)}"
+            )
         for part, network in self.agent.networks().items():
             prefix = f"{part}/"
             network.load_arrays(
