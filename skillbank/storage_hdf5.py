@@ -181,16 +181,21 @@ def main() -> None:
     length, max_answer = map(int, sys.argv[1:])
     body = sys.stdin.buffer.read(length)
     _give_up_rights(2 * length + EXTRA_MEMORY, max_answer)
-    answer: tuple[object, ...]
+    sys.stdout.buffer.write(answer(body))
+
+
+def answer(body: bytes) -> bytes:
+    """Table of contents or refusal, as a line of JSON; whatever the HDF5 library raises."""
+    said: tuple[object, ...]
     try:
-        answer = "contents", contents(body)
+        said = "contents", contents(body)
     except Refused as refusal:
-        answer = refusal.args
+        said = refusal.args
     except MemoryError:
-        answer = "ReaderStopped", "opening it takes too much memory"
+        said = "ReaderStopped", "opening it takes too much memory"
     except Exception as error:  # noqa: BLE001 - whatever h5py raises means "not sound"
-        answer = "InvalidStructure", f"the HDF5 library refuses it: {str(error)[:200]}"
-    sys.stdout.write(json.dumps(answer))
+        said = "InvalidStructure", f"the HDF5 library refuses it: {str(error)[:200]}"
+    return json.dumps(said).encode()
 
 
 def _give_up_rights(more_memory: int, max_answer: int) -> None:

@@ -57,7 +57,7 @@ def contents(body: bytes) -> list[Extent]:
         raise errors.StorageError(f"cannot start the reader: {error}") from error
     if done.returncode:
         raise errors.ReaderStopped(f"opening it stopped the reader (status {done.returncode})")
-    return _parse(text)
+    return parse(text)
 
 
 def _environment() -> dict[str, str]:
@@ -66,7 +66,7 @@ def _environment() -> dict[str, str]:
     return kept | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _parse(text: bytes) -> list[Extent]:
+def parse(text: bytes) -> list[Extent]:
     """Check an answer: the process that gave it may have been taken over."""
     try:
         kind, answer = json.loads(text)

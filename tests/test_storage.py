@@ -295,6 +295,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException) ->
     monkeypatch.setattr(module, name, fail)
 
 
+def kept(path: Path) -> str:
+    """Content hash of a file that this test has written itself."""
+    return storage.decode(path.read_bytes(), look=storage_hdf5.contents).content_hash
+
+
 def fd_path(descriptor: int) -> str:
     return os.readlink(f"/proc/self/fd/{descriptor}")
 
@@ -312,9 +317,8 @@ def test_a_step_that_fails_is_one_error_and_loses_nothing(
         with pytest.raises(errors.StorageError, match=os.strerror(code)) as caught:
             storage.write(path, *new.stored())
     assert "\n" not in str(caught.value)
-    kept = storage.read(path).content_hash
     after_rename = step in ("close", "fsync folder")  # too late to fail: the new file is there
-    assert kept == (new if after_rename else old).content_hash
+    assert kept(path) == (new if after_rename else old).content_hash
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
 
 
@@ -329,7 +333,7 @@ def test_an_interrupted_save_loses_nothing(
         failing(patch, step, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             storage.write(path, *skills[1].stored())
-    assert storage.read(path).content_hash in [skill.content_hash for skill in skills]
+    assert kept(path) in [skill.content_hash for skill in skills]
     storage.sweep(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
 
@@ -355,7 +359,7 @@ def test_a_disk_that_returns_something_else_is_noticed(
         patch.setattr(storage.os, "pread", lambda *args: real(*args)[:-1] + b"?")
         with pytest.raises(errors.StorageError, match="reads back differently"):
             storage.write(path, *small_skill(seed=2).stored())
-    assert storage.read(path).content_hash == old.content_hash
+    assert kept(path) == old.content_hash
 
 
 def test_a_real_limit_on_file_size_is_one_error(tmp_path: Path) -> None:
