@@ -38,6 +38,7 @@ class Arena(NamedTuple):
         wall_thickness: metres, of the room's walls.
         reward_width: standard deviation of the Gaussian reward around the target, metres.
         success_radius: a robot this close to the target has reached it, metres.
+        open_half_side: without a room, how far from the start is worth drawing, metres.
         threshold: in an arena with a trap, how near the target one can come inside it, metres.
     """
 
@@ -51,6 +52,7 @@ class Arena(NamedTuple):
     reward_width: float = 0.0
     success_radius: float = 0.0
     threshold: float | None = None
+    open_half_side: float = 60.0
 
     @property
     def walls(self) -> tuple[Rectangle, ...]:
@@ -69,16 +71,14 @@ class Arena(NamedTuple):
 
     @property
     def bounds(self) -> Rectangle:
-        """The rectangle worth drawing: the room with its walls, or `OPEN_HALF_SIDE` around it."""
+        """The rectangle worth drawing: the room with its walls, or a square of open floor."""
         if self.room is None:
-            return -OPEN_HALF_SIDE, -OPEN_HALF_SIDE, OPEN_HALF_SIDE, OPEN_HALF_SIDE
+            (x, y), half = self.start, self.open_half_side
+            return x - half, y - half, x + half, y + half
         x_min, y_min, x_max, y_max = self.room
         t = self.wall_thickness
         return x_min - t, y_min - t, x_max + t, y_max + t
 
-
-OPEN_HALF_SIDE = 60.0
-"""How far from the start an open floor is worth drawing, metres; the floor itself has no end."""
 
 OPEN_FLOOR = Arena("open floor", None, (), (0.0, 0.0), None)
 
@@ -148,6 +148,7 @@ def scaled(arena: Arena, factor: float) -> Arena:
         arena.reward_width * factor,
         arena.success_radius * factor,
         None if arena.threshold is None else arena.threshold * factor,
+        arena.open_half_side * factor,
     )
 
 

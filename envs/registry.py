@@ -20,6 +20,7 @@ class _Task(NamedTuple):
 # Every module defines `<name>` (one copy, a gymnasium.Env) and `<name>Vector` (many copies).
 _TASKS = (
     _Task("MultiGoal", "multi_goal", 20),
+    _Task("SwimmerFinishLine", "swimmer", 500),
     _Task("QuadrupedRun", "quadruped", 500),
     _Task("QuadrupedRunToward", "quadruped", 500),
     _Task("QuadrupedHallwayWide", "quadruped", 500),
