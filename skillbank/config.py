@@ -71,7 +71,7 @@ class PretrainConfig(Learning):
 
     architecture: Architecture = Architecture()
     temperature: Positive = 0.1  # alpha, in units of scaled reward
-    level_critics: bool = True  # start the critics at the first rewards' mean / (1 - discount)
+    level_critics: bool = False  # start the critics at the first rewards' mean / (1 - discount)
 
 
 class FinetuneConfig(Learning):
@@ -108,7 +108,8 @@ _PAPER: dict[str, Any] = {
 EPOCH = 10_000  # environment steps of an epoch (appendix D.1)
 
 # What differs from a preset for a task of ours: {bare name: {field: value}}.
-_MULTI_GOAL: dict[str, Any] = {"temperature": 1.0, "reward_scale": 0.1}  # alpha 10 unscaled
+# The four goals must be found by the sampling network, not by drawing a symmetry.
+_MULTI_GOAL: dict[str, Any] = {"temperature": 1.0, "reward_scale": 0.1, "symmetry": False}
 
 
 def recipe(env_id: str, preset: Preset = "default") -> PretrainConfig:
@@ -155,5 +156,6 @@ def bare_name(env_id: str) -> str:
 # What the default recipes of our tasks change.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "MultiGoal": _MULTI_GOAL,
+    "QuadrupedRun": {"level_critics": True},  # episodes do not end: the rewards' level is telling
 }
 _FINETUNE: dict[str, dict[str, Any]] = {}
