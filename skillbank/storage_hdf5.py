@@ -1,15 +1,12 @@
 """The HDF5 body of a skill file: how it is written, and what a body says it contains.
 
-This is the only module that imports h5py, and it imports nothing of skillbank: as a program, which
-``storage_sandbox`` starts, it reads a body from standard input, gives up the rights to do harm, and
-answers one line of JSON. The caller takes the data from its own copy of the body.
+This is the only module that imports h5py, and it imports nothing of skillbank: bodies of files are
+given to it only in the separate process of ``storage_reader``. What it says of a body is where each
+data set lies; the caller takes the data from its own copy of the body.
 """
 
 import json
-import resource
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +18,6 @@ MAX_OBJECTS = 512  # groups and data sets in one file
 MAX_DEPTH = 3  # /parameters/<part>/<name>
 METADATA = "metadata"
 PARAMETERS = "parameters/"
-CPU_SECONDS = 10
-EXTRA_MEMORY = 256 << 20  # bytes of address space beyond two copies of the body
 
 
 class Refused(Exception):
@@ -173,17 +168,6 @@ def _extent(data: Any, path: str) -> Extent:
     return extent
 
 
-def main() -> None:
-    """Answer for the body on standard input, as a process that can do nothing else any more.
-
-    The arguments are the body's length and the most bytes that the answer may have.
-    """
-    length, max_answer = map(int, sys.argv[1:])
-    body = sys.stdin.buffer.read(length)
-    _give_up_rights(2 * length + EXTRA_MEMORY, max_answer)
-    sys.stdout.buffer.write(answer(body))
-
-
 def answer(body: bytes) -> bytes:
     """Table of contents or refusal, as a line of JSON; whatever the HDF5 library raises."""
     said: tuple[object, ...]
@@ -196,23 +180,3 @@ def answer(body: bytes) -> bytes:
     except Exception as error:  # noqa: BLE001 - whatever h5py raises means "not sound"
         said = "InvalidStructure", f"the HDF5 library refuses it: {str(error)[:200]}"
     return json.dumps(said).encode()
-
-
-def _give_up_rights(more_memory: int, max_answer: int) -> None:
-    """Set limits that cannot be raised again: no new file or socket, little memory and time."""
-    limits = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_CPU: CPU_SECONDS,
-        resource.RLIMIT_FSIZE: max_answer,
-        resource.RLIMIT_NPROC: 0,
-    }
-    if sys.platform == "linux":  # elsewhere a limit on address space has no effect, or fails
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + more_memory
-    limits[resource.RLIMIT_NOFILE] = 0
-    for limit, value in limits.items():
-        resource.setrlimit(limit, (value, value))
-
-
-if __name__ == "__main__":
-    main()

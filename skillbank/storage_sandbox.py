@@ -1,6 +1,6 @@
 """Have the HDF5 library look at a body that nobody vouches for, where it can do no harm.
 
-The library runs in a separate process (``storage_hdf5`` as a program) that holds the body, may
+The library runs in a separate process (``storage_reader``) that holds the body, may
 open nothing else, and answers with a table of contents. Its answer is checked like any input.
 """
 
@@ -16,7 +16,7 @@ from skillbank import errors
 
 WALL_SECONDS = 60
 MAX_ANSWER = 1 << 20  # bytes
-PROGRAM = Path(__file__).with_name("storage_hdf5.py")
+PROGRAM = Path(__file__).with_name("storage_reader.py")
 
 
 class Extent(NamedTuple):

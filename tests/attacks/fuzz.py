@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from hostile_files import HEADER, KINDS, crafted, good, header  # noqa: E402
 
-from skillbank import errors, storage, storage_hdf5, storage_sandbox  # noqa: E402
+from skillbank import errors, storage, storage_hdf5, storage_reader, storage_sandbox  # noqa: E402
 
 INTERESTING = [0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 1 << 32, (1 << 63) - 1]
 BATCH = 50  # mutants that one fork looks at
@@ -96,8 +96,8 @@ def look_in_a_fork(bodies: list[bytes]) -> list[bytes | None]:
         child = os.fork()
         if not child:
             os.close(reading)
-            memory = 2 * max(map(len, bodies)) + storage_hdf5.EXTRA_MEMORY
-            storage_hdf5._give_up_rights(memory, storage_sandbox.MAX_ANSWER)
+            memory = 2 * max(map(len, bodies)) + storage_reader.EXTRA_MEMORY
+            storage_reader.give_up_rights(memory, storage_sandbox.MAX_ANSWER)
             for body in bodies[len(answers) :]:
                 os.write(writing, storage_hdf5.answer(body) + b"\n")
             os._exit(0)
