@@ -81,7 +81,9 @@ class FinetuneConfig(Learning):
     temperature: Positive | None = None  # alpha at the start; None: the skill's own
     final_temperature: Positive = 0.001  # alpha after annealing
     anneal_steps: Count = 100_000  # environment steps of log-linear annealing (20 epochs)
-    noise_set: Annotated[int, Field(ge=0)] = 32  # K_xi at the start, shrinks to 1; 0: fresh noise
+    noise_set: Count = 32  # K_xi, the size of the fixed noise set before it shrinks to one
+    shrink_start: Annotated[int, Field(ge=0)] = 0  # environment steps with fresh noise, before it
+    shrink_steps: Count = 100_000  # environment steps in which it shrinks linearly (20 epochs)
     frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen
 
 
@@ -141,6 +143,7 @@ def finetune_recipe(env_id: str, preset: Preset = "default") -> FinetuneConfig:
         changes = {
             "schedule": "paper",
             "anneal_steps": 20 * EPOCH,
+            "shrink_steps": 20 * EPOCH,
             "total_steps": 200 * EPOCH,
             "frozen_updates": 0,
         }

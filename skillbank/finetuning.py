@@ -136,11 +136,12 @@ class Schedule:
     def __call__(self, agent: Agent, steps: int) -> bool:
         """Set alpha, noise set and hand-over for this step; says whether the sampler learns."""
         config = self.config
-        progress = min(1.0, max(0, steps - config.learning_starts) / config.anneal_steps)
+        learned = max(0, steps - config.learning_starts)
+        progress = min(1.0, learned / config.anneal_steps)
         agent.temperature = self.start * (config.final_temperature / self.start) ** progress
-        if config.noise_set == 0:
-            return agent.updates >= self.frozen
-        size = max(1, round(config.noise_set + (1 - config.noise_set) * progress))
-        agent.noise_set = self.noises[:size]
-        agent.handover = (size - 1) / max(1, config.noise_set - 1)
+        if learned >= config.shrink_start:
+            shrunk = min(1.0, (learned - config.shrink_start) / config.shrink_steps)
+            size = max(1, round(config.noise_set + (1 - config.noise_set) * shrunk))
+            agent.noise_set = self.noises[:size]
+            agent.handover = (size - 1) / max(1, config.noise_set - 1)
         return agent.updates >= self.frozen
