@@ -11,6 +11,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Preset = Literal["default", "paper"]
+Schedule = Literal["anchored", "paper"]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
 
 
@@ -77,9 +78,9 @@ class PretrainConfig(Learning):
 class FinetuneConfig(Learning):
     """Fine-tuning of a skill on another task; its first actions are the skill's own."""
 
-    schedule: Literal["anchored", "paper"] = "anchored"  # the prior: the skill, or uniform
+    schedule: Schedule = "anchored"  # the prior: the skill, or uniform
     temperature: Positive | None = None  # alpha at the start; None: the skill's own
-    final_temperature: Positive = 0.001  # alpha after annealing
+    final_temperature: Positive = 0.005  # alpha after annealing
     anneal_steps: Count = 100_000  # environment steps of log-linear annealing (20 epochs)
     noise_set: Count = 32  # K_xi, the size of the fixed noise set before it shrinks to one
     shrink_start: Annotated[int, Field(ge=0)] = 0  # environment steps with fresh noise, before it
@@ -137,18 +138,31 @@ def recipe(env_id: str, preset: Preset = "default") -> PretrainConfig:
     return PretrainConfig(**_DEFAULTS.get(bare, {}))
 
 
-def finetune_recipe(env_id: str, preset: Preset = "default") -> FinetuneConfig:
-    """How a skill is fine-tuned on a task when nothing else is said."""
+def finetune_recipe(
+    env_id: str, preset: Preset = "default", schedule: Schedule | None = None
+) -> FinetuneConfig:
+    """How a skill is fine-tuned on a task when nothing else is said.
+
+    Args:
+        env_id: The task.
+        preset: ``default``, or ``paper`` for every constant of appendix D.1.
+        schedule: None takes the one that measured better on the task.
+    """
     if preset == "paper":
         changes = {
-            "schedule": "paper",
+            "schedule": schedule or "paper",
+            "final_temperature": 0.001,
             "anneal_steps": 20 * EPOCH,
             "shrink_steps": 20 * EPOCH,
             "total_steps": 200 * EPOCH,
             "frozen_updates": 0,
         }
         return FinetuneConfig(**_PAPER | changes)
-    return FinetuneConfig(**_FINETUNE.get(bare_name(env_id), {}))
+    known = _FINETUNE.get(bare_name(env_id), {})
+    schedule = schedule or known.get("schedule", "anchored")
+    if schedule == "paper":  # the sampling network goes on as it was, from the skill's own alpha
+        known = known | {"temperature": None, "frozen_updates": 0}
+    return FinetuneConfig(**known | {"schedule": schedule})
 
 
 def bare_name(env_id: str) -> str:
@@ -159,6 +173,31 @@ def bare_name(env_id: str) -> str:
 # What the default recipes of our tasks change.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "MultiGoal": _MULTI_GOAL,
-    "QuadrupedRun": {"level_critics": True},  # episodes do not end: the rewards' level is telling
+    # Episodes do not end, so the level of the rewards is telling.
+    "QuadrupedRun": {"total_steps": 325_000, "value_samples": 1, "level_critics": True},
 }
-_FINETUNE: dict[str, dict[str, Any]] = {}
+_HALLWAY: dict[str, Any] = {
+    "schedule": "paper",  # the reward stays what it was, so the skill's Q is a good start
+    "total_steps": 165_000,
+    "value_samples": 1,
+    "final_temperature": 0.01,
+    "anneal_steps": 100_000,
+    "shrink_start": 100_000,
+    "shrink_steps": 40_000,
+}
+_MAZE: dict[str, Any] = {
+    "schedule": "anchored",  # where the reward is silent, the robot must not forget how to run
+    "total_steps": 265_000,
+    "value_samples": 2,
+    "temperature": 0.05,
+    "final_temperature": 0.005,
+    "anneal_steps": 200_000,
+    "shrink_start": 200_000,
+    "shrink_steps": 40_000,
+}
+_FINETUNE: dict[str, dict[str, Any]] = {
+    "QuadrupedHallwayWide": _HALLWAY,
+    "QuadrupedHallwayNarrow": _HALLWAY,
+    "QuadrupedUMaze": _MAZE,
+    "QuadrupedMaze": _MAZE,
+}

@@ -1,0 +1,178 @@
+"""The main job over seeds: pretraining, then fine-tuning by each schedule and from scratch.
+
+    python benchmarks/main_job.py run --workers 2        every unit that has no result yet
+    python benchmarks/main_job.py draw                   the table and the picture
+
+A unit is one training with its evaluation; its result is one small JSON file in docs/results/main_job,
+so that a stopped study goes on where it was. Times are wall clock and CPU seconds of one thread.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results" / "main_job"
+SKILLS = ROOT / "runs" / "main_job"
+TASKS = ("QuadrupedHallwayWide", "QuadrupedHallwayNarrow", "QuadrupedUMaze")
+WAYS = ("anchored", "paper", "scratch")
+SEEDS = (0, 1, 2)
+EPISODES = {"QuadrupedRun": 400}  # 100 for the others
+
+
+def units() -> list[str]:
+    """Every unit's name, pretraining first."""
+    pretraining = [f"QuadrupedRun-pretrain-{seed}" for seed in SEEDS]
+    return pretraining + [f"{t}-{w}-{s}" for s in SEEDS for t in TASKS for w in WAYS]
+
+
+def run_unit(unit: str) -> dict[str, Any]:
+    """Train, evaluate, and return what was measured."""
+    import torch
+
+    import skillbank
+    from skillbank.allocator import keep_freed_blocks
+    from skillbank.config import FinetuneConfig, finetune_recipe, recipe
+
+    keep_freed_blocks()
+    torch.set_num_threads(1)
+    task, way, seed = unit.split("-")
+    started, cpu = time.perf_counter(), time.process_time()
+    before = None
+    if way == "pretrain":
+        skill = skillbank.pretrain(task, recipe(task), seed=int(seed), name="run_anywhere")
+    elif way == "scratch":
+        budget = finetune_recipe(task)
+        config = recipe("QuadrupedRun").model_copy(
+            update={"total_steps": budget.total_steps, "learning_starts": budget.learning_starts}
+        )
+        skill = skillbank.pretrain(task, config, seed=int(seed), name="scratch")
+    else:
+        parent = skillbank.Bank().load("run_anywhere")
+        config = finetune_recipe(task, schedule=way)
+        assert isinstance(config, FinetuneConfig)
+        before = summary(skillbank.evaluate(parent, task, episodes=100, seed=12345))
+        started, cpu = time.perf_counter(), time.process_time()
+        skill = skillbank.finetune(parent, task, config, seed=int(seed))
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    SKILLS.mkdir(parents=True, exist_ok=True)
+    skill.save(SKILLS / f"{unit}.h5")
+    after = skillbank.evaluate(
+        skill,
+        task,
+        episodes=EPISODES.get(task, 100),
+        seed=12345,
+        nominal_start=way == "pretrain",
+    )
+    result = {
+        "unit": unit,
+        "wall_seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "steps": skill.spec.steps,
+        "updates": skill.spec.updates,
+        "before": before,
+        "after": summary(after),
+        "curve": [[p.steps, round(p.mean_return, 3)] for p in skill.spec.learning_curve],
+        "config": skill.spec.config.model_dump(mode="json"),
+        "versions": skill.spec.versions,
+    }
+    if way == "pretrain":
+        result["sectors"] = after.sectors.round(4).tolist()
+    return result
+
+
+def summary(evaluation: Any) -> dict[str, Any]:
+    """Mean return with its interval, and the mean of each metric."""
+    return evaluation.record().model_dump(mode="json")  # type: ignore[no-any-return]
+
+
+@click.group()
+def main() -> None:
+    """Run the study, or draw what it found."""
+
+
+@main.command()
+@click.option("--workers", default=2, show_default=True, help="Processes at once, one thread each.")
+@click.option("--only", default="", help="Only units whose name contains this.")
+def run(workers: int, only: str) -> None:
+    """Run every unit that has no result yet."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    todo = [u for u in units() if only in u and not (RESULTS / f"{u}.json").exists()]
+
+    def work(unit: str) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, __file__, "unit", unit], check=False, env=environment
+        ).returncode
+        click.echo(f"{unit}: {'done' if done == 0 else f'failed ({done})'}")
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, todo))
+
+
+@main.command()
+@click.argument("name", type=click.Choice(units()))
+def unit(name: str) -> None:
+    """Run one unit and write its result."""
+    result = run_unit(name)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result) + "\n")
+
+
+FIGURE = {"QuadrupedUMaze": ("success", 100.0, "%")}  # progress in m for the hallways
+
+
+@main.command()
+def draw() -> None:
+    """Print the table and draw the learning curves."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    found = {p.stem: json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))}
+    click.echo("| task | way | seed | before | after | falls | wall s | CPU s |")
+    click.echo("|---|---|---|---|---|---|---|---|")
+    for name, result in found.items():
+        task, way, seed = name.split("-")
+        metric, factor, sign = FIGURE.get(task, ("progress", 1.0, "m"))
+        if way == "pretrain":
+            metric = "net_distance"
+        before, after = (result[k] and result[k]["metrics"] for k in ("before", "after"))
+        shown = f"{factor * before[metric]:.1f} {sign}" if before else ""
+        click.echo(
+            f"| {task} | {way} | {seed} | {shown} | {factor * after[metric]:.1f} {sign} "
+            f"| {100 * after['fallen']:.0f} % | {result['wall_seconds']:.0f} "
+            f"| {result['cpu_seconds']:.0f} |"
+        )
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(4.2 * len(TASKS), 3.2), squeeze=False)
+    colours = {"anchored": "tab:blue", "paper": "tab:orange", "scratch": "tab:gray"}
+    for axis, task in zip(axes[0], TASKS, strict=True):
+        for way in WAYS:
+            for seed in SEEDS:
+                result = found.get(f"{task}-{way}-{seed}")
+                if result is None:
+                    continue
+                curve = np.asarray(result["curve"])
+                axis.plot(
+                    curve[:, 0] / 1e3,
+                    curve[:, 1],
+                    color=colours[way],
+                    label=way if seed == SEEDS[0] else None,
+                )
+        axis.set(title=task, xlabel="environment steps / 1000", ylabel="return")
+    axes[0][0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "curves.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
