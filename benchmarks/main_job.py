@@ -3,8 +3,9 @@
     python benchmarks/main_job.py run --workers 2        every unit that has no result yet
     python benchmarks/main_job.py draw                   the table and the picture
 
-A unit is one training with its evaluation; its result is one small JSON file in docs/results/main_job,
-so that a stopped study goes on where it was. Times are wall clock and CPU seconds of one thread.
+A unit is one training with its evaluation; its result is one small JSON file in
+docs/results/main_job, so that a stopped study goes on where it was. Times are wall clock and CPU
+seconds of one thread.
 """
 
 import json

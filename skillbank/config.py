@@ -178,12 +178,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _HALLWAY: dict[str, Any] = {
     "schedule": "paper",  # the reward stays what it was, so the skill's Q is a good start
-    "total_steps": 165_000,
+    "total_steps": 105_000,
     "value_samples": 1,
     "final_temperature": 0.01,
-    "anneal_steps": 100_000,
-    "shrink_start": 100_000,
-    "shrink_steps": 40_000,
+    "anneal_steps": 60_000,
+    "shrink_start": 60_000,
+    "shrink_steps": 30_000,
 }
 _MAZE: dict[str, Any] = {
     "schedule": "anchored",  # where the reward is silent, the robot must not forget how to run
