@@ -147,7 +147,7 @@ class Agent:
             q_next, log_weight = self.proposals(batch.next_obs)  # [B, K_V] each
             value = soft_value(q_next, log_weight, self.temperature)  # eq. 10
             target = soft_bellman_target(
-                batch.reward, self.learning.discount, batch.terminated, value
+                batch.reward, batch.discount, batch.terminated, value
             )  # eq. 7
             sample_size = effective_sample_size(q_next, log_weight, self.temperature).mean()
         q = self.critic(batch.obs, batch.action)  # [C, B]

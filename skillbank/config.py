@@ -41,6 +41,7 @@ class Learning(Strict):
     steps_per_update: Count = 8  # environment steps (over all copies) per gradient update
     batch_size: Count = 256  # transitions per update
     replay_capacity: Count = 1_000_000  # transitions
+    n_step: Annotated[int, Field(ge=1, le=100)] = 1  # rewards before the value in a target
     critic_learning_rate: Positive = 1e-3  # ADAM
     sampler_learning_rate: Positive = 1e-3  # ADAM
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.02  # tau of each target update
@@ -64,6 +65,8 @@ class Learning(Strict):
             raise ValueError("learning_starts must be below total_steps: nothing would be learned")
         if self.batch_size > self.replay_capacity:
             raise ValueError("batch_size must not exceed replay_capacity")
+        if self.num_envs * self.n_step > self.replay_capacity:
+            raise ValueError("num_envs * n_step must not exceed replay_capacity")
         return self
 
 
@@ -189,6 +192,7 @@ _MAZE: dict[str, Any] = {
     "schedule": "anchored",  # where the reward is silent, the robot must not forget how to run
     "total_steps": 265_000,
     "value_samples": 2,
+    "n_step": 4,  # the bump at the target is some 160 steps from the start
     "temperature": 0.05,
     "final_temperature": 0.005,
     "anneal_steps": 200_000,

@@ -5,47 +5,73 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skillbank.errors import SkillbankError
+
+
+class Transitions(NamedTuple):
+    """One step of N copies, all float32; actions are scaled to [-1, 1]."""
+
+    obs: Tensor  # [N, S]
+    action: Tensor  # [N, A]
+    reward: Tensor  # [N]
+    terminated: Tensor  # [N], 1 where the episode ended for good
+    ended: Tensor  # [N], 1 where the episode ended, for good or by the clock
+    next_obs: Tensor  # [N, S], the true one, also at an episode's end
+
 
 class Batch(NamedTuple):
-    """Transitions, all float32; actions are scaled to [-1, 1]."""
+    """Sampled transitions over n steps (fewer at an episode's end)."""
 
     obs: Tensor  # [B, S]
     action: Tensor  # [B, A]
-    reward: Tensor  # [B]
-    terminated: Tensor  # [B], 1 where the episode ended for good
-    next_obs: Tensor  # [B, S], the true one, also at an episode's end
+    reward: Tensor  # [B], discounted sum of the rewards of the n steps
+    discount: Tensor  # [B], gamma^n, what the value of ``next_obs`` counts
+    terminated: Tensor  # [B]
+    next_obs: Tensor  # [B, S], after the n steps
 
 
 class Replay:
-    """A ring of the last ``capacity`` transitions, ``4 (2 S + A + 2)`` bytes each.
+    """A ring of the last ``capacity`` transitions, ``4 (2 S + A + 3)`` bytes each.
 
     Memory is claimed by the operating system as rows are first written, so a short training
     pays for what it stored.
+
+    Args:
+        capacity: Transitions kept.
+        observation: S.
+        action: A.
+        copies: N, the transitions of each ``add``; a copy's next step lies N rows on.
+        device: Where the table lives.
+
+    Raises:
+        SkillbankError: The table is larger than the memory there is.
     """
 
-    def __init__(self, capacity: int, observation: int, action: int, device: str = "cpu") -> None:
-        self.capacity = capacity
-        self.widths = (observation, action, 1, 1, observation)
-        self.rows = torch.empty((capacity, sum(self.widths)), device=device)
+    def __init__(
+        self, capacity: int, observation: int, action: int, copies: int, device: str = "cpu"
+    ) -> None:
+        self.capacity, self.copies = capacity, copies
+        self._widths = (observation, action, 1, 1, 1, observation)
+        self._reward = observation + action  # column; terminated and ended follow
+        width = sum(self._widths)
+        try:
+            self.rows = torch.empty((capacity, width), device=device)
+        except RuntimeError as error:
+            raise SkillbankError(
+                f"a replay of {capacity} transitions needs {4e-9 * capacity * width:.1f} GB, "
+                "which is not there; a smaller replay_capacity would help"
+            ) from error
         self.added = 0  # transitions ever added
 
     def __len__(self) -> int:
         """Transitions that can be sampled."""
         return min(self.added, self.capacity)
 
-    def add(self, batch: Batch) -> None:
-        """Append transitions, over the oldest where the ring is full."""
-        rows = torch.cat(
-            (
-                batch.obs,
-                batch.action,
-                batch.reward[:, None],
-                batch.terminated[:, None],
-                batch.next_obs,
-            ),
-            dim=1,
-        )
-        assert rows.shape[1] == self.rows.shape[1], (rows.shape, self.rows.shape)
+    def add(self, step: Transitions) -> None:
+        """Append one transition of every copy, over the oldest where the ring is full."""
+        scalars = torch.stack((step.reward, step.terminated, step.ended), dim=1)
+        rows = torch.cat((step.obs, step.action, scalars, step.next_obs), dim=1)
+        assert rows.shape == (self.copies, self.rows.shape[1]), rows.shape
         start = self.added % self.capacity
         first = min(len(rows), self.capacity - start)
         self.rows[start : start + first] = rows[:first]
@@ -54,10 +80,35 @@ class Replay:
 
     def rewards(self) -> Tensor:
         """All rewards that are kept [len]."""
-        return self.rows[: len(self), self.widths[0] + self.widths[1]]
+        return self.rows[: len(self), self._reward]
 
-    def sample(self, count: int, generator: torch.Generator) -> Batch:
-        """``count`` transitions, uniformly with replacement."""
-        index = torch.randint(len(self), (count,), generator=generator, device=self.rows.device)
-        obs, action, reward, terminated, next_obs = self.rows[index].split(self.widths, dim=1)
-        return Batch(obs, action, reward.squeeze(1), terminated.squeeze(1), next_obs)
+    def sample(
+        self, count: int, generator: torch.Generator, discount: float, n_step: int = 1
+    ) -> Batch:
+        """``count`` transitions, uniformly with replacement.
+
+        Args:
+            count: B.
+            generator: Of the choice.
+            discount: gamma, per step.
+            n_step: Steps that a transition spans, fewer where its episode ends or the ring does.
+        """
+        device = self.rows.device
+        age = torch.randint(len(self), (count,), generator=generator, device=device)  # 0: oldest
+        oldest = self.added - len(self)
+        first = self.rows[(oldest + age) % self.capacity]
+        obs, action, reward, terminated, ended, next_obs = first.split(self._widths, dim=1)
+        reward, terminated = reward.squeeze(1), terminated.squeeze(1)
+        power = torch.full_like(reward, discount)
+        goes_on = ended.squeeze(1) == 0.0
+        for _ in range(n_step - 1):
+            age = age + self.copies
+            goes_on = goes_on & (age < len(self))
+            row = self.rows[(oldest + age) % self.capacity]
+            scalars = row[:, self._reward : self._reward + 3]
+            reward = torch.where(goes_on, reward + power * scalars[:, 0], reward)
+            terminated = torch.where(goes_on, scalars[:, 1], terminated)
+            next_obs = torch.where(goes_on[:, None], row[:, -self._widths[-1] :], next_obs)
+            power = torch.where(goes_on, power * discount, power)
+            goes_on = goes_on & (scalars[:, 2] == 0.0)
+        return Batch(obs, action, reward, power, terminated, next_obs)

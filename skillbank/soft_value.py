@@ -34,8 +34,8 @@ def effective_sample_size(q: Tensor, log_weight: Tensor, temperature: float) -> 
 
 
 def soft_bellman_target(
-    reward: Tensor, discount: float, terminated: Tensor, next_value: Tensor
+    reward: Tensor, discount: Tensor, terminated: Tensor, next_value: Tensor
 ) -> Tensor:
     """``y = r + gamma (1 - terminated) V(s')`` (eq. 7); a truncated episode goes on. All [B]."""
-    assert reward.shape == terminated.shape == next_value.shape
+    assert reward.shape == discount.shape == terminated.shape == next_value.shape
     return reward + discount * (1.0 - terminated) * next_value

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skillbank.agent import Agent, Figures
 from skillbank.config import Learning
 from skillbank.durable import replace_durably
 from skillbank.errors import Interrupted, SkillbankError, StorageError
-from skillbank.replay import Batch, Replay
+from skillbank.replay import Batch, Replay, Transitions
 from skillbank.spec import CurvePoint
 from skillbank.task import Task
 
@@ -69,8 +70,11 @@ class Training:
 
     def __post_init__(self) -> None:
         sizes = (self.task.observation_size, self.task.action_size)
-        self.replay = Replay(self.config.replay_capacity, *sizes, self.agent.device)
+        self.replay = Replay(
+            self.config.replay_capacity, *sizes, self.task.num_envs, self.agent.device
+        )
         self.rng = np.random.default_rng(self.seed)
+        self.disturbance = np.zeros((self.task.num_envs, self.task.action_size))  # OU noise
 
     def run(self, hooks: Hooks) -> None:
         """Train until ``total_steps``.
@@ -96,7 +100,7 @@ class Training:
         copies = task.num_envs
         obs = task.reset(seed=self.seed + self.steps)  # a resumed training sees new episodes
         running = np.zeros(copies)
-        disturbance = np.zeros((copies, task.action_size))
+        self.disturbance[:] = 0.0
         started = last_save = last_report = time.perf_counter()
         before = self.seconds
         report_every = max(copies, self.total_steps // CURVE_POINTS)
@@ -106,21 +110,15 @@ class Training:
         while self.steps < self.total_steps:
             if hooks.should_stop():
                 raise Interrupted("interrupted")
-            if self.warm or self.steps >= self.learning_starts:
-                action = agent.act(obs.to(agent.device)).cpu().numpy()
-                if config.noise_sigma:
-                    pull = -config.noise_theta * disturbance
-                    kick = config.noise_sigma * self.rng.standard_normal(disturbance.shape)
-                    disturbance = disturbance + pull + kick
-                    action = np.clip(action + disturbance, -1.0, 1.0).astype(np.float32)
-            else:
-                action = self.rng.uniform(-1.0, 1.0, disturbance.shape).astype(np.float32)
+            action = self._action(obs)
             step = task.step(action)
-            stored = (obs, torch.from_numpy(action), step.reward, step.terminated, step.next_obs)
-            self.replay.add(Batch(*(value.to(agent.device) for value in stored)))
+            ended = torch.from_numpy(step.ended).float()
+            told = (step.reward, step.terminated, ended, step.next_obs)
+            stored = (obs, torch.from_numpy(action), *told)
+            self.replay.add(Transitions(*(value.to(agent.device) for value in stored)))
             obs = step.obs
             running += step.reward.numpy()
-            disturbance[step.ended] = 0.0
+            self.disturbance[step.ended] = 0.0
             self.returns.extend(running[step.ended].tolist())
             running[step.ended] = 0.0
             self.steps += copies
@@ -147,6 +145,18 @@ class Training:
                         hooks.on_warning(str(failure))
                 last_save = time.perf_counter()
 
+    def _action(self, obs: torch.Tensor) -> NDArray[np.float32]:
+        """Actions [N, A] for this step: at first at random, then the policy's, with OU noise."""
+        config = self.config
+        if not self.warm and self.steps < self.learning_starts:
+            return self.rng.uniform(-1.0, 1.0, self.disturbance.shape).astype(np.float32)
+        action: NDArray[np.float32] = self.agent.act(obs.to(self.agent.device)).cpu().numpy()
+        if config.noise_sigma == 0.0:
+            return action
+        kick = config.noise_sigma * self.rng.standard_normal(self.disturbance.shape)
+        self.disturbance += kick - config.noise_theta * self.disturbance
+        return np.clip(action + self.disturbance, -1.0, 1.0).astype(np.float32)
+
     def _level_critics(self) -> None:
         """Set the critics' last bias to mean reward / (1 - gamma).
 
@@ -159,8 +169,11 @@ class Training:
             torch.nn.init.constant_(critic["out.bias"], level)
 
     def _batch(self) -> Batch:
-        batch = self.replay.sample(self.config.batch_size, self.agent.generator)
-        return batch._replace(reward=batch.reward * self.config.reward_scale)
+        config = self.config
+        batch = self.replay.sample(
+            config.batch_size, self.agent.generator, config.discount, config.n_step
+        )
+        return batch._replace(reward=batch.reward * config.reward_scale)
 
     def _report(self, figures: Figures | None, hooks: Hooks, on_curve: bool) -> None:
         values = {} if figures is None else {k: float(v) for k, v in figures._asdict().items()}
