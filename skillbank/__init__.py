@@ -7,7 +7,6 @@ the environments, so that ``gymnasium.make("skillbank/QuadrupedRun-v0")`` works 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from skillbank import envs as _envs
 from skillbank.errors import (
     IncompatibleSkill,
     SkillbankError,
@@ -69,4 +68,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-_envs.register()
+import_module("skillbank.envs").register()

@@ -153,7 +153,7 @@ class Agent:
         q = self.critic(batch.obs, batch.action)  # [C, B]
         loss = 0.5 * (q - target).square().mean(1).sum()  # eq. 11
         self.critic_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.critic_optimiser.step()
         return Figures(loss.detach(), q.detach().mean(), value.mean(), sample_size)
 
@@ -193,7 +193,7 @@ class Agent:
         objective = {"stein": self._stein_loss, "divergence": self._divergence_loss}
         loss = objective.get(self.learning.objective, self._map_loss)(obs)
         self.sampler_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.sampler_optimiser.step()
 
     def score(self, obs: Tensor, u: Tensor, prior: float) -> Tensor:
@@ -219,7 +219,8 @@ class Agent:
         assert isinstance(self.sampler, FlowSampler)
         u, log_q = self.sampler(obs, self.noise(len(obs), self.learning.particles))
         score = self.score(obs, u, self.handover)
-        return (self.temperature * self.handover * log_q - (score * u).sum(-1)).mean()
+        loss: Tensor = self.temperature * self.handover * log_q - (score * u).sum(-1)
+        return loss.mean()
 
     def _map_loss(self, obs: Tensor) -> Tensor:
         """The kernel off: every particle climbs Q, as in DDPG (section 4)."""

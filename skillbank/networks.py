@@ -152,12 +152,12 @@ class FlowSampler(Network):
         for layer in range(self.trunk):
             h = torch.relu(torch.addmm(self[f"{layer}.bias"], h, self[f"{layer}.weight"]))
         head = torch.addmm(self["head.bias"], h, self["head.weight"]).unsqueeze(1)  # [B, 1, .]
-        mean, raw, bias = head.split(
-            (self.action, self.action, head.shape[-1] - 2 * self.action), dim=-1
+        mean, raw, bias = torch.split(
+            head, [self.action, self.action, head.shape[-1] - 2 * self.action], dim=-1
         )
         log_scale = LOG_SCALE_CENTRE + LOG_SCALE_RANGE * torch.tanh(raw)
         return _FlowState(
-            mean, log_scale, bias.split(self.coupling_hidden, -1) if bias.shape[-1] else ()
+            mean, log_scale, torch.split(bias, self.coupling_hidden, -1) if bias.shape[-1] else ()
         )
 
     def _coupling(self, layer: int, x: Tensor, state: "_FlowState") -> tuple[Tensor, Tensor]:
@@ -222,7 +222,7 @@ Sampler = FlowSampler | NoiseSampler
 
 def make_sampler(architecture: Architecture, observation: int, action: int) -> Sampler:
     """The sampling network that the architecture names."""
-    kind = {"flow": FlowSampler, "noise": NoiseSampler}[architecture.sampler]
+    kind = FlowSampler if architecture.sampler == "flow" else NoiseSampler
     return kind(architecture, observation, action)
 
 

@@ -51,7 +51,7 @@ class Replay:
         self, capacity: int, observation: int, action: int, copies: int, device: str = "cpu"
     ) -> None:
         self.capacity, self.copies = capacity, copies
-        self._widths = (observation, action, 1, 1, 1, observation)
+        self._widths = [observation, action, 1, 1, 1, observation]
         self._reward = observation + action  # column; terminated and ended follow
         width = sum(self._widths)
         try:
@@ -97,7 +97,7 @@ class Replay:
         age = torch.randint(len(self), (count,), generator=generator, device=device)  # 0: oldest
         oldest = self.added - len(self)
         first = self.rows[(oldest + age) % self.capacity]
-        obs, action, reward, terminated, ended, next_obs = first.split(self._widths, dim=1)
+        obs, action, reward, terminated, ended, next_obs = torch.split(first, self._widths, dim=1)
         reward, terminated = reward.squeeze(1), terminated.squeeze(1)
         power = torch.full_like(reward, discount)
         goes_on = ended.squeeze(1) == 0.0

@@ -303,7 +303,8 @@ class Skill:
 
     def _own(self, action: Tensor) -> Array:
         share = (action.numpy().astype(np.float64) + 1.0) * 0.5
-        return (self._low + share * (self._high - self._low)).astype(self.spec.action_dtype)
+        own: Array = self._low + share * (self._high - self._low)
+        return own.clip(self._low, self._high).astype(self.spec.action_dtype)
 
 
 def block_columns(

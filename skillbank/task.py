@@ -7,7 +7,7 @@ symmetries, the model's hash) is used where it is there.
 
 import difflib
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -83,9 +83,9 @@ class Task:
             Symmetry(
                 name=one.name,
                 obs_index=tuple(one.observation_index.tolist()),
-                obs_sign=tuple(int(sign) for sign in one.observation_sign),
+                obs_sign=_signs(one.observation_sign),
                 action_index=tuple(one.action_index.tolist()),
-                action_sign=tuple(int(sign) for sign in one.action_sign),
+                action_sign=_signs(one.action_sign),
             )
             for one in getattr(source, "symmetries", ())
         )
@@ -201,6 +201,10 @@ def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Spac
             f"{env_id} has unbounded actions {action}; wrap it in "
             "gymnasium.wrappers.RescaleAction or ClipAction with finite bounds"
         )
+
+
+def _signs(values: Array) -> tuple[Literal[-1, 1], ...]:
+    return tuple(1 if value > 0 else -1 for value in values)
 
 
 def _tensor(value: Array) -> Tensor:
