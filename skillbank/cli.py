@@ -3,15 +3,17 @@
 import difflib
 import json
 import shlex
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from skillbank import __version__
-from skillbank.cli_signals import interrupt_on_signals
+from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
@@ -56,10 +58,12 @@ class Commands(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except Interrupted as error:
+            _end(str(error), error.exit_code)
         except SkillbankError as error:
             _fail("\n".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            _fail("interrupted", Interrupted.exit_code)
+            _end("interrupted", Interrupted.exit_code)
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -71,7 +75,10 @@ def main() -> None:
     """Entry point of the ``skillbank`` command."""
     interrupt_on_signals()
     warnings.showwarning = _show_warning
-    commands(prog_name="skillbank")
+    try:
+        commands(prog_name="skillbank")
+    finally:
+        ignore_signals()
 
 
 @click.group(
@@ -131,9 +138,23 @@ def _env_option(default: str | None, shown: str) -> Callable[[Function], Functio
         "--env",
         "env_id",
         default=default,
+        callback=_imported,
         metavar="TASK",
-        help=f"A task of skillbank, or any Gymnasium id. [default: {shown}]",
+        help=f"A task of skillbank, any Gymnasium id, or MODULE:ID. [default: {shown}]",
     )
+
+
+def _imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None) -> str | None:
+    """Import the module of ``module:Id-v0``, which registers the task. Only a user may ask so."""
+    if env_id is None or ":" not in env_id:
+        return env_id
+    module, _, bare = env_id.partition(":")
+    sys.path.insert(0, "")  # a console script does not see the present folder by itself
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise click.BadParameter(f"cannot import '{module}': {error}") from error
+    return bare
 
 
 _training_options = _options(
@@ -631,7 +652,11 @@ def _print_json(value: Any) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
+    _end(f"error: {message}", code)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
     click.get_current_context().exit(code)
 
 

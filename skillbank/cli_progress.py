@@ -2,6 +2,7 @@
 
 import math
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -31,10 +32,13 @@ class Watch:
         self._bar: Any = None
         self._writer: Any = None
         self._logs = True
+        self._thread_hook = threading.excepthook
         self._reports: deque[tuple[int, float]] = deque(maxlen=RATE_REPORTS)
         self._last_line = time.monotonic()
 
     def __enter__(self) -> "Watch":
+        # What goes wrong in TensorBoard's own thread is raised again by its next call from here.
+        threading.excepthook = self._quiet_about_logs
         return self
 
     def __exit__(
@@ -50,6 +54,7 @@ class Watch:
                 self._writer.close()
             except OSError as problem:
                 self._give_up_logs(problem)
+        threading.excepthook = self._thread_hook
 
     def __call__(self, progress: "Progress") -> None:
         """Show a report of the training."""
@@ -66,8 +71,7 @@ class Watch:
             left = (progress.total_steps - progress.steps) / max(rate, 1e-9)
             self._say(
                 f"{progress.steps}/{progress.total_steps} steps, {rate:.0f} a second, "
-                f"return {progress.mean_return:.4g}, alpha {progress.temperature:.3g}, "
-                f"{duration(left)} left"
+                f"{_state(progress)}, {duration(left)} left"
             )
 
     def warn(self, message: str) -> None:
@@ -91,9 +95,7 @@ class Watch:
                 dynamic_ncols=True,
                 mininterval=0.0,
             )
-        self._bar.set_postfix_str(
-            f"return {progress.mean_return:.4g}, alpha {progress.temperature:.3g}", refresh=False
-        )
+        self._bar.set_postfix_str(_state(progress), refresh=False)
         self._bar.update(progress.steps - self._bar.n)
 
     def _log(self, progress: "Progress", rate: float) -> None:
@@ -120,9 +122,21 @@ class Watch:
         except OSError as problem:
             self._give_up_logs(problem)
 
+    def _quiet_about_logs(self, failure: threading.ExceptHookArgs) -> None:
+        if not issubclass(failure.exc_type, OSError):
+            self._thread_hook(failure)
+
     def _give_up_logs(self, problem: OSError) -> None:
+        if not self._logs:
+            return  # closing a broken writer fails once more
         self._logs = False
         self.warn(f"no more logs in {self._folder}: {problem.strerror or problem}")
+
+
+def _state(progress: "Progress") -> str:
+    known = math.isfinite(progress.mean_return)  # an episode has ended
+    score = f"{progress.mean_return:.4g}" if known else "-"
+    return f"return {score}, alpha {progress.temperature:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -102,5 +102,5 @@ def _shown(value: Any) -> str:
 
 
 def _snake_case(text: str) -> str:
-    words = re.sub(r"([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3_\2\4", text)
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text)
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")

@@ -45,11 +45,18 @@ def interrupt_on_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+def ignore_signals() -> None:
+    """Let no further signal disturb a command that is ending."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """In this block a signal is only a request, so that nothing is cut in half by one.
 
-    A second signal changes nothing: what was learned is being written already.
+    A second signal changes nothing: what was learned is being written already. Once a signal has
+    come the command is ending, and none is heard any more after the block.
     """
     request = StopRequest()
     before = {number: signal.signal(number, request.note) for number in _SIGNALS}
@@ -57,4 +64,4 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if request.made else handler)

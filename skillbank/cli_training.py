@@ -1,7 +1,8 @@
 """A training on the command line: where it writes, how it is stopped, and what it leaves behind."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -121,12 +122,12 @@ class Run:
         """Draw the learning curve and where the skill went; the pictures' paths."""
         from skillbank import figures
 
-        paths = []
-        if skill.spec.learning_curve:
-            path = self.folder / "learning_curve.png"
+        paths: list[str] = []
+        curve = skill.spec.learning_curve
+        if curve:
             marks = {label or "evaluation": e.mean_return for label, e in panels.items()}
-            figures.learning_curve(skill.spec.learning_curve, path, title=self.name, marks=marks)
-            paths.append(str(path))
+            with _drawing(self.folder / "learning_curve.png", paths) as path:
+                figures.learning_curve(curve, path, title=self.name, marks=marks)
         return paths + draw_evaluations(skill, env_id, panels, self.folder)
 
     def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "Skill":
@@ -204,15 +205,26 @@ def draw_evaluations(
     source: Any = task.envs.unwrapped
     arena = task.arena
     task.close()
-    path = folder / "traces.png"
-    figures.traces([(label or skill.spec.name, e) for label, e in panels.items()], arena, path)
-    paths = [str(path)]
+    paths: list[str] = []
+    with _drawing(folder / "traces.png", paths) as path:
+        titled = [(label or skill.spec.name, e) for label, e in panels.items()]
+        figures.traces(titled, arena, path)
     if hasattr(source, "place_reward"):  # the multi-goal plane
-        path = folder / "figure_1.png"
         last = list(panels.values())[-1]
-        figures.multi_goal(skill, last, source.place_reward, source.goal_places, path)
-        paths.append(str(path))
+        with _drawing(folder / "figure_1.png", paths) as path:
+            figures.multi_goal(skill, last, source.place_reward, source.goal_places, path)
     return paths
+
+
+@contextmanager
+def _drawing(path: Path, paths: list[str]) -> Iterator[Path]:
+    """A picture being drawn: listed once it is there; without it the figures are still good."""
+    try:
+        yield path
+    except StorageError as error:
+        say(f"warning: {error}")
+    else:
+        paths.append(str(path))
 
 
 def say(message: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skillbank.durable import replace_durably
 from skillbank.spec import CurvePoint
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def learning_curve(
 
     Args:
         curve: Points of the training.
-        path: Of the picture; its suffix chooses the format.
+        path: Of the picture; its suffix chooses the format. Raises StorageError where it cannot
+            be written, as all pictures do.
         title: Above it.
         marks: Levels to compare with, such as the return before fine-tuning, by their label.
     """
@@ -200,5 +202,6 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    """Write a picture, whole or not at all."""
+    with replace_durably(path) as file:
+        figure.savefig(file, dpi=DPI, format=path.suffix.removeprefix(".") or "png")

@@ -1,5 +1,7 @@
 """Filming a skill at work, through the environment's own pictures."""
 
+import itertools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from skillbank.errors import SkillbankError, StorageError, UnsupportedEnvironmen
 from skillbank.skill import Skill
 from skillbank.task import Task
 
-SUFFIXES = (".mp4", ".gif")
+Frame = NDArray[np.uint8]
 DEFAULT_FPS = 20
 
 
@@ -46,37 +48,56 @@ def film(
         IncompatibleSkill: The skill does not fit the task.
         StorageError: The film cannot be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise SkillbankError(f"a film is one of {', '.join(SUFFIXES)}, not '{path.name}'")
+    mp4 = path.suffix.lower() == ".mp4"
+    if not mp4 and path.suffix.lower() != ".gif":
+        raise SkillbankError(f"a film is .mp4 or .gif, not '{path.name}'")
     if episodes < 1 or seed < 0:
         raise SkillbankError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
-    import imageio.v2 as imageio
-
     task = Task(env_id, 1, render_mode="rgb_array", **kwargs)
-    how: dict[str, Any] = {"macro_block_size": 2} if path.suffix.lower() == ".mp4" else {"loop": 0}
-    fps = task.envs.metadata.get("render_fps", DEFAULT_FPS)
+    fps = float(task.envs.metadata.get("render_fps", DEFAULT_FPS))
     try:
-        policy = skill.fitted_to(task)
-        frames = _frames(policy, task, episodes, seed, deterministic)
-        first = next(frames)  # whatever cannot be drawn is known before a file is made
+        frames = _frames(skill.fitted_to(task), task, episodes, seed, deterministic)
+        # Whatever cannot be drawn is known with the first picture, before a file is made.
+        frames = itertools.chain([next(frames)], frames)
         path.parent.mkdir(parents=True, exist_ok=True)
-        count = 1
-        writer: Any
-        with imageio.get_writer(path, fps=fps, **how) as writer:
-            writer.append_data(first)
-            for frame in frames:
-                writer.append_data(frame)
-                count += 1
+        with tempfile.TemporaryDirectory(prefix=".film.", dir=path.parent) as folder:
+            unfinished = Path(folder) / path.name
+            count = (
+                _write_mp4(unfinished, frames, fps) if mp4 else _write_gif(unfinished, frames, fps)
+            )
+            unfinished.replace(path)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = error.strerror or str(error).splitlines()[0]
+        raise StorageError(f"cannot write {path}: {reason}") from error
     finally:
         task.close()
     return count
 
 
+def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> int:
+    import imageio.v2 as imageio
+
+    count = 0
+    writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=2, ffmpeg_log_level="quiet")
+    with writer:
+        for frame in frames:
+            writer.append_data(frame)
+            count += 1
+    return count
+
+
+def _write_gif(path: Path, frames: Iterator[Frame], fps: float) -> int:
+    import imageio.v3 as imageio
+
+    pictures = list(frames)
+    data = imageio.imwrite("<bytes>", pictures, extension=".gif", duration=1000.0 / fps, loop=0)
+    path.write_bytes(data)
+    return len(pictures)
+
+
 def _frames(
     skill: Skill, task: Task, episodes: int, seed: int, deterministic: bool
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[Frame]:
     obs = task.reset(seed=seed)
     while episodes:
         yield _frame(task)
@@ -86,7 +107,7 @@ def _frames(
         episodes -= int(step.ended.sum())
 
 
-def _frame(task: Task) -> NDArray[np.uint8]:
+def _frame(task: Task) -> Frame:
     """The picture [H, W, 3] of the only copy."""
     try:
         frames = task.envs.render()

@@ -1,0 +1,274 @@
+"""pretrain and finetune: what they call, write, print and resume."""
+
+import json
+import os
+import shlex
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import QUICK_FINETUNE, QUICK_PRETRAIN  # type: ignore[import-not-found]
+
+import skillbank
+from skillbank import cli_progress
+from skillbank.cli_settings import configured, finetuned_name, pretrained_name
+from skillbank.cli_signals import StopRequest
+from skillbank.errors import SkillbankError
+from skillbank.training import Progress
+
+
+def test_pretrain_keeps_a_measured_skill(call: Any, bank: skillbank.Bank) -> None:
+    result = call("pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN)
+    spec = bank.spec("mine")
+    assert spec.steps == 400
+    assert spec.updates > 0
+    assert spec.architecture.critic_hidden == (16, 16)
+    assert spec.evaluations[0].episodes == 4
+    assert "mine@1: 400 steps" in result.stdout
+    folder = Path("runs/mine")
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "traces.png").read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "checkpoint.npz").exists()
+
+
+def test_pretrain_prints_json_and_nothing_else(call: Any) -> None:
+    result = call("pretrain", "--env", "PointMassRun", "--as", "mine", "--json", *QUICK_PRETRAIN)
+    found = json.loads(result.stdout)
+    assert found["skill"] == "mine@1"
+    assert found["after"]["episodes"] == 4
+    assert all(Path(path).is_file() for path in found["pictures"])
+
+
+def test_finetune_shows_before_lowest_and_after(call: Any, bank: skillbank.Bank) -> None:
+    result = call("finetune", "--skill", "tiny", "--env", "PointMassUMaze", *QUICK_FINETUNE)
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["before", "lowest", "after"]
+    assert "success" in lines[0]
+    parent = bank.read("tiny").content_hash
+    assert bank.spec("tiny.point_mass_u_maze").parents == (parent,)
+    assert Path("runs/tiny.point_mass_u_maze/traces.png").is_file()
+
+
+def test_finetune_json_and_paper_schedule(call: Any, bank: skillbank.Bank) -> None:
+    words = ["--skill", "tiny", "--env", "PointMassHallway", "--schedule", "paper", "--as", "x"]
+    found = json.loads(call("finetune", *words, "--json", *QUICK_FINETUNE).stdout)
+    assert found["before"]["metrics"]["progress"] > 0
+    assert isinstance(found["lowest"], float)
+    assert bank.spec("x").config.schedule == "paper"  # type: ignore[union-attr]
+
+
+def test_before_is_the_evaluation_of_the_skill_itself(call: Any, bank: skillbank.Bank) -> None:
+    words = ["--skill", "tiny", "--env", "PointMassHallway", "--seed", "3"]
+    found = json.loads(call("finetune", *words, "--json", *QUICK_FINETUNE).stdout)
+    alone = skillbank.evaluate(bank.load("tiny"), "PointMassHallway", episodes=4, seed=3)
+    assert found["before"]["mean_return"] == alone.mean_return
+
+
+def test_a_skill_file_will_do_for_a_name(call: Any, tiny_skill: skillbank.Skill) -> None:
+    tiny_skill.save("elsewhere.h5")
+    words = ["--skill", "elsewhere.h5", "--env", "PointMassHallway"]
+    result = call("finetune", *words, *QUICK_FINETUNE)
+    assert "elsewhere.point_mass_hallway@1" in result.stdout
+
+
+def test_pretrain_without_options_is_run_anywhere(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, dict[str, Any]]] = []
+
+    def learn(*args: Any, **named: Any) -> None:
+        calls.append((args, named))
+        raise SkillbankError("enough")
+
+    monkeypatch.setattr("skillbank.pretraining.pretrain", learn)
+    call("pretrain", code=2)
+    (env_id, config), named = calls[0]
+    assert (env_id, named["name"]) == ("skillbank/QuadrupedRun-v0", "run_anywhere")
+    assert config == skillbank.config.recipe(env_id)
+
+
+def test_finetune_without_options_is_the_narrow_hallway(call: Any) -> None:
+    result = call("finetune", "--skill", "tiny", code=4)
+    assert "tiny.quadruped_hallway_narrow" in result.stderr
+    assert "does not fit skillbank/QuadrupedHallwayNarrow-v0" in result.stderr
+
+
+# Stopping and going on.
+
+
+@pytest.fixture
+def stops_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often the training may still ask whether to stop."""
+    left = [10**9]
+
+    def asked(self: StopRequest) -> bool:
+        left[0] -= 1
+        return self.made or left[0] < 0
+
+    monkeypatch.setattr(StopRequest, "__call__", asked)
+    return left
+
+
+def test_a_stopped_training_goes_on_where_it_was(
+    call: Any, bank: skillbank.Bank, stops_at: list[int]
+) -> None:
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    stops_at[0] = 60
+    stopped = call(*words, code=130)
+    again = shlex.join(["skillbank", *words, "--resume"])
+    assert again in stopped.stderr
+    assert "mine" not in bank.names()
+    assert Path("runs/mine/checkpoint.npz").is_file()
+
+    stops_at[0] = 10**9
+    refused = call(*words, code=2)
+    assert again in refused.stderr
+    assert "checkpoint.npz" in refused.stderr
+
+    call(*shlex.split(again)[1:])
+    assert bank.spec("mine").steps == 400
+    assert not Path("runs/mine/checkpoint.npz").exists()
+
+
+def test_resume_without_a_checkpoint(call: Any) -> None:
+    words = ["pretrain", "--env", "PointMassRun", "--resume", *QUICK_PRETRAIN]
+    assert "start without --resume" in call(*words, code=2).stderr
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_measuring_keeps_the_skill(
+    number: int, call: Any, bank: skillbank.Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_args: Any, **_named: Any) -> None:
+        os.kill(os.getpid(), number)
+        signal.pause()
+
+    monkeypatch.setattr("skillbank.evaluation.evaluate", measure)
+    result = call("pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN, code=130)
+    assert "'mine@1' is in the bank" in result.stderr
+    assert bank.spec("mine").evaluations == ()
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_signal_while_saving_waits(
+    call: Any, bank: skillbank.Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = skillbank.Bank.save
+
+    def interrupted(self: skillbank.Bank, skill: skillbank.Skill, name: str) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return save(self, skill, name)
+
+    monkeypatch.setattr(skillbank.Bank, "save", interrupted)
+    call("pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN, code=130)
+    assert len(bank.spec("mine").evaluations) == 1
+
+
+# Progress.
+
+
+def progress(steps: int, mean_return: float = 1.5) -> Progress:
+    return Progress(steps, 1000, steps // 10, steps / 50, mean_return, 0.1, {"q": 2.0})
+
+
+def test_without_a_terminal_a_line_every_so_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(cli_progress, "PLAIN_SECONDS", 0.0)
+    with cli_progress.Watch("mine", tmp_path, said.append) as watch:
+        watch(progress(100, float("nan")))
+        watch(progress(500))
+    assert said[0].startswith("100/1000 steps, 50 a second, return -, alpha 0.1, 18 s left")
+    assert said[1].startswith("500/1000 steps, 50 a second, return 1.5, alpha 0.1, 10 s left")
+
+
+def test_without_a_terminal_quiet_in_between(tmp_path: Path) -> None:
+    said: list[str] = []
+    with cli_progress.Watch("mine", tmp_path, said.append) as watch:
+        watch(progress(100))
+        watch(progress(200))
+    assert said == []
+
+
+def test_in_a_terminal_a_live_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with cli_progress.Watch("mine", tmp_path, lambda _line: None) as watch:
+        watch(progress(100))
+        watch(progress(1000))
+    shown = capsys.readouterr().err
+    assert "mine: 100%" in shown
+    assert "return 1.5, alpha 0.1" in shown
+
+
+def test_tensorboard_has_the_figures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with cli_progress.Watch("mine", tmp_path, lambda _line: None) as watch:
+        watch(progress(100))
+        watch(progress(200))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    found = {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert found["return"] == [1.5, 1.5]
+    assert found["update/q"] == [2.0, 2.0]
+    assert {"temperature", "steps_per_second", "updates"} <= set(found)
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said: list[str] = []
+    with cli_progress.Watch("mine", tmp_path / "file" / "below", said.append) as watch:
+        watch(progress(100))
+        watch(progress(200))
+    assert len(said) == 1
+    assert "no more logs" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(42, "42 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (float("inf"), "an unknown time")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert cli_progress.duration(seconds) == text
+
+
+# Settings.
+
+
+def test_names_of_skills() -> None:
+    assert pretrained_name("skillbank/QuadrupedRun-v0") == "run_anywhere"
+    assert pretrained_name("Ant-v5") == "ant_v5"
+    assert finetuned_name("a", "QuadrupedUMaze") == "a.quadruped_u_maze"
+
+
+def test_settings_of_every_kind() -> None:
+    config = configured(
+        skillbank.PretrainConfig(),
+        ["batch_size=64", "objective=stein", "architecture.critic_hidden=[8]", "symmetry=false"],
+    )
+    assert (config.batch_size, config.objective, config.symmetry) == (64, "stein", False)
+    assert config.architecture.critic_hidden == (8,)
+    assert config.architecture.critics == 2  # the other fields stay
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("batch_sise=64", "no setting 'batch_sise'. Did you mean 'batch_size'?"),
+        ("architecture=x", "no setting 'architecture'"),
+        ("batch_size", "'--set key=value'"),
+        ("batch_size=many", "batch_size: Input should be a valid integer"),
+        ("batch_size=-1", "batch_size: Input should be greater than or equal to 1, got -1"),
+        ("discount=NaN", "discount"),
+        ("total_steps=10", "learning_starts"),
+    ],
+)
+def test_settings_that_cannot_be(setting: str, text: str) -> None:
+    with pytest.raises(SkillbankError) as raised:
+        configured(skillbank.PretrainConfig(), [setting])
+    assert text in str(raised.value)
