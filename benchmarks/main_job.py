@@ -25,13 +25,16 @@ SKILLS = ROOT / "runs" / "main_job"
 TASKS = ("QuadrupedHallwayWide", "QuadrupedHallwayNarrow", "QuadrupedUMaze")
 WAYS = ("anchored", "paper", "scratch")
 SEEDS = (0, 1, 2)
-EPISODES = {"QuadrupedRun": 400}  # 100 for the others
+EPISODES = {"QuadrupedRun": 400, "MultiGoal": 200}  # 100 for the others
+MULTI_GOAL = ("default", "stein", "map")  # the recipe; the paper's objective; its kernel off
+MULTI_GOAL_SEEDS = range(5)
 
 
 def units() -> list[str]:
     """Every unit's name, pretraining first."""
     pretraining = [f"QuadrupedRun-pretrain-{seed}" for seed in SEEDS]
-    return pretraining + [f"{t}-{w}-{s}" for s in SEEDS for t in TASKS for w in WAYS]
+    goals = [f"MultiGoal-{way}-{seed}" for seed in MULTI_GOAL_SEEDS for way in MULTI_GOAL]
+    return pretraining + [f"{t}-{w}-{s}" for s in SEEDS for t in TASKS for w in WAYS] + goals
 
 
 def run_unit(unit: str) -> dict[str, Any]:
@@ -49,6 +52,14 @@ def run_unit(unit: str) -> dict[str, Any]:
     before = None
     if way == "pretrain":
         skill = skillbank.pretrain(task, recipe(task), seed=int(seed), name="run_anywhere")
+    elif task == "MultiGoal":
+        changes: dict[str, Any] = {
+            "default": {},
+            "stein": {"objective": "stein", "particles": 16},
+            "map": {"objective": "map", "proposals": "uniform", "value_samples": 32},
+        }[way]
+        config = recipe(task).model_copy(update=changes)
+        skill = skillbank.pretrain(task, config, seed=int(seed), name="multi_goal")
     elif way == "scratch":
         budget = finetune_recipe(task)
         config = recipe("QuadrupedRun").model_copy(
@@ -84,6 +95,9 @@ def run_unit(unit: str) -> dict[str, Any]:
         "config": skill.spec.config.model_dump(mode="json"),
         "versions": skill.spec.versions,
     }
+    if task == "MultiGoal":
+        goals = after.metrics["goal"]
+        result["goals"] = [float((goals == goal).mean()) for goal in range(4)]
     if way == "pretrain":
         result["sectors"] = after.sectors.round(4).tolist()
     return result
@@ -144,6 +158,8 @@ def draw() -> None:
     click.echo("|---|---|---|---|---|---|---|---|")
     for name, result in found.items():
         task, way, seed = name.split("-")
+        if task == "MultiGoal":
+            continue
         metric, factor, sign = FIGURE.get(task, ("progress", 1.0, "m"))
         if way == "pretrain":
             metric = "net_distance"
@@ -154,6 +170,15 @@ def draw() -> None:
             f"| {100 * after['fallen']:.0f} % | {result['wall_seconds']:.0f} "
             f"| {result['cpu_seconds']:.0f} |"
         )
+    click.echo("\n| multi-goal | seed | shares of the four goals | return | CPU s |")
+    click.echo("|---|---|---|---|---|")
+    for name, result in found.items():
+        if "goals" in result:
+            _, way, seed = name.split("-")
+            shares = " ".join(f"{share:.2f}" for share in result["goals"])
+            mean = result["after"]["mean_return"]
+            seconds = result["cpu_seconds"]
+            click.echo(f"| {way} | {seed} | {shares} | {mean:.0f} | {seconds:.0f} |")
     figure, axes = plt.subplots(1, len(TASKS), figsize=(4.2 * len(TASKS), 3.2), squeeze=False)
     colours = {"anchored": "tab:blue", "paper": "tab:orange", "scratch": "tab:gray"}
     for axis, task in zip(axes[0], TASKS, strict=True):

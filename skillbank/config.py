@@ -175,7 +175,7 @@ def bare_name(env_id: str) -> str:
 
 # What the default recipes of our tasks change.
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "MultiGoal": _MULTI_GOAL,
+    "MultiGoal": _MULTI_GOAL | {"total_steps": 40_000, "learning_starts": 2_000},
     # Episodes do not end, so the level of the rewards is telling.
     "QuadrupedRun": {"total_steps": 325_000, "value_samples": 1, "level_critics": True},
 }
