@@ -35,6 +35,10 @@ class Interrupted(SkillbankError):
     exit_code = 130
 
 
+class TrainingDiverged(SkillbankError):
+    """A training whose figures are no longer finite; the last good checkpoint is kept."""
+
+
 class StorageError(SkillbankError):
     """A file or folder that cannot be written, read or locked: full disk, no permission."""
 

@@ -187,6 +187,22 @@ class NoiseSampler(Network):
         self.hidden = len(architecture.sampler_hidden)
         self.observation = observation
 
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Start with u spread by about one, half of it by the noise (He's scale for ReLU).
+
+        A narrower start puts all particles in one place, from where Stein's direction may find
+        one mode only.
+        """
+        super().initialise(generator)  # uniform in +-1/sqrt(inputs)
+        first = self["0.weight"]
+        inputs = first.shape[0]
+        first[: self.observation] *= math.sqrt(3.0 * inputs / self.observation)
+        first[self.observation :] *= math.sqrt(3.0 * inputs / (inputs - self.observation))
+        for layer in range(1, self.hidden):
+            self[f"{layer}.weight"].mul_(math.sqrt(6.0))
+        self["out.weight"].mul_(math.sqrt(6.0))
+
     def forward(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Noise [B, K, A] -> u [B, K, A]."""
         h = self._first(obs, noise)

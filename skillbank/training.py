@@ -2,6 +2,7 @@
 
 import json
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from skillbank.agent import Agent, Figures
 from skillbank.config import Learning
 from skillbank.durable import replace_durably
-from skillbank.errors import Interrupted, SkillbankError, StorageError
+from skillbank.errors import Interrupted, SkillbankError, StorageError, TrainingDiverged
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.spec import CurvePoint
 from skillbank.task import Task
@@ -87,6 +88,8 @@ class Training:
             self.load(hooks.checkpoint)
         try:
             self._loop(hooks)
+        except TrainingDiverged:
+            raise  # the checkpoint holds the last good state
         except BaseException as error:
             if hooks.checkpoint is not None:
                 try:
@@ -178,7 +181,7 @@ class Training:
     def _report(self, figures: Figures | None, hooks: Hooks, on_curve: bool) -> None:
         values = {} if figures is None else {k: float(v) for k, v in figures._asdict().items()}
         if not all(np.isfinite(list(values.values()))):
-            raise SkillbankError(
+            raise TrainingDiverged(
                 f"training diverged at step {self.steps}: {values}; "
                 "a smaller learning rate or reward_scale would help"
             )
@@ -237,7 +240,7 @@ class Training:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
             meta = json.loads(arrays.pop("meta").tobytes())
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
         mine = self.config.model_dump(mode="json")
         mine |= {"env_id": self.task.env_id, "seed": self.seed}
