@@ -88,13 +88,11 @@ class Training:
             self.load(hooks.checkpoint)
         try:
             self._loop(hooks)
-        except TrainingDiverged:
-            raise  # the checkpoint holds the last good state
         except BaseException as error:
             if hooks.checkpoint is not None:
                 try:
                     self.save(hooks.checkpoint)
-                except StorageError as failure:
+                except (StorageError, TrainingDiverged) as failure:
                     error.add_note(str(failure))
             raise
 
@@ -202,7 +200,15 @@ class Training:
     # Checkpoints: everything needed to go on, but the simulation (its episodes start anew).
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, atomically: networks, optimisers, replay, random state, counts."""
+        """Write a checkpoint, atomically: networks, optimisers, replay, random state, counts.
+
+        Raises:
+            StorageError: It cannot be written; the one before is untouched.
+            TrainingDiverged: A parameter is not finite; the one before is untouched.
+        """
+        parts = self.agent.networks().values()
+        if not all(bool(p.isfinite().all()) for part in parts for p in part.parameters()):
+            raise TrainingDiverged(f"parameters are not finite; {path} keeps the last good state")
         arrays: dict[str, Any] = {}
         for part, network in self.agent.networks().items():
             arrays |= {f"{part}/{name}": value for name, value in network.arrays().items()}
