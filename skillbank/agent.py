@@ -19,6 +19,7 @@ from skillbank.networks import (
     log_squash,
     make_sampler,
     polyak_update,
+    unsquash,
 )
 from skillbank.replay import Batch
 from skillbank.soft_value import effective_sample_size, soft_bellman_target, soft_value
@@ -170,9 +171,11 @@ class Agent:
             shape = (batch, count, self.action_size)
             action = torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
             volume = self.action_size * math.log(2.0)  # -log q of the uniform density on the box
-            return self.target_q(obs, action), torch.full(
-                (batch, count), volume, device=self.device
-            )
+            log_weight = torch.full((batch, count), volume, device=self.device)
+            if self.anchor is not None:  # pi_0 as a density over actions, not over u
+                u = unsquash(action)
+                log_weight = log_weight + self.anchor.log_density(obs, u) - log_squash(u)
+            return self.target_q(obs, action), log_weight
         noise = self.noise(batch, count)
         if isinstance(self.sampler, NoiseSampler):
             u, log_q = self.sampler.with_log_density(obs, noise)

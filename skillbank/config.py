@@ -77,6 +77,15 @@ class PretrainConfig(Learning):
     temperature: Positive = 0.1  # alpha, in units of scaled reward
     level_critics: bool = False  # start the critics at the first rewards' mean / (1 - discount)
 
+    @model_validator(mode="after")
+    def _trainable(self) -> "PretrainConfig":
+        if self.architecture.sampler == "noise" and self.objective == "divergence":
+            raise ValueError(
+                "objective 'divergence' needs the density of sampler 'flow'; "
+                "a noise-fed sampler learns with objective 'stein'"
+            )
+        return self
+
 
 class FinetuneConfig(Learning):
     """Fine-tuning of a skill on another task; its first actions are the skill's own."""

@@ -92,13 +92,18 @@ def started_agent(
 ) -> Agent:
     """An agent whose policy is the skill."""
     spec, anchor = skill.spec, None
+    if spec.architecture.sampler == "noise" and config.objective == "divergence":
+        raise IncompatibleSkill(
+            f"skill '{spec.name}' has a noise-fed sampling network, which has no density for "
+            "objective 'divergence'; use schedule 'paper' with objective 'stein' or 'map'"
+        )
     arrays = skill.sampler.arrays()
     sizes = (spec.observation_size, spec.action_size)
     if config.schedule == "anchored":
         if spec.architecture.sampler != "flow":
             raise IncompatibleSkill(
                 f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
-                "use schedule 'paper', or pretrain it again with sampler 'flow'"
+                "use schedule 'paper' with objective 'stein', or pretrain it with sampler 'flow'"
             )
         anchor = FlowSampler(spec.architecture, *sizes)
         anchor.load_arrays(arrays)

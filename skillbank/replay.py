@@ -78,6 +78,11 @@ class Replay:
         self.rows[: len(rows) - first] = rows[first:]
         self.added += len(rows)
 
+    def end_episodes(self) -> None:
+        """Say that no copy goes on from its last transition: nothing spans a new beginning."""
+        last = torch.arange(max(0, self.added - self.copies), self.added, device=self.rows.device)
+        self.rows[last % self.capacity, self._reward + 2] = 1.0
+
     def rewards(self) -> Tensor:
         """All rewards that are kept [len]."""
         return self.rows[: len(self), self._reward]

@@ -122,8 +122,8 @@ class Task:
     def unscale(self, action: Array) -> Array:
         """Actions in [-1, 1] -> the environment's own units and dtype."""
         share = (np.asarray(action, np.float64) + 1.0) * 0.5
-        own = self.action_low + share * (self.action_high - self.action_low)
-        return own.astype(self.action_dtype)
+        own: Array = self.action_low + share * (self.action_high - self.action_low)
+        return own.clip(self.action_low, self.action_high).astype(self.action_dtype)
 
     def close(self) -> None:
         """Free what the copies hold."""

@@ -83,6 +83,7 @@ class Training:
         Raises:
             Interrupted: ``should_stop`` said so; the checkpoint, if any, is saved.
             UnsupportedEnvironment: The environment returned something unusable; likewise saved.
+            TrainingDiverged: What is learned is not finite; an earlier checkpoint stays.
         """
         if hooks.resume:
             self.load(hooks.checkpoint)
@@ -275,6 +276,7 @@ class Training:
         rows = torch.from_numpy(arrays["replay"])
         self.replay.rows[: len(rows)] = rows.to(self.agent.device)
         self.replay.added = meta["added"]
+        self.replay.end_episodes()  # the simulation starts anew
         self.agent.generator.set_state(torch.from_numpy(arrays["generator"]))
         self.agent.updates = meta["updates"]
         self.steps, self.seconds, self.debt = meta["steps"], meta["seconds"], meta["debt"]
