@@ -1,7 +1,7 @@
 """Writing a file so that a crash leaves either the old one or the new one, whole."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +19,11 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StorageError: It cannot be written; what was at ``path`` is untouched.
     """
-    temporary: str | None = None
+    # Not tempfile's, which nobody but the owner could read.
+    temporary: Path | None = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -40,4 +40,4 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
         ) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
