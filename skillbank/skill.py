@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skillbank import storage
+from skillbank import storage, variants
 from skillbank.errors import IncompatibleSkill
 from skillbank.networks import (
     Critic,
@@ -24,6 +24,7 @@ from skillbank.networks import (
     make_sampler,
     unsquash,
 )
+from skillbank.operators import Composable
 from skillbank.soft_value import soft_value
 from skillbank.spec import ObservationBlock, SkillSpec, Symmetry
 from skillbank.symmetry import Symmetries
@@ -36,7 +37,7 @@ VALUE_SAMPLES = 256  # proposals of a skill's soft value
 CANDIDATES = 32  # actions among which a deterministic prediction takes the best
 
 
-class Skill:
+class Skill(Composable):
     """A maximum-entropy policy and what its numbers mean.
 
     Args:
@@ -224,6 +225,20 @@ class Skill:
         """The same networks under a changed spec (a name, an evaluation, ...)."""
         spec = SkillSpec.model_validate(self.spec.model_dump() | changes)
         return Skill(spec, self.parameters(), self.content_hash if not changes else None)
+
+    def at_temperature(self, temperature: float) -> "Skill":
+        """The same policy with its numbers at another temperature, the reward in proportion."""
+        return Skill(*variants.at_temperature(self.spec, self.parameters(), temperature))
+
+    def turned(self, angle: float) -> "Skill":
+        """A skill that does towards ``angle`` (rad) what this one does towards 0, exactly.
+
+        Raises:
+            IncompatibleSkill: It observes no block ``heading`` that could be turned.
+        """
+        parent = self.content_hash or storage.content_hash(*self.stored())
+        spec, parameters = variants.turned(self.spec, self.parameters(), angle)
+        return Skill(spec.model_copy(update={"parents": (parent,)}), parameters)
 
     # Fitting it to a task.
 

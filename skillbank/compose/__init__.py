@@ -1,0 +1,26 @@
+"""Composing skills: their energies add up, and what that lacks can be measured and learned.
+
+    a & b               compose.mean([a, b])            reward  mean of r_i
+    a - 0.5 * b         compose.add({a: 1, b: -0.5})    reward  sum_i w_i r_i
+    a | b               compose.any_of([a, b])          reward  soft-OR of r_i
+
+A composed skill answers the calls of a skill, acts at once, and says how far from optimal it can
+be (``certificate``), can be ``corrected`` until it is optimal, and becomes one ordinary skill by
+``distill``.
+"""
+
+from skillbank.compose.acting import Acting
+from skillbank.compose.composed import Composed, ComposedSpec, Drawn
+from skillbank.compose.making import CompositionWarning, add, any_of, joined, mean
+
+__all__ = [
+    "Acting",
+    "Composed",
+    "ComposedSpec",
+    "CompositionWarning",
+    "Drawn",
+    "add",
+    "any_of",
+    "joined",
+    "mean",
+]

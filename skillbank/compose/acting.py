@@ -1,0 +1,246 @@
+"""Actions from a composed energy, without any training.
+
+Candidates come from every part's sampling network and from the whole box, then from a Gaussian
+around the better ones. The density of their mixture is exact, so that weighted by
+``exp(Q / alpha) / density`` they are a sample of the composed policy; their effective number says
+how good a sample. Pure functions of tensors; ``u`` is an action before squashing.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from skillbank.config import NonNegative, Strict
+from skillbank.networks import FlowSampler, NoiseSampler, log_normal, log_squash, unsquash
+from skillbank.skill import Skill
+from skillbank.soft_value import effective_sample_size
+from skillbank.svgd import stein_direction
+
+Energy = Callable[[Tensor, Tensor], Tensor]  # obs [B, S], scaled actions [B, K, A] -> Q [B, K]
+Density = Callable[[Tensor], Tensor]  # u [B, K, A] -> log-density over u [B, K]
+WIDEST = 4.0  # |u| of candidates around the better ones: tanh(4) is 0.9993
+NARROWEST = 0.05  # standard deviation of those, over u
+STEIN_PARTICLES = 32  # moved for each state
+STEIN_STEP = 0.3  # share of the way to the mode that a step goes where the target is Gaussian
+
+
+class Acting(Strict):
+    """How candidates for one action are found."""
+
+    per_part: Annotated[int, Field(ge=1, le=65536)] = 16  # from each skill's sampling network
+    uniform: Annotated[int, Field(ge=0, le=65536)] = 8  # from the whole box
+    refined: Annotated[int, Field(ge=0, le=65536)] = 24  # around the better ones of those
+    stein_steps: Annotated[int, Field(ge=0, le=1000)] = 0  # moves after resampling
+    stein_step: NonNegative = STEIN_STEP  # length of each
+
+    def enlarged(self, factor: int) -> "Acting":
+        """So many times the candidates."""
+        return self.model_copy(
+            update={
+                "per_part": self.per_part * factor,
+                "uniform": self.uniform * factor,
+                "refined": self.refined * factor,
+            }
+        )
+
+
+class Proposal(Protocol):
+    """A distribution of actions at each state, with a density."""
+
+    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+        """``n`` actions u [B, n, A] and their log-density."""
+
+
+class FlowProposal:
+    """An invertible sampling network, whose density is exact."""
+
+    def __init__(self, sampler: FlowSampler) -> None:
+        self.sampler = sampler
+
+    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+        """``n`` actions u [B, n, A] and their log-density."""
+        noise = torch.randn((len(obs), n, self.sampler.action), generator=generator)
+        return self.sampler(obs, noise)[0], lambda u: self.sampler.log_density(obs, u)
+
+
+class KernelProposal:
+    """Actions without a known density, blurred so that they have one.
+
+    For noise-fed sampling networks, and for skills with a finite noise set. A Gaussian kernel
+    around each of ``n`` actions; wide by their spread (Silverman's rule), and never a point.
+    """
+
+    def __init__(self, skill: Skill) -> None:
+        self.sampler, self.noise_set = skill.sampler, skill.noise_set
+        self.action = skill.spec.action_size
+
+    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+        """``n`` actions u [B, n, A] and their log-density."""
+        shape = (len(obs), n, self.action)
+        if self.noise_set is None:
+            noise = torch.randn(shape, generator=generator)
+        else:
+            noise = self.noise_set[
+                torch.randint(len(self.noise_set), shape[:2], generator=generator)
+            ]
+        if isinstance(self.sampler, NoiseSampler):
+            centre = self.sampler(obs, noise)
+        else:
+            centre = self.sampler(obs, noise)[0]
+        centre = centre.clamp(-WIDEST, WIDEST)
+        shrink = (4.0 / ((self.action + 2.0) * n)) ** (1.0 / (self.action + 4.0))
+        spread = centre.std(1, keepdim=True, correction=0)
+        width = (shrink * spread).clamp_min(NARROWEST)  # [B, 1, A]
+        u = centre + width * torch.randn(shape, generator=generator)
+
+        def log_density(u: Tensor) -> Tensor:
+            away = (u.unsqueeze(2) - centre.unsqueeze(1)) / width.unsqueeze(1)  # [B, K, n, A]
+            logs = log_normal(away) - width.log().sum(-1, keepdim=True)
+            return torch.logsumexp(logs, -1) - math.log(n)
+
+        return u, log_density
+
+
+class BoxProposal:
+    """Uniform over the box [-1, 1]^A."""
+
+    def __init__(self, action: int) -> None:
+        self.action = action
+
+    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+        """``n`` actions u [B, n, A] and their log-density."""
+        action = torch.rand((len(obs), n, self.action), generator=generator) * 2.0 - 1.0
+        return unsquash(action), lambda u: log_squash(u) - self.action * math.log(2.0)
+
+
+class GaussianProposal:
+    """Around the better ones of a weighted cloud, so broad that it covers what they cover."""
+
+    def __init__(self, u: Tensor, log_weight: Tensor) -> None:
+        # Tempered: a Gaussian target gives a proposal of twice its variance.
+        share = torch.softmax(0.5 * log_weight, 1).unsqueeze(-1)
+        u = u.clamp(-WIDEST, WIDEST)
+        self.mean = (share * u).sum(1, keepdim=True)  # [B, 1, A]
+        variance = (share * (u - self.mean).square()).sum(1, keepdim=True)
+        self.deviation = variance.sqrt().clamp_min(NARROWEST)
+
+    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+        """``n`` actions u [B, n, A] and their log-density."""
+        shape = (len(obs), n, self.mean.shape[-1])
+        mean, deviation = self.mean, self.deviation
+        u = mean + deviation * torch.randn(shape, generator=generator)
+
+        def log_density(u: Tensor) -> Tensor:
+            return log_normal((u - mean) / deviation) - deviation.log().sum(-1)
+
+        return u, log_density
+
+
+def proposal_of(skill: Skill) -> Proposal:
+    """Where candidates of a skill come from."""
+    if isinstance(skill.sampler, FlowSampler) and skill.noise_set is None:
+        return FlowProposal(skill.sampler)
+    return KernelProposal(skill)
+
+
+class Cloud(NamedTuple):
+    """Weighted candidates for every state."""
+
+    u: Tensor  # [B, N, A], before squashing
+    q: Tensor  # [B, N]
+    log_base: Tensor  # [B, N], log of 1 / density, over actions in the box
+
+    @property
+    def action(self) -> Tensor:
+        """Scaled actions [B, N, A]."""
+        return torch.tanh(self.u)
+
+    def log_weight(self, temperature: float) -> Tensor:
+        """Log-weights of the composed policy [B, N], up to a constant."""
+        return self.q / temperature + self.log_base
+
+    def sample_size(self, temperature: float) -> Tensor:
+        """Effective number of candidates [B], between 1 and N."""
+        return effective_sample_size(self.q, self.log_base, temperature) * self.q.shape[1]
+
+
+@torch.no_grad()
+def candidates(
+    obs: Tensor,
+    proposals: Sequence[Proposal],
+    energy: Energy,
+    temperature: float,
+    acting: Acting,
+    generator: torch.Generator,
+) -> Cloud:
+    """Candidates for every state [B, S], with the exact density of all of them together."""
+    counts: list[int] = [acting.per_part] * len(proposals)
+    sources = list(proposals)
+    densities: list[Density] = []
+    parts: list[Tensor] = []
+    size = 0
+
+    def add(source: Proposal, count: int) -> None:
+        u, density = source.draw(obs, count, generator)
+        parts.append(u)
+        densities.append(density)
+
+    for source, count in zip(sources, counts, strict=True):
+        add(source, count)
+    size = parts[0].shape[-1]
+    if acting.uniform:
+        add(BoxProposal(size), acting.uniform)
+        counts.append(acting.uniform)
+    u = torch.cat(parts, 1)
+    q = energy(obs, torch.tanh(u))
+    logs = torch.stack([density(u) for density in densities])  # [sources, B, N]
+    if not acting.refined:
+        return Cloud(u, q, log_squash(u) - _mixture(logs, counts))
+    first = q / temperature + log_squash(u) - _mixture(logs, counts)
+    around = GaussianProposal(u, first)
+    more, density = around.draw(obs, acting.refined, generator)
+    counts.append(acting.refined)
+    logs_more = torch.stack([of(more) for of in (*densities, density)])
+    logs = torch.cat((torch.cat((logs, density(u).unsqueeze(0))), logs_more), 2)
+    u, q = torch.cat((u, more), 1), torch.cat((q, energy(obs, torch.tanh(more))), 1)
+    return Cloud(u, q, log_squash(u) - _mixture(logs, counts))
+
+
+def _mixture(logs: Tensor, counts: Sequence[int]) -> Tensor:
+    """Log-density of all candidates together, from each source's: [sources, B, N] -> [B, N]."""
+    total = sum(counts)
+    share = torch.tensor([math.log(count / total) for count in counts])
+    return torch.logsumexp(logs + share.view(-1, 1, 1), 0)
+
+
+def resampled(cloud: Cloud, n: int, temperature: float, generator: torch.Generator) -> Tensor:
+    """Indices of ``n`` candidates for each state, drawn by their weights: [B, n]."""
+    share = torch.softmax(cloud.log_weight(temperature), 1)
+    return torch.multinomial(share, n, replacement=True, generator=generator)
+
+
+def moved(
+    obs: Tensor, cloud: Cloud, energy: Energy, temperature: float, acting: Acting, pick: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Resampled candidates after Stein steps on the composed energy: u [B, n, A] and Q [B, n].
+
+    The step is in units of the particles' variance, so that for a Gaussian target it goes a fixed
+    share of the way.
+    """
+    index = pick.unsqueeze(-1).expand(-1, -1, cloud.u.shape[-1])
+    u = cloud.u.gather(1, index).clamp(-WIDEST, WIDEST)
+    for _ in range(acting.stein_steps):
+        with torch.enable_grad():
+            v = u.detach().requires_grad_()
+            target = energy(obs, torch.tanh(v)) + temperature * log_squash(v)
+            score = torch.autograd.grad(target.sum(), v)[0]
+        variance = u.var(1, keepdim=True, correction=0).clamp(NARROWEST**2, 1.0)
+        phi = stein_direction(u, u, score, temperature) / temperature
+        step = (acting.stein_step * variance * phi).clamp(-0.5, 0.5)
+        u = (u + step).clamp(-WIDEST, WIDEST).detach()
+    with torch.no_grad():
+        return u, energy(obs, torch.tanh(u))

@@ -1,0 +1,451 @@
+"""A composed skill: it answers what a skill answers, and knows the reward that it is for."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from skillbank.compose import acting as drawing
+from skillbank.compose import expression
+from skillbank.compose.acting import Acting, Cloud
+from skillbank.compose.expression import Atom, Corrected, Leaf, Node
+from skillbank.errors import IncompatibleSkill
+from skillbank.networks import Critic, log_squash, unsquash
+from skillbank.operators import Composable
+from skillbank.skill import Skill, block_columns
+from skillbank.soft_value import soft_value
+from skillbank.spec import ObservationBlock
+
+if TYPE_CHECKING:
+    from skillbank.task import Task
+
+Array = NDArray[Any]
+VALUE_FACTOR = 8  # times the candidates of an action, for a soft value
+
+
+@dataclass(frozen=True)
+class ComposedSpec:
+    """What a composed skill's numbers mean; the names are those of a skill's spec."""
+
+    name: str  # as one would write it, for example 0.5 east + 0.5 north
+    reward: str  # that it is for, in the parts' rewards r[name]
+    temperature: float
+    discount: float
+    env_id: str  # of the part with the most observation blocks
+    observation_blocks: tuple[ObservationBlock, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    action_dtype: str
+    parents: tuple[str, ...]  # content hashes of all skills in it
+    reward_scale: float = 1.0  # the parts' own scales are in the reward
+
+    @property
+    def observation_size(self) -> int:
+        """S, the length of the observation vector."""
+        return sum(block.size for block in self.observation_blocks)
+
+    @property
+    def action_size(self) -> int:
+        """A, the length of the action vector."""
+        return len(self.action_low)
+
+
+class Drawn(NamedTuple):
+    """Actions, and how good a sample of the composed policy they are."""
+
+    action: Array  # [B, n, A], in the environment's units
+    q: NDArray[np.float32]  # [B, n]
+    sample_size: NDArray[np.float32]  # effective number of candidates [B]
+    candidates: int  # of how many
+
+
+class Layout(NamedTuple):
+    """As much of a task as a skill asks for when it is fitted."""
+
+    env_id: str
+    observation_blocks: tuple[ObservationBlock, ...]
+    action_low: NDArray[np.float64]
+    action_high: NDArray[np.float64]
+
+    @property
+    def observation_size(self) -> int:
+        """S."""
+        return sum(block.size for block in self.observation_blocks)
+
+
+class Composed(Composable):
+    """An expression over skills, evaluated when asked.
+
+    Args:
+        node: The expression.
+        layout: Observation and actions; None: those of the skill that knows all blocks.
+        acting: How candidates for actions are found.
+        joined: The operands, where ``&`` or ``|`` made it, and which did.
+        seed: Of the actions drawn without one.
+
+    Raises:
+        IncompatibleSkill: The skills do not go together; the text shows both sides.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        layout: Layout | None = None,
+        acting: Acting | None = None,
+        joined: tuple[str, tuple[Node, ...]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.node, self.joined, self.acting = node, joined, acting or Acting()
+        skills = [leaf.skill for leaf in expression.leaves(node)]
+        check_together(skills)
+        self._layout = layout or _widest(skills)
+        first = skills[0].spec
+        self.spec = ComposedSpec(
+            name=expression.name_of(node),
+            reward=expression.reward_text(node, first.temperature),
+            temperature=first.temperature,
+            discount=first.discount,
+            env_id=self._layout.env_id,
+            observation_blocks=self._layout.observation_blocks,
+            action_low=first.action_low,
+            action_high=first.action_high,
+            action_dtype=first.action_dtype,
+            parents=expression.parents(node),
+        )
+        task = cast("Task", self._layout)
+        self.parts = tuple(skill.fitted_to(task) for skill in skills)
+        self._critics = _Critics(expression.leaves(node), self.parts)
+        self._proposals = [drawing.proposal_of(skill) for skill in self.parts]
+        self._low, self._high = np.asarray(first.action_low), np.asarray(first.action_high)
+        self._generator = torch.Generator().manual_seed(seed)
+        self.sample_size = float("nan")  # mean effective number of candidates of the last actions
+
+    def __repr__(self) -> str:
+        return f"<Composed {self.spec.name}>"
+
+    # What it says about actions.
+
+    @torch.no_grad()
+    def q(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
+        """Composed Q-value: obs [B, S], action [B, A] or [B, K, A] -> [B] or [B, K]."""
+        states, actions = self._obs(obs), self._scaled(action)
+        if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
+            raise ValueError(
+                f"obs {tuple(states.shape)} and action {tuple(actions.shape)} do not go together; "
+                "expected obs [B, S] and action [B, A] or [B, K, A]"
+            )
+        if actions.ndim == 2:
+            return self.tensor_q(states, actions.unsqueeze(1)).squeeze(1).numpy()
+        return self.tensor_q(states, actions).numpy()
+
+    def energy(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
+        """``-q / temperature`` (eq. 2), shaped as ``q``."""
+        return -self.q(obs, action) / np.float32(self.spec.temperature)
+
+    def value(self, obs: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
+        """Soft value of the composed Q (eq. 10) [B], over actions scaled to [-1, 1]^A."""
+        generator = torch.Generator().manual_seed(seed)
+        cloud = self.candidates(self._obs(obs), generator, self.acting.enlarged(VALUE_FACTOR))
+        return soft_value(cloud.q, cloud.log_base, self.spec.temperature).numpy()
+
+    def reward(self, rewards: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """The reward that it is for, from its parts' rewards by skill name."""
+        return expression.reward_of(self.node, rewards, self.spec.temperature)
+
+    # Acting.
+
+    def draw(
+        self,
+        obs: ArrayLike,
+        n: int = 1,
+        seed: int | None = None,
+        *,
+        deterministic: bool = False,
+    ) -> Drawn:
+        """Actions of the composed policy, and how many candidates effectively stand behind them.
+
+        Args:
+            obs: [B, S].
+            n: Actions per state.
+            seed: The same seed gives the same actions; None: the own stream goes on.
+            deterministic: The best candidates by Q instead of random ones, best first.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
+        states = self._obs(obs)
+        action, q, sizes, count = self.drawn(states, n, generator, deterministic)
+        return Drawn(self._own(action), q.numpy(), sizes.numpy(), count)
+
+    def drawn(
+        self, obs: Tensor, n: int, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        """``draw`` on tensors: scaled actions [B, n, A], Q [B, n], sizes [B] and the count."""
+        alpha, acting = self.spec.temperature, self.acting
+        smallest = acting.per_part * len(self._proposals) + acting.uniform + acting.refined
+        enough = acting.enlarged(max(1, math.ceil(2 * n / smallest))) if n > 1 else acting
+        cloud = self.candidates(obs, generator, enough)
+        sizes = cloud.sample_size(alpha)
+        self.sample_size = float(sizes.mean())
+        u, q = cloud.u, cloud.q
+        if acting.stein_steps:
+            pick = drawing.resampled(cloud, max(n, drawing.STEIN_PARTICLES), alpha, generator)
+            after = drawing.moved(obs, cloud, self.tensor_q, alpha, acting, pick)
+            if not deterministic:
+                return torch.tanh(after[0][:, :n]), after[1][:, :n], sizes, q.shape[1]
+            u, q = torch.cat((u, after[0]), 1), torch.cat((q, after[1]), 1)
+        if deterministic:
+            pick = q.topk(n, 1).indices
+        else:
+            pick = drawing.resampled(cloud, n, alpha, generator)
+        index = pick.unsqueeze(-1).expand(-1, -1, u.shape[-1])
+        return torch.tanh(u.gather(1, index)), q.gather(1, pick), sizes, cloud.q.shape[1]
+
+    def sample(self, obs: ArrayLike, n: int, seed: int | None = None) -> Array:
+        """``n`` actions for each state [B, S] -> [B, n, A], in the environment's own units."""
+        return self.draw(obs, n, seed).action
+
+    def predict(
+        self,
+        observation: ArrayLike,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Array, None]:
+        """One action per observation, by Stable-Baselines3's convention.
+
+        Args:
+            observation: [S] or [B, S].
+            state: Ignored; a skill has no memory.
+            episode_start: Ignored.
+            deterministic: Take the best of a fixed set of candidates instead of a random one.
+
+        Returns:
+            Actions [A] or [B, A] in the environment's units, and None.
+        """
+        obs = np.atleast_2d(np.asarray(observation))
+        seed = 0 if deterministic else None
+        action = self.draw(obs, 1, seed, deterministic=deterministic).action[:, 0]
+        return (action[0] if np.ndim(observation) == 1 else action), None
+
+    # The same in other clothes.
+
+    def fitted_to(self, task: "Task") -> "Composed":
+        """The same on a task's observations; blocks that no part knows are ignored.
+
+        Raises:
+            IncompatibleSkill: A block is missing or has another size, or the actions differ.
+        """
+        layout = Layout(task.env_id, task.observation_blocks, task.action_low, task.action_high)
+        return Composed(self.node, layout, self.acting, self.joined)
+
+    def acting_with(self, **changes: Any) -> "Composed":
+        """The same with other candidates (see ``Acting``)."""
+        acting = Acting.model_validate(self.acting.model_dump() | changes)
+        return Composed(self.node, self._layout, acting, self.joined)
+
+    def at_temperature(self, temperature: float) -> "Composed":
+        """The same policy at another temperature; see ``Skill.at_temperature``."""
+        return Composed(rescaled(self.node, temperature), self._layout, self.acting)
+
+    # Inside; used by what learns from a composition.
+
+    def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Composed Q of scaled actions [B, K, A] -> [B, K]."""
+        return self._fold(self.node, obs, action, self._critics(obs, action))
+
+    def part_qs(self, obs: Tensor, action: Tensor) -> dict[Atom, Tensor]:
+        """Q of each atom of the expression at scaled actions [B, K, A] -> [B, K] each."""
+        own = self._critics(obs, action)
+        return {atom: self._fold(atom, obs, action, own) for atom in expression.atoms(self.node)}
+
+    def _fold(self, node: Node, obs: Tensor, action: Tensor, own: dict[Leaf, Tensor]) -> Tensor:
+        def atom(part: Atom) -> Tensor:
+            if isinstance(part, Leaf):
+                return own[part]
+            if isinstance(part, Corrected):
+                seen = obs[:, self._columns(part.correction.blocks)]
+                lacking: Tensor = part.correction(seen, action)
+                return expression.fold(part.node, atom, self.spec.temperature) - lacking
+            seen = obs[:, self._columns(part.blocks)]
+            qs: list[Tensor] = [network(seen, action).amin(0) for network in part.networks]
+            return torch.stack(qs).amax(0)
+
+        return expression.fold(node, atom, self.spec.temperature)
+
+    def _columns(self, blocks: Sequence[ObservationBlock]) -> Any:
+        if tuple(blocks) == self.spec.observation_blocks:
+            return slice(None)
+        columns = block_columns(blocks, self.spec.observation_blocks)
+        if columns is None:
+            raise IncompatibleSkill(
+                f"what was learned for {self.spec.name} observes {_blocks_text(blocks)}; "
+                f"here there is {_blocks_text(self.spec.observation_blocks)}"
+            )
+        return torch.from_numpy(columns)
+
+    def candidates(
+        self, obs: Tensor, generator: torch.Generator, acting: Acting | None = None
+    ) -> Cloud:
+        """Weighted candidates for every state [B, S] (see ``acting``)."""
+        return drawing.candidates(
+            obs,
+            self._proposals,
+            self.tensor_q,
+            self.spec.temperature,
+            acting or self.acting,
+            generator,
+        )
+
+    def _obs(self, obs: ArrayLike) -> Tensor:
+        array = np.asarray(obs, np.float32)
+        if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
+            raise ValueError(
+                f"expected observations [B, {self.spec.observation_size}], got {array.shape}"
+            )
+        return torch.from_numpy(array.copy())
+
+    def _scaled(self, action: ArrayLike) -> Tensor:
+        array = np.asarray(action, np.float64)
+        if array.shape[-1:] != self._low.shape:
+            raise ValueError(f"expected actions [..., {self.spec.action_size}], got {array.shape}")
+        scaled = (array - self._low) / (self._high - self._low) * 2.0 - 1.0
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    def _own(self, action: Tensor) -> Array:
+        share = (action.numpy().astype(np.float64) + 1.0) * 0.5
+        own: Array = np.clip(self._low + share * (self._high - self._low), self._low, self._high)
+        return own.astype(self.spec.action_dtype)
+
+
+class _Critics:
+    """The skills' critics, those of one shape as one batch of products."""
+
+    def __init__(self, leaves: Sequence[Leaf], fitted: Sequence[Skill]) -> None:
+        groups: dict[Any, list[tuple[Leaf, Skill]]] = {}
+        for leaf, skill in zip(leaves, fitted, strict=True):
+            shape = skill.spec.architecture
+            key = (shape.critics, shape.critic_hidden, shape.layer_norm)
+            groups.setdefault(key, []).append((leaf, skill))
+        self._batches = [_stacked(members) for members in groups.values()]
+
+    def __call__(self, obs: Tensor, action: Tensor) -> dict[Leaf, Tensor]:
+        """Q of each skill at scaled actions [B, K, A]: [B, K] each."""
+        found = {}
+        for critic, members in self._batches:
+            q = critic(obs, action)  # [skills * C, B, K]
+            q = q.view(len(members), -1, *q.shape[1:]).amin(1)
+            for (leaf, skill), own in zip(members, q, strict=True):
+                found[leaf] = own + _log_prior(skill, obs, action)
+        return found
+
+
+def _log_prior(skill: Skill, obs: Tensor, action: Tensor) -> Tensor | float:
+    """``alpha log pi_0`` of an anchored skill, whose Q it is a part of."""
+    if skill.anchor is None:
+        return 0.0
+    u = unsquash(action)
+    log_prior = skill.anchor.log_density(obs, u) - log_squash(u)
+    return skill.spec.temperature * log_prior
+
+
+def _stacked(members: list[tuple[Leaf, Skill]]) -> tuple[Critic, list[tuple[Leaf, Skill]]]:
+    spec = members[0][1].spec
+    count = len(members) * spec.architecture.critics
+    # not validated: a file's critic has at most four members, a batch of several may have more
+    architecture = spec.architecture.model_copy(update={"critics": count})
+    critic = Critic(architecture, spec.observation_size, spec.action_size)
+    arrays = [skill.critic.arrays() for _, skill in members]
+    critic.load_arrays({name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]})
+    critic.requires_grad_(False)
+    return critic, members
+
+
+def rescaled(node: Node, temperature: float) -> Node:
+    """The same policy at another temperature, for the reward in proportion."""
+
+    def change(atom: Atom) -> Node:
+        if isinstance(atom, Leaf):
+            return Leaf(atom.skill.at_temperature(temperature))
+        if isinstance(atom, Corrected):
+            before = expression.leaves(atom)[0].skill.spec.temperature
+            correction = atom.correction.scaled(temperature / before)
+            return Corrected(rescaled(atom.node, temperature), correction)
+        raise IncompatibleSkill(
+            "policies that were evaluated at one temperature cannot be taken to another: "
+            "rescale the parts with at_temperature and evaluate them again"
+        )
+
+    return expression.mapped(node, change)
+
+
+# Do they go together?
+
+
+def check_together(skills: Sequence[Skill]) -> None:
+    """Refuse skills that cannot be composed.
+
+    Raises:
+        IncompatibleSkill: Their observation blocks, action bounds, discounts or temperatures
+            differ; the text shows both sides.
+    """
+    first = skills[0].spec
+    for skill in skills[1:]:
+        other = skill.spec
+        rows = [
+            ("discount", f"{first.discount:g}", f"{other.discount:g}"),
+            ("temperature", f"{first.temperature:g}", f"{other.temperature:g}"),
+            ("action low", str(first.action_low), str(other.action_low)),
+            ("action high", str(first.action_high), str(other.action_high)),
+        ]
+        if all(mine == theirs for _, mine, theirs in rows):
+            continue
+        text = _table(first.name, other.name, rows)
+        if [what for what, mine, theirs in rows if mine != theirs] == ["temperature"]:
+            text += (
+                f"\nat one temperature they do: b.at_temperature({first.temperature:g}) has the "
+                "same policy and its reward in proportion"
+            )
+        raise IncompatibleSkill(text)
+
+
+def _widest(skills: Sequence[Skill]) -> Layout:
+    """The layout of the skill whose observation has all blocks of all."""
+    for skill in skills:
+        blocks = skill.spec.observation_blocks
+        if all(block_columns(s.spec.observation_blocks, blocks) is not None for s in skills):
+            spec = skill.spec
+            return Layout(
+                spec.env_id, blocks, np.asarray(spec.action_low), np.asarray(spec.action_high)
+            )
+    first = skills[0].spec
+    other = next(
+        s.spec
+        for s in skills[1:]
+        if block_columns(s.spec.observation_blocks, first.observation_blocks) is None
+    )
+    mine = {block.name: block.size for block in first.observation_blocks}
+    theirs = {block.name: block.size for block in other.observation_blocks}
+    rows = [(name, str(mine.get(name, "-")), str(theirs.get(name, "-"))) for name in mine | theirs]
+    raise IncompatibleSkill(
+        _table(first.name, other.name, rows)
+        + "\none of the skills must observe every block; fitted_to(task) adds blocks to a skill"
+    )
+
+
+def _table(mine: str, theirs: str, rows: Sequence[tuple[str, str, str]]) -> str:
+    lines = [f"'{mine}' and '{theirs}' do not go together:"]
+    widths = [max(len(row[i]) for row in [*rows, ("", mine, theirs)]) for i in range(3)]
+    for what, one, other in [("", mine, theirs), *rows]:
+        mark = "  <--" if what and one != other else ""
+        lines.append(f"  {what:<{widths[0]}}  {one:>{widths[1]}}  {other:>{widths[2]}}{mark}")
+    return "\n".join(lines)
+
+
+def _blocks_text(blocks: Sequence[ObservationBlock]) -> str:
+    return ", ".join(f"{block.name} {block.size}" for block in blocks)

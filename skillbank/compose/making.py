@@ -1,0 +1,132 @@
+"""How skills are composed: means, weighted sums and soft-ORs."""
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+
+from skillbank.compose import expression
+from skillbank.compose.composed import Composed
+from skillbank.compose.expression import Corrected, Leaf, Node, SoftOr
+from skillbank.errors import SkillbankError
+from skillbank.operators import Composable
+from skillbank.skill import Skill
+
+# Tasks of ours that differ in reward only on entering absorbing places that all of them share.
+SHARED_GOALS = frozenset({"skillbank/PointMassReach-v0"})
+
+
+class CompositionWarning(UserWarning):
+    """A composition outside the conditions under which its guarantee holds."""
+
+
+def mean(skills: Iterable[Composable], weights: Sequence[float] | None = None) -> Composed:
+    """``sum_i w_i Q_i`` with weights >= 0 that sum to 1: good at all of them; ``a & b``.
+
+    It is never below the optimal Q of the reward ``sum_i w_i r_i``.
+
+    Args:
+        skills: Or composed skills.
+        weights: Any that are not negative, scaled to sum to 1; None for equal ones.
+    """
+    nodes = [node_of(skill) for skill in skills]
+    share = _shares(weights, len(nodes), least=0.0)
+    return Composed(expression.weighted_sum(list(zip(nodes, share, strict=True))))
+
+
+def add(
+    terms: Mapping[Composable, float] | Iterable[tuple[Composable, float]],
+) -> Composed:
+    """``sum_i w_i Q_i`` with any real weights: ``a - 0.5 * b`` is a but not b.
+
+    Weights that sum to 1 keep to the skills' own temperature. ``a + b`` does what their mean does
+    at half of it: less randomly, for twice the reward.
+    """
+    pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
+    if not pairs or not all(math.isfinite(weight) for _, weight in pairs):
+        raise SkillbankError(f"a sum needs skills with finite weights, got {[w for _, w in pairs]}")
+    nodes = [(node_of(skill), float(weight)) for skill, weight in pairs]
+    return Composed(expression.weighted_sum(nodes))
+
+
+def any_of(
+    skills: Iterable[Composable],
+    weights: Sequence[float] | None = None,
+    *,
+    shared_goals: bool | None = None,
+) -> Composed:
+    """``alpha log sum_i w_i exp(Q_i / alpha)``: good at any of them; ``a | b``.
+
+    Where the rewards differ only on entering absorbing places that the tasks share, this is a
+    lower bound of the optimal Q of the rewards' soft-OR, exact for a discount of 1 and
+    deterministic dynamics; the policy is never worse than this Q promises.
+
+    Args:
+        skills: Or composed skills.
+        weights: Positive, scaled to sum to 1; None for equal ones.
+        shared_goals: Do the rewards differ only there? None: known for skillbank's own tasks, and
+            a warning where it is not.
+    """
+    nodes = [node_of(skill) for skill in skills]
+    share = _shares(weights, len(nodes), least=math.ulp(0.0))
+    node = nodes[0] if len(nodes) == 1 else SoftOr(tuple(zip(nodes, share, strict=True)))
+    composed = Composed(node)
+    if len(nodes) > 1 and not _goals_are_shared(node, shared_goals):
+        warnings.warn(
+            f"{composed.spec.name}: a soft-OR is for rewards that differ only on entering "
+            "absorbing goals which all its tasks share; any_of(..., shared_goals=True) says that "
+            "these do, and then it is a lower bound of the optimal Q. Where they do not, it still "
+            "is a policy that at every state prefers what either skill values most, but no bound "
+            "holds; certificate() and corrected() do not apply",
+            CompositionWarning,
+            stacklevel=2,
+        )
+    return composed
+
+
+def joined(operator: str, a: Composable, b: Composable) -> Composed:
+    """``a & b`` or ``a | b``; a chain of one operator counts each skill once."""
+    operands: list[Node] = []
+    for one in (a, b):
+        if isinstance(one, Composed) and one.joined is not None and one.joined[0] == operator:
+            operands.extend(one.joined[1])
+        else:
+            operands.append(node_of(one))
+    wrapped = [Composed(node) for node in operands]
+    composed = mean(wrapped) if operator == "&" else any_of(wrapped)
+    return Composed(composed.node, joined=(operator, tuple(operands)))
+
+
+def node_of(skill: Composable) -> Node:
+    """The expression that a skill, or a composed one, is.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(skill, Composed):
+        return skill.node
+    if isinstance(skill, Skill):
+        return Leaf(skill)
+    raise TypeError(f"only skills can be composed, got {type(skill).__name__}")
+
+
+def _shares(weights: Sequence[float] | None, count: int, least: float) -> list[float]:
+    """Weights scaled to sum to 1."""
+    if count == 0:
+        raise SkillbankError("nothing to compose: name at least one skill")
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    total = sum(given)
+    if len(given) != count or not math.isfinite(total) or min(given) < least or total <= 0.0:
+        kind = "positive" if least > 0.0 else "not negative"
+        raise SkillbankError(
+            f"{count} skills need {count} weights, {kind} and finite; got {given}. "
+            "Negative ones are for compose.add"
+        )
+    return [weight / total for weight in given]
+
+
+def _goals_are_shared(node: Node, told: bool | None) -> bool:
+    if told is not None:
+        return told
+    envs = {leaf.skill.spec.env_id for leaf in expression.leaves(node)}
+    plain = all(isinstance(part, Leaf | Corrected) for part in expression.atoms(node))
+    return plain and len(envs) == 1 and envs <= SHARED_GOALS

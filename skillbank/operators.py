@@ -1,0 +1,64 @@
+"""Arithmetic between skills: ``a & b``, ``a | b``, ``a - 0.5 * b``. What it means: ``compose``."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skillbank.compose.composed import Composed
+
+
+class Composable:
+    """What can be composed: skills, and what has been composed of them."""
+
+    def __and__(self, other: object) -> "Composed":
+        """The mean: good at both. ``a & b & c`` is the mean of three."""
+        if not isinstance(other, Composable):
+            return NotImplemented
+        return _joined("&", self, other)
+
+    def __or__(self, other: object) -> "Composed":
+        """Soft-OR: good at either. ``a | b | c`` is the soft-OR of three."""
+        if not isinstance(other, Composable):
+            return NotImplemented
+        return _joined("|", self, other)
+
+    def __add__(self, other: object) -> "Composed":
+        """Sum of rewards."""
+        if not isinstance(other, Composable):
+            return NotImplemented
+        return _added(self, 1.0, other, 1.0)
+
+    def __sub__(self, other: object) -> "Composed":
+        """Difference of rewards: one but not the other."""
+        if not isinstance(other, Composable):
+            return NotImplemented
+        return _added(self, 1.0, other, -1.0)
+
+    def __mul__(self, weight: object) -> "Composed":
+        """So many times the reward."""
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            return NotImplemented
+        composed: Composed = import_module("skillbank.compose").add([(self, float(weight))])
+        return composed
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: object) -> "Composed":
+        """A fraction of the reward."""
+        if isinstance(divisor, bool) or not isinstance(divisor, int | float):
+            return NotImplemented
+        return self * (1.0 / divisor)
+
+    def __neg__(self) -> "Composed":
+        """The opposite reward."""
+        return self * -1.0
+
+
+def _added(a: Composable, one: float, b: Composable, other: float) -> "Composed":
+    composed: Composed = import_module("skillbank.compose").add([(a, one), (b, other)])
+    return composed
+
+
+def _joined(operator: str, a: Composable, b: Composable) -> "Composed":
+    composed: Composed = import_module("skillbank.compose").joined(operator, a, b)
+    return composed

@@ -1,0 +1,110 @@
+"""The same skill in other clothes: at another temperature, or turned to another direction.
+
+Both are exact changes of its parameters; nothing is learned. Functions of a spec and parameters.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skillbank.errors import IncompatibleSkill
+from skillbank.spec import SkillSpec, Symmetry
+
+Parameters = dict[str, NDArray[np.float32]]
+HEADING = "heading"  # the block of cos and sin of the yaw relative to the wanted direction
+
+
+def at_temperature(
+    spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]], temperature: float
+) -> tuple[SkillSpec, Parameters]:
+    """A skill of the same policy whose numbers are at another temperature.
+
+    With ``c = temperature / alpha``, ``c Q`` is soft-optimal at ``c alpha`` for the reward ``c r``,
+    for ``exp(c Q / (c alpha))`` is the same policy; entropy counts in proportion.
+
+    Raises:
+        ValueError: The temperature is not a positive number.
+    """
+    if not (math.isfinite(temperature) and temperature > 0.0):
+        raise ValueError(f"temperature must be a positive number, got {temperature}")
+    factor = temperature / spec.temperature
+    last = ("critic/out.weight", "critic/out.bias")
+    changed = {
+        name: (value * np.float32(factor)).astype(np.float32)
+        if name.removeprefix("target_") in last
+        else value
+        for name, value in parameters.items()
+    }
+    update = {"temperature": temperature, "reward_scale": spec.reward_scale * factor}
+    return spec.model_copy(update=update), changed
+
+
+def turned(
+    spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]], angle: float
+) -> tuple[SkillSpec, Parameters]:
+    """A skill that does towards ``angle`` what this one does towards 0.
+
+    Its heading block is ``(cos h, sin h)`` with h the yaw relative to the wanted direction; the
+    turned skill reads ``h - angle`` there. The turn goes into the first layers' weights. Of the
+    declared symmetries, each becomes its conjugate; one that is no signed permutation is dropped.
+
+    Args:
+        spec: Of the skill.
+        parameters: Of the skill.
+        angle: Radians counter-clockwise.
+
+    Raises:
+        IncompatibleSkill: The skill observes no heading, so that no one network serves all
+            directions.
+    """
+    start, size = 0, 0
+    for block in spec.observation_blocks:
+        if block.name == HEADING:
+            size = block.size
+            break
+        start += block.size
+    if size != 2:
+        blocks = ", ".join(f"{block.name} {block.size}" for block in spec.observation_blocks)
+        raise IncompatibleSkill(
+            f"skill '{spec.name}' has no block '{HEADING}' of cos and sin to turn; it observes "
+            f"{blocks}. Pretrain it for the other direction instead"
+        )
+    cos, sin = math.cos(angle), math.sin(angle)
+    # cos(h - a), sin(h - a) = turn @ (cos h, sin h)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    columns = slice(start, start + 2)
+    changed: Parameters = {}
+    for name, value in parameters.items():
+        if not name.endswith("/0.weight"):
+            changed[name] = value
+            continue
+        weight = value.astype(np.float64)
+        weight[..., columns, :] = turn.T @ weight[..., columns, :]  # (x turn^T) W = x (turn^T W)
+        changed[name] = weight.astype(np.float32)
+    whole = np.eye(spec.observation_size)
+    whole[columns, columns] = turn
+    kept = tuple(s for s in (_conjugate(one, whole) for one in spec.symmetries) if s is not None)
+    degrees = f"{math.degrees(angle):.0f}".replace("-0", "0")
+    update = {
+        "name": f"{spec.name}.turned_{degrees}",
+        "symmetries": kept,
+        "evaluations": (),
+    }
+    return spec.model_copy(update=update), changed
+
+
+def _conjugate(symmetry: Symmetry, turn: NDArray[np.float64]) -> Symmetry | None:
+    """``turn^-1 S turn`` where it is a signed permutation: obs' = S obs becomes its turned form."""
+    size = len(symmetry.obs_index)
+    matrix = np.zeros((size, size))
+    matrix[np.arange(size), list(symmetry.obs_index)] = symmetry.obs_sign
+    conjugate = turn.T @ matrix @ turn
+    whole = np.rint(conjugate)
+    if np.abs(conjugate - whole).max() > 1e-9:
+        return None
+    index = np.abs(whole).argmax(1)
+    sign = whole[np.arange(size), index].astype(int)
+    changes = {"obs_index": tuple(index.tolist()), "obs_sign": tuple(sign.tolist())}
+    return symmetry.model_copy(update=changes)
