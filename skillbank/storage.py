@@ -269,8 +269,8 @@ def read(path: Path, placement: Placement | None = None) -> StoredSkill:
 
     Args:
         path: the file.
-        placement: kept from an earlier read. If it is of exactly this body, the HDF5 library is
-            not asked again; all hashes, names, shapes and values are checked just the same.
+        placement: kept from an earlier read of this file. The HDF5 library is then not asked
+            again; the content hash, names, shapes and values are checked just the same.
 
     Raises:
         SkillFileError: the subclass says what is wrong with the file.
@@ -296,6 +296,7 @@ def read_metadata(path: Path) -> tuple[Header, SkillSpec]:
     image = read_bytes(path)
     with _named(path):
         header = parse_header(image)
+        check_body(image, header)
         return header, parse_metadata(_document(image, header))
 
 
@@ -330,7 +331,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_header(image: bytes) -> Header:
-    """Check the header of a file's bytes and the hash of the body."""
+    """Check the form of the header of a file's bytes."""
     if not image.startswith(MAGIC):
         raise errors.NotASkillFile(
             "not a skill file: it does not begin with 'skillbank skill file'"
@@ -350,12 +351,16 @@ def parse_header(image: bytes) -> Header:
     )
     if match is None or len(image) < HEADER_BYTES:
         raise errors.DamagedFile("the header is damaged")
+    return Header(match[1].decode(), match[2].decode(), int(match[3]), int(match[4]))
+
+
+def check_body(image: bytes, header: Header) -> None:
+    """Check that all bytes after the header are those that the header was made for."""
     body = memoryview(image)[HEADER_BYTES:]
-    if hashlib.sha256(body).hexdigest() != match[2].decode():
+    if hashlib.sha256(body).hexdigest() != header.body_hash:
         raise errors.DamagedFile("the bytes do not match the hash in the header")
     if body[: len(SIGNATURE)] != SIGNATURE:
         raise errors.InvalidStructure("the body is not HDF5")
-    return Header(match[1].decode(), match[2].decode(), int(match[3]), int(match[4]))
 
 
 def decode(
@@ -371,21 +376,28 @@ def decode(
         look: asks the HDF5 library what a body contains.
     """
     header = parse_header(image)
+    if placement is not None and placement.body_hash == header.body_hash:
+        # Seen before. The content hash covers all that is used; a wrong placement or a damaged
+        # file is found by it, and looked at as if nothing were known.
+        with contextlib.suppress(errors.SkillFileError, ValidationError):
+            document = _document(image, header)
+            spec = SkillSpec.model_validate_json(document)
+            return _taken(image, header, document, spec, placement.offsets)
+    check_body(image, header)
     document = _document(image, header)
     spec = parse_metadata(document)
-    shapes = dict(sorted(parameter_shapes(spec).items()))
+    offsets = _offsets(look(image[HEADER_BYTES:]), header, parameter_shapes(spec))
+    return _taken(image, header, document, spec, offsets)
 
-    def taken(offsets: Sequence[int]) -> StoredSkill:
-        parameters = _parameters(image, shapes, offsets)
-        if _content_hash(document, parameters) != header.content_hash:
-            raise errors.DamagedFile("metadata and parameters do not match the content hash")
-        placement = Placement(header.body_hash, tuple(offsets))
-        return StoredSkill(spec, parameters, header.content_hash, placement)
 
-    if placement is not None and placement.body_hash == header.body_hash:
-        with contextlib.suppress(errors.SkillFileError):  # a wrong placement is as good as none
-            return taken(placement.offsets)
-    return taken(_offsets(look(image[HEADER_BYTES:]), header, shapes))
+def _taken(
+    image: bytes, header: Header, document: bytes, spec: SkillSpec, offsets: Sequence[int]
+) -> StoredSkill:
+    parameters = _parameters(image, parameter_shapes(spec), offsets)
+    if _content_hash(document, parameters) != header.content_hash:
+        raise errors.DamagedFile("metadata and parameters do not match the content hash")
+    placement = Placement(header.body_hash, tuple(offsets))
+    return StoredSkill(spec, parameters, header.content_hash, placement)
 
 
 def _document(image: bytes, header: Header) -> bytes:
@@ -434,7 +446,7 @@ def _offsets(contents: Contents, header: Header, shapes: Mapping[str, Shape]) ->
             raise errors.UnknownParameter(f"unknown data set {path!r}")
     found = {path.removeprefix(PARAMETERS): entry for path, entry in table.items()}
     _check_shapes({name: shape for name, (shape, _) in found.items()}, shapes)
-    return [found[name][1] for name in shapes]
+    return [found[name][1] for name in sorted(shapes)]
 
 
 def _parameters(image: bytes, shapes: Mapping[str, Shape], offsets: Sequence[int]) -> Parameters:
@@ -442,7 +454,8 @@ def _parameters(image: bytes, shapes: Mapping[str, Shape], offsets: Sequence[int
     if len(offsets) != len(shapes):
         raise errors.InvalidStructure("not as many places as parameters")
     parameters: Parameters = {}
-    for (name, shape), offset in zip(shapes.items(), offsets, strict=True):
+    for name, offset in zip(sorted(shapes), offsets, strict=True):
+        shape = shapes[name]
         count, start = math.prod(shape), HEADER_BYTES + offset
         if not HEADER_BYTES <= start <= start + 4 * count <= len(image):
             raise errors.ForbiddenStorage(f"parameter {name!r} reaches beyond the file")

@@ -1,6 +1,7 @@
 """The bank: names, versions, aliases, content addresses, and an index that can be lost."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -243,6 +244,24 @@ def test_a_known_file_is_read_without_the_hdf5_library(
         "skillbank.storage_sandbox.subprocess.run", lambda *_, **__: pytest.fail("asked again")
     )
     assert bank.read("x").spec.name == "small"
+
+
+@pytest.mark.parametrize("place", [600, -8, 2060])
+def test_a_known_file_that_decays_on_the_disk_is_refused(bank: Bank, place: int) -> None:
+    """The index still takes it for the same file: neither size nor time of change differ."""
+    bank.save(small_skill(), "x")
+    path = bank.path("x")
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    try:
+        stored = bank.read("x")
+    except errors.DamagedFile:
+        return
+    assert stored.content_hash == small_skill().content_hash  # a byte that is not used
+    assert list(bank.verify()) == ["x@1"]
 
 
 def test_a_file_that_is_copied_in_becomes_known_by_being_read(bank: Bank, tmp_path: Path) -> None:
