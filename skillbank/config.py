@@ -41,7 +41,8 @@ class Learning(Strict):
     steps_per_update: Count = 8  # environment steps (over all copies) per gradient update
     batch_size: Count = 256  # transitions per update
     replay_capacity: Count = 1_000_000  # transitions
-    n_step: Annotated[int, Field(ge=1, le=100)] = 1  # rewards before the value in a target
+    n_step: Annotated[int, Field(ge=1, le=100)] = 1  # rewards in a target; above 1 values
+    # spread faster, but with a bias: off-policy, and without the entropy of the steps between
     critic_learning_rate: Positive = 1e-3  # ADAM
     sampler_learning_rate: Positive = 1e-3  # ADAM
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.02  # tau of each target update
