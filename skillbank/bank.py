@@ -524,9 +524,11 @@ class Bank:
             with contextlib.suppress(errors.StorageError):  # a cache: the bank works without
                 bank_index.save(self.folder, after)
 
-    def _known(self, version: Version) -> bank_index.Entry | None:
+    def _known(
+        self, version: Version, index: bank_index.Index | None = None
+    ) -> bank_index.Entry | None:
         """The index's entry of a file, if the file is still the one that it describes."""
-        entry = self._read_index().get(self._key(version))
+        entry = (self._read_index() if index is None else index).get(self._key(version))
         try:
             return entry if entry and entry.describes(version.path) else None
         except OSError:
@@ -545,8 +547,9 @@ class Bank:
         """What is known of each file, looking into those that the index does not know."""
         found: dict[Version, _Known] = {}
         fresh: dict[Version, bank_index.Entry] = {}
+        index = self._read_index()
         for version in versions:
-            known = self._known(version)
+            known = self._known(version, index)
             if known is not None:
                 found[version] = known
                 continue
