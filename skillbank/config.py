@@ -184,10 +184,12 @@ def bare_name(env_id: str) -> str:
 
 
 # What the default recipes of our tasks change.
+# Episodes of running do not end, so the level of the first rewards is telling.
+_RUN: dict[str, Any] = {"total_steps": 325_000, "value_samples": 1, "level_critics": True}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "MultiGoal": _MULTI_GOAL | {"total_steps": 40_000, "learning_starts": 2_000},
-    # Episodes do not end, so the level of the rewards is telling.
-    "QuadrupedRun": {"total_steps": 325_000, "value_samples": 1, "level_critics": True},
+    "QuadrupedRun": _RUN,
+    "QuadrupedRunToward": _RUN,
 }
 _HALLWAY: dict[str, Any] = {
     "schedule": "paper",  # the reward stays what it was, so the skill's Q is a good start
