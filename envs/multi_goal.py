@@ -132,6 +132,17 @@ class MultiGoalVector(VectorTask):
             "goal": np.where(self.goal >= 0, GOAL_REWARD, 0.0),
         }
 
+    @property
+    def goal_places(self) -> Float:
+        """Where the goals are, [4, 2]."""
+        return self._goals.copy()
+
+    def place_reward(self, places: Float) -> Float:
+        """The reward for being at places [M, 2], without what moving costs, [M]."""
+        away = np.asarray(places)[:, np.newaxis] - self._goals
+        squared = np.sum(away**2, axis=2).min(axis=1)
+        return GOAL_REWARD * (squared < GOAL_RADIUS**2) - squared
+
     def _terminated(self) -> Bool:
         return self.goal >= 0
 

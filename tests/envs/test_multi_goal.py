@@ -70,3 +70,11 @@ def test_symmetries_hold() -> None:
             expected = after[each.observation_index] * each.observation_sign
             np.testing.assert_allclose(turned[0], expected, atol=1e-12)
             assert turned[1:] == (pytest.approx(reward), done)
+
+
+def test_the_reward_of_places_is_that_of_standing_there() -> None:
+    task = MultiGoalVector(num_envs=1)
+    for place in ((0.3, -2.0), (4.5, 0.2), (-6.0, 6.0)):
+        _, reward, _ = reference(np.array(place), np.zeros(2))
+        assert task.place_reward(np.array([place])) == pytest.approx([reward])
+    assert task.place_reward(task.goal_places) == pytest.approx([10.0] * 4)

@@ -1,0 +1,228 @@
+"""A user's mistakes: one message that says what would have worked, the right exit code, no loss."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from conftest import QUICK_FINETUNE, QUICK_PRETRAIN  # type: ignore[import-not-found]
+from gymnasium.spaces import Box, Dict, Discrete
+
+import skillbank
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["evalute"], 2, "no command 'evalute'. Did you mean 'evaluate'?"),
+        (["pretrain", "--sed", "1"], 2, "--seed"),
+        (["pretrain", "--steps", "0"], 2, "--steps"),
+        (["pretrain", "--steps", "-5"], 2, "--steps"),
+        (["pretrain", "--steps", "many"], 2, "--steps"),
+        (["pretrain", "--steps", "100"], 2, "learning_starts must be below total_steps"),
+        (["pretrain", "--seed", "-1"], 2, "--seed"),
+        (["pretrain", "--seed", "1.5"], 2, "--seed"),
+        (["pretrain", "--preset", "papr"], 2, "paper"),
+        (["pretrain", "--threads", "0"], 2, "--threads"),
+        (["pretrain", "--as", "a/b"], 2, "'a/b' cannot be the name of a skill"),
+        (["pretrain", "--as", "x", "--set", "batchsize=3"], 2, "Did you mean 'batch_size'?"),
+        (["pretrain", "--device", "cuda:99"], 2, "device 'cuda:99' cannot be used; there is: cpu"),
+        (["pretrain", "--device", "toaster"], 2, "device 'toaster' cannot be used; there is: cpu"),
+        (["pretrain", "--env", "QuadrupdRun"], 4, "Did you mean 'QuadrupedRun'?"),
+        (["pretrain", "--env", "no_such_module:X-v0"], 2, "cannot import 'no_such_module'"),
+        (["pretrain", "--env", "CartPole-v1"], 4, "Discrete(2)"),
+        (["finetune"], 2, "--skill"),
+        (["finetune", "--skill", "tinny"], 2, "Did you mean 'tiny'?"),
+        (["finetune", "--skill", "missing.h5"], 2, "missing.h5"),
+        (["finetune", "--skill", "tiny", "--env", "PointMasRun"], 4, "Did you mean 'PointMassRun'"),
+        (["finetune", "--skill", "tiny", "--schedule", "anchor"], 2, "anchored"),
+        (["evaluate", "--skill", "tiny", "--env", "MultiGoal"], 4, "does not fit skillbank/Multi"),
+        (["evaluate", "--skill", "tiny", "--episodes", "0"], 2, "--episodes"),
+        (["show", "tinny"], 2, "Did you mean 'tiny'?"),
+        (["remove", "tinny"], 2, "Did you mean 'tiny'?"),
+        (["verify", "tinny"], 2, "Did you mean 'tiny'?"),
+        (["play", "--skill", "tiny", "--out", "film.avi"], 2, "a film is .mp4 or .gif"),
+    ],
+)
+def test_one_message_and_the_exit_code(
+    words: list[str], code: int, text: str, call: Any, bank: skillbank.Bank
+) -> None:
+    result = call(*words, code=code)
+    assert text in result.stderr
+    assert result.stdout == ""
+    assert bank.names() == [*skillbank.Bank(shipped=True).names()]
+    assert not Path("runs").exists()
+
+
+def test_a_damaged_skill_is_exit_code_3(call: Any, bank: skillbank.Bank) -> None:
+    path = bank.path("tiny")
+    path.write_bytes(path.read_bytes()[:-7])
+    for words in (["finetune"], ["evaluate"], ["play"]):
+        assert str(path) in call(*words, "--skill", "tiny", code=3).stderr
+    Path("text.h5").write_text("not a skill")
+    call("evaluate", "--skill", "text.h5", code=3)
+
+
+def test_both_layouts_of_a_misfit_are_shown(call: Any) -> None:
+    error = call("finetune", "--skill", "tiny", "--env", "QuadrupedRun", code=4).stderr
+    assert "velocity" in error
+    assert "gravity" in error
+    assert "<--" in error
+
+
+def test_a_bank_that_cannot_be_written_is_refused_before_training(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skillbank.pretraining.pretrain", lambda *a, **k: pytest.fail("trained"))
+    Path("file").touch()
+    words = ["pretrain", "--env", "PointMassRun"]
+    result = call(*words, "--bank", "file/below", code=2)
+    assert "cannot write to file/below" in result.stderr
+    assert "--bank" in result.stderr
+    result = call(*words, "--out", "file/below", code=2)
+    assert "cannot write to file/below" in result.stderr
+    assert "--out" in result.stderr
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes the disk full wherever a path begins with one of the given folders."""
+    full: list[str] = []
+    replace = os.replace
+
+    def refuse(source: Any, target: Any, **named: Any) -> None:
+        if any(os.path.abspath(target).startswith(folder) for folder in full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target, **named)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    return lambda folder: full.append(os.path.abspath(folder))
+
+
+def test_a_full_disk_does_not_lose_the_skill(
+    call: Any, bank: skillbank.Bank, full_disk: Callable[[Path], None]
+) -> None:
+    full_disk(bank.folder)
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    result = call(*words, code=2)
+    assert "No space left on device" in result.stderr
+    assert "the trained skill is in runs/mine/mine.h5" in result.stderr
+    assert skillbank.Skill.load("runs/mine/mine.h5").spec.steps == 400
+
+
+def test_pictures_that_cannot_be_written_are_only_missed(
+    call: Any, bank: skillbank.Bank, full_disk: Callable[[Path], None]
+) -> None:
+    full_disk(Path("runs"))
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    result = call(*words)
+    assert "warning: cannot write runs/mine/traces.png" in result.stderr
+    assert "mine" in bank.names()
+
+
+# Environments that misbehave.
+
+
+class Misbehaving(gymnasium.Env[Any, Any]):
+    """Well-behaved for 40 steps."""
+
+    observation_space = Box(-1.0, 1.0, (2,), np.float32)
+    action_space: gymnasium.Space[Any] = Box(-1.0, 1.0, (2,), np.float32)
+
+    def __init__(self, how: str) -> None:
+        self.how, self.now = how, 0
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.now += 1
+        obs, reward = np.zeros(2, np.float32), 0.0
+        if self.now == 40:
+            if self.how == "nan":
+                obs[1] = np.nan
+            if self.how == "reward":
+                reward = float("inf")
+            if self.how == "shape":
+                obs = np.zeros(3, np.float32)
+            if self.how == "error":
+                raise ZeroDivisionError("a bug")
+        return obs, reward, False, self.now % 10 == 0, {}
+
+
+@pytest.fixture
+def misbehaving(request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"Misbehaving{request.param.title()}-v0"
+    gymnasium.register(name, lambda: Misbehaving(request.param))
+    yield name
+    del gymnasium.registry[name]
+
+
+@pytest.mark.parametrize(
+    ("misbehaving", "text"),
+    [
+        ("nan", "step 40: the final observation of copy 0 is not finite"),
+        ("reward", "step 40: the reward of copy 0 is not finite"),
+        ("shape", "copy 0 returned an observation of shape (3,)"),
+        ("error", "step 40: ZeroDivisionError: a bug"),
+    ],
+    indirect=["misbehaving"],
+)
+def test_an_environment_that_breaks_in_the_middle(misbehaving: str, text: str, call: Any) -> None:
+    result = call("pretrain", "--env", misbehaving, "--as", "mine", *QUICK_PRETRAIN, code=4)
+    assert text in result.stderr
+    assert "what was learned is in runs/mine/checkpoint.npz" in result.stderr
+    assert f"pretrain --env {misbehaving}" in result.stderr
+    with np.load("runs/mine/checkpoint.npz") as saved:
+        networks = [name for name in saved if name.startswith(("critic/", "sampler/"))]
+        assert networks
+        assert all(np.isfinite(saved[name]).all() for name in networks)
+        assert b'"steps": 156' in saved["meta"].tobytes()  # 39 good steps of four copies
+
+
+@pytest.mark.parametrize(
+    ("space", "which", "text"),
+    [
+        (Dict(a=Box(-1.0, 1.0, (2,))), "observation_space", "FlattenObservation"),
+        (Box(0, 255, (8, 8, 3), np.uint8), "observation_space", "one-dimensional Box"),
+        (Discrete(3), "action_space", "Discrete(3)"),
+        (Box(-np.inf, np.inf, (2,)), "action_space", "finite bounds"),
+    ],
+)
+def test_spaces_that_cannot_be_learned_on(
+    space: gymnasium.Space[Any], which: str, text: str, call: Any
+) -> None:
+    class Odd(Misbehaving):
+        def __init__(self) -> None:
+            super().__init__("not")
+            setattr(self, which, space)
+
+    gymnasium.register("Odd-v0", Odd)
+    try:
+        assert text in call("pretrain", "--env", "Odd-v0", code=4).stderr
+    finally:
+        del gymnasium.registry["Odd-v0"]
+
+
+def test_a_task_of_the_users_own_by_its_module(call: Any) -> None:
+    Path("my_tasks_for_this_test.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Mine-v0', 'gymnasium.envs.classic_control.pendulum:PendulumEnv',"
+        " max_episode_steps=20)\n"
+    )
+    words = ["pretrain", "--env", "my_tasks_for_this_test:Mine-v0", *QUICK_PRETRAIN]
+    assert "mine@1" in call(*words).stdout
+
+
+def test_a_noise_fed_skill_cannot_be_anchored(call: Any, bank: skillbank.Bank) -> None:
+    words = ["pretrain", "--env", "PointMassRun", "--as", "noisy", *QUICK_PRETRAIN]
+    call(*words, "--set", "architecture.sampler=noise", "--set", "objective=stein",
+         "--set", "proposals=uniform", "--set", "particles=4")  # fmt: skip
+    words = ["finetune", "--skill", "noisy", "--env", "PointMassHallway", *QUICK_FINETUNE]
+    error = call(*words, "--schedule", "anchored", code=4).stderr
+    assert "schedule 'paper'" in error

@@ -1,0 +1,202 @@
+"""evaluate, play, list, show, verify, remove, doctor, and the help."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import skillbank
+from skillbank import doctor
+from skillbank.cli import commands
+from skillbank.spec import ObservationBlock
+
+
+def test_evaluate_measures_what_the_library_measures(call: Any, bank: skillbank.Bank) -> None:
+    words = ["--skill", "tiny", "--env", "PointMassHallway", "--episodes", "3", "--seed", "5"]
+    found = json.loads(call("evaluate", *words, "--json").stdout)
+    record = skillbank.evaluate(bank.load("tiny"), "PointMassHallway", episodes=3, seed=5).record()
+    assert found["mean_return"] == record.mean_return
+    assert tuple(found["interval"]) == record.interval
+    assert found["metrics"] == record.metrics
+    assert Path(found["pictures"][0]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_says_it_in_a_sentence(call: Any) -> None:
+    result = call("evaluate", "--skill", "tiny", "--episodes", "8", "--out", "seen")
+    assert result.stdout.startswith("return ")
+    assert "net distance" in result.stdout
+    assert "(8 episodes, seed 0)" in result.stdout
+    assert "directions, from east turning left" in result.stdout
+    assert Path("seen/traces.png").is_file()
+
+
+def test_evaluate_by_name_version_and_file(call: Any, bank: skillbank.Bank) -> None:
+    words = ["--env", "PointMassRun", "--episodes", "2", "--json"]
+    scores = {
+        json.loads(call("evaluate", "--skill", name, *words).stdout)["mean_return"]
+        for name in ("tiny", "tiny@1", str(bank.path("tiny")))
+    }
+    assert len(scores) == 1
+
+
+@pytest.fixture
+def plane_skill(bank: skillbank.Bank) -> None:
+    """A skill on the multi-goal plane, whose pictures need no OpenGL."""
+    block = ObservationBlock(name="position", size=2)
+    changed = {"observation_blocks": (block,), "env_id": "skillbank/MultiGoal-v0", "symmetries": ()}
+    bank.save(bank.load("tiny").with_spec(**changed), "plane")
+
+
+@pytest.mark.usefixtures("plane_skill")
+@pytest.mark.parametrize("name", ["film.gif", "deep/film.mp4"])
+def test_play_writes_a_film(name: str, call: Any) -> None:
+    import imageio.v3 as imageio
+
+    result = call("play", "--skill", "plane", "--out", name, "--episodes", "2", "--seed", "1")
+    pictures = imageio.imread(name)
+    assert f"{name}: {len(pictures)} pictures" in result.stdout
+    assert pictures.shape[0] > 2
+    assert pictures.std() > 0
+    assert [path.name for path in Path(name).parent.glob(".film*")] == []
+
+
+@pytest.mark.usefixtures("plane_skill")
+def test_the_same_seed_is_the_same_film(call: Any) -> None:
+    for name in ("a.gif", "b.gif"):
+        call("play", "--skill", "plane", "--out", name, "--seed", "7")
+    assert Path("a.gif").read_bytes() == Path("b.gif").read_bytes()
+
+
+def test_play_without_opengl_says_what_to_install(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: Any, **_named: Any) -> None:
+        raise ImportError("no EGL here")
+
+    monkeypatch.setattr("skillbank.envs.rendering.importlib.import_module", broken)
+    error = call("play", "--skill", "tiny", "--out", "film.gif", code=4).stderr
+    assert "libegl1" in error
+    assert not Path("film.gif").exists()
+
+
+@pytest.mark.usefixtures("plane_skill")
+def test_multi_goal_evaluation_draws_figure_1(call: Any) -> None:
+    words = ["--skill", "plane", "--episodes", "5", "--json"]
+    pictures = json.loads(call("evaluate", *words).stdout)["pictures"]
+    assert [Path(path).name for path in pictures] == ["traces.png", "figure_1.png"]
+
+
+def test_list_is_one_line_for_each_skill(call: Any, bank: skillbank.Bank) -> None:
+    bank.save(bank.load("tiny").with_spec(name="other"), "other")
+    lines = call("list").stdout.splitlines()
+    assert lines[0].split() == ["SKILL", "TASK", "STEPS", "RETURN"]
+    own = [line.split() for line in lines[1:] if "shipped" not in line]
+    assert own == [
+        ["other@1", "PointMassRun", "400", "-"],
+        ["tiny@1", "PointMassRun", "400", "-"],
+    ]
+
+
+def test_list_json(call: Any, bank: skillbank.Bank) -> None:
+    listed = json.loads(call("list", "--json").stdout)
+    tiny = next(entry for entry in listed if entry["reference"] == "tiny@1")
+    assert tiny["content_hash"] == bank.read("tiny").content_hash
+    assert tiny["env_id"] == "skillbank/PointMassRun-v0"
+    assert not tiny["shipped"]
+
+
+def test_list_goes_on_past_a_damaged_file(call: Any, bank: skillbank.Bank) -> None:
+    (bank.folder / "broken.h5").write_bytes(b"nothing of the kind")
+    output = call("list").stdout
+    assert "cannot be used" in output
+    assert "tiny@1" in output
+
+
+def test_bank_option_is_another_bank(call: Any, bank: skillbank.Bank) -> None:
+    skillbank.Bank("there").save(bank.load("tiny"), "elsewhere")
+    assert "elsewhere@1" in call("list", "--bank", "there").stdout
+    assert "elsewhere@1" not in call("list").stdout
+
+
+def test_show_tells_everything(call: Any, bank: skillbank.Bank) -> None:
+    record = skillbank.evaluate(bank.load("tiny"), "PointMassRun", episodes=2).record()
+    parent = bank.load("tiny")
+    child = parent.with_spec(parents=(str(parent.content_hash),), evaluations=(record,))
+    bank.save(child, "child")
+    shown = call("show", "child").stdout
+    assert "fine-tuned, 400 steps" in shown
+    assert "velocity 2" in shown
+    assert "made from    tiny@1" in shown
+    assert f"return {record.mean_return:.4g}" in shown
+    assert json.loads(call("show", "child", "--json").stdout)["spec"]["steps"] == 400
+
+
+def test_verify_finds_one_flipped_bit(call: Any, bank: skillbank.Bank) -> None:
+    assert "tiny@1: good" in call("verify").stdout
+    path = bank.path("tiny")
+    image = bytearray(path.read_bytes())
+    image[-100] ^= 1
+    path.write_bytes(image)
+    assert "tiny@1: BAD" in call("verify", code=3).stdout
+    assert json.loads(call("verify", "tiny", "--json", code=3).stdout)["tiny@1"]
+
+
+def test_remove_asks_first(call: Any, bank: skillbank.Bank) -> None:
+    assert "nothing was deleted" in call("remove", "tiny", stdin="n\n").stderr
+    assert "tiny" in bank.names()
+    assert "tiny@1 deleted" in call("remove", "tiny", "--yes").stdout
+    assert "tiny" not in bank.names()
+
+
+def test_doctor_knows_the_bad_combination() -> None:
+    assert doctor.known_problem("mujoco", "3.17.0") is None
+    assert doctor.known_problem("mujoco", "3.20.1") is None
+    for bad in ("3.16.0", "4.0.0", "2.3.7"):
+        assert "mujoco>=3.17,<4" in str(doctor.known_problem("mujoco", bad))
+    assert "not installed" in str(doctor.known_problem("torch", None))
+    assert "1.0.50" in str(doctor.known_problem("dm-control", "1.0.14"))
+
+
+def test_doctor_reports_this_machine(
+    call: Any, bank: skillbank.Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mujoco
+
+    monkeypatch.setattr(doctor, "_simulation", lambda: [doctor.Check("simulation", "runs")])
+    found = {check["name"]: check for check in json.loads(call("doctor", "--json").stdout)}
+    assert found["mujoco"]["found"] == mujoco.__version__
+    assert found["bank"]["found"] == str(bank.folder)
+    bad = [doctor.Check("rendering", "-", "install the moon")]
+    monkeypatch.setattr(doctor, "_simulation", lambda: bad)
+    assert "install the moon" in call("doctor", code=2).stdout
+
+
+def test_doctor_simulates() -> None:
+    checks = {check.name: check for check in doctor._simulation()}
+    assert checks["simulation"].problem is None
+    rendering = checks["rendering"].problem  # None, or what to install
+    assert rendering is None or "OpenGL" in rendering
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in commands.commands)])
+def test_every_command_has_help(words: list[str], call: Any) -> None:
+    shown = call(*words).stdout
+    assert shown.startswith("Usage:")
+    assert len(shown.splitlines()) > 4
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["show", "tiny"], ["pretrain", "--help"]])
+def test_looking_is_light(words: list[str], bank: skillbank.Bank) -> None:
+    """Neither torch nor a simulator is loaded to look at skills."""
+    code = (
+        "import sys; from skillbank.cli import commands\n"
+        f"try: commands({words!r})\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'mujoco', 'dm_control', 'matplotlib', 'scipy', 'tqdm'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
