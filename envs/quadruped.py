@@ -34,7 +34,7 @@ ANGULAR_VELOCITY_UNIT = 5.0
 JOINT_VELOCITY_UNIT = 5.0
 """rad/s that count as 1 in the observation."""
 
-POSITION_UNIT = 10.0
+HALLWAY_UNIT, MAZE_UNIT = 10.0, 2.0
 """Metres that count as 1 in the observation."""
 
 START_JOINT_ANGLE = 0.1
@@ -277,18 +277,21 @@ class QuadrupedRunTowardVector(QuadrupedTask):
 
 
 class QuadrupedArenaTask(QuadrupedTask):
-    """A quadruped that knows where it is: blocks `position` (units of 10 m) and `heading`."""
+    """A quadruped that knows where it is: blocks `position` (in `position_unit`) and `heading`."""
 
+    position_unit: ClassVar[float]
     extra_blocks = (("position", 2), ("heading", 2))
     start_spread = 0.3
 
     def _observe_extra(self) -> Float:
-        place = self.position / POSITION_UNIT
+        place = self.position / self.position_unit
         return np.concatenate([place, _direction_columns(self.heading)], axis=1)
 
 
 class QuadrupedHallwayTask(FollowHallway, QuadrupedArenaTask):
     """Run in a hallway; the reward is that of `QuadrupedRun`, the walls do the rest."""
+
+    position_unit = HALLWAY_UNIT
 
     @property
     def mirrors(self) -> tuple[ant.Relabelling, ...]:
@@ -312,12 +315,14 @@ class QuadrupedUMazeVector(SeekTarget, QuadrupedArenaTask):
     """Reach a target around two corners; the reward is a Gaussian bump at the target."""
 
     arena = U_MAZE
+    position_unit = MAZE_UNIT
 
 
 class QuadrupedMazeVector(SeekTarget, QuadrupedArenaTask):
     """Reach a target through one of two passages; the upper one is blocked inside."""
 
     arena = MAZE
+    position_unit = MAZE_UNIT
 
 
 class QuadrupedRun(SingleTask):
