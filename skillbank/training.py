@@ -19,7 +19,7 @@ from skillbank.durable import replace_durably
 from skillbank.errors import Interrupted, SkillbankError, StorageError, TrainingDiverged
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.spec import CurvePoint
-from skillbank.task import Task
+from skillbank.task import Step, Task
 
 RECENT_EPISODES = 50  # the learning curve's return is the mean of so many
 CURVE_POINTS = 200  # points of a learning curve
@@ -48,6 +48,12 @@ class Hooks:
     should_stop: Callable[[], bool] = lambda: False
     checkpoint: Path | None = None  # where to save what is learned, from time to time and at a stop
     resume: bool = False  # go on from that checkpoint
+    on_step: "Callable[[Training, Step], None] | None" = None  # after each step of all copies
+    # Environment steps between points at which all episodes start anew and the checkpoint is
+    # written, there and nowhere else: a training resumed from one ends bit for bit as if it had
+    # never been stopped.
+    segment_steps: int | None = None
+    memory: dict[str, NDArray[Any]] = field(default_factory=dict)  # the caller's, in the checkpoint
 
 
 @dataclass
@@ -76,21 +82,28 @@ class Training:
         )
         self.rng = np.random.default_rng(self.seed)
         self.disturbance = np.zeros((self.task.num_envs, self.task.action_size))  # OU noise
+        self.memory: dict[str, NDArray[Any]] = {}  # see Hooks
 
     def run(self, hooks: Hooks) -> None:
         """Train until ``total_steps``.
 
         Raises:
-            Interrupted: ``should_stop`` said so; the checkpoint, if any, is saved.
+            Interrupted: ``should_stop`` said so; the checkpoint, if any, is saved (in a training
+                with segments it stays where the last one ended).
             UnsupportedEnvironment: The environment returned something unusable; likewise saved.
             TrainingDiverged: What is learned is not finite; an earlier checkpoint stays.
         """
+        self.memory = hooks.memory
         if hooks.resume:
             self.load(hooks.checkpoint)
         try:
-            self._loop(hooks)
+            while self.steps < self.total_steps:
+                self._loop(hooks)
+                if hooks.segment_steps is not None and self.steps < self.total_steps:
+                    self.replay.end_episodes()
+                    self._save_if_possible(hooks)
         except BaseException as error:
-            if hooks.checkpoint is not None:
+            if hooks.checkpoint is not None and hooks.segment_steps is None:
                 try:
                     self.save(hooks.checkpoint)
                 except (StorageError, TrainingDiverged) as failure:
@@ -109,7 +122,10 @@ class Training:
         next_report = self.steps + report_every
         figures: Figures | None = None
         learns = self.schedule(agent, self.steps)
-        while self.steps < self.total_steps:
+        end = self.total_steps
+        if hooks.segment_steps is not None:
+            end = min(end, (self.steps // hooks.segment_steps + 1) * hooks.segment_steps)
+        while self.steps < end:
             if hooks.should_stop():
                 raise Interrupted("interrupted")
             action = self._action(obs)
@@ -139,13 +155,20 @@ class Training:
                 next_report += report_every if on_curve else 0
                 last_report = now
                 self._report(figures, hooks, on_curve)
-            if hooks.checkpoint is not None and now - last_save > CHECKPOINT_SECONDS:
-                try:
-                    self.save(hooks.checkpoint)
-                except StorageError as failure:  # a full disk may be emptied before the end
-                    if hooks.on_warning is not None:
-                        hooks.on_warning(str(failure))
+            if hooks.on_step is not None:
+                hooks.on_step(self, step)
+            if hooks.segment_steps is None and now - last_save > CHECKPOINT_SECONDS:
+                self._save_if_possible(hooks)
                 last_save = time.perf_counter()
+
+    def _save_if_possible(self, hooks: Hooks) -> None:
+        if hooks.checkpoint is None:
+            return
+        try:
+            self.save(hooks.checkpoint)
+        except StorageError as failure:  # a full disk may be emptied before the end
+            if hooks.on_warning is not None:
+                hooks.on_warning(str(failure))
 
     def _action(self, obs: torch.Tensor) -> NDArray[np.float32]:
         """Actions [N, A] for this step: at first at random, then the policy's, with OU noise."""
@@ -218,6 +241,7 @@ class Training:
                 arrays |= {f"{part}/{index}/{k}": v.cpu().numpy() for k, v in state.items()}
         arrays["replay"] = self.replay.rows[: len(self.replay)].cpu().numpy()
         arrays["generator"] = self.agent.generator.get_state().numpy()
+        arrays |= {f"memory/{name}": value for name, value in self.memory.items()}
         meta = {
             "config": self.config.model_dump(mode="json"),
             "env_id": self.task.env_id,
@@ -278,6 +302,9 @@ class Training:
         self.replay.added = meta["added"]
         self.replay.end_episodes()  # the simulation starts anew
         self.agent.generator.set_state(torch.from_numpy(arrays["generator"]))
+        for key, value in arrays.items():
+            if key.startswith("memory/"):
+                self.memory[key.removeprefix("memory/")] = value
         self.agent.updates = meta["updates"]
         self.steps, self.seconds, self.debt = meta["steps"], meta["seconds"], meta["debt"]
         self.returns.extend(meta["returns"])
