@@ -190,25 +190,53 @@ class Bank:
             InvalidName: no skill can have that name.
             StorageError: the folder cannot be written, or the disk is full.
         """
-        if not re.fullmatch(NAME, name):
-            raise errors.InvalidName(
-                f"{name!r} cannot be the name of a skill: it takes letters, digits, '_', '-' and "
-                "'.', and begins with a letter or a digit"
-            )
+        bank_folder.checked_name(name)
         image, stored = storage.prepare(*skill.stored())
+        reference = self._keep(image, stored, name)
+        skill.content_hash = stored.content_hash
+        return reference
+
+    def add(self, image: bytes, name: str) -> str:
+        """Keep the bytes of a skill file, perhaps a stranger's, as ``save`` keeps a skill.
+
+        Raises:
+            InvalidName: no skill can have that name.
+            SkillFileError: the bytes must not be used.
+            StorageError: the folder cannot be written, or the disk is full.
+        """
+        bank_folder.checked_name(name)
+        return self._keep(image, storage.decode(image), name)
+
+    @contextlib.contextmanager
+    def receiving(self, key: str) -> Iterator[Path]:
+        """A file in the bank's folder for bytes that are still arriving, kept if they stop.
+
+        Args:
+            key: hexadecimal, the same for the same bytes.
+
+        Raises:
+            StorageError: it cannot be made, or another process is receiving the same bytes.
+        """
+        with self._locked():  # creates the folder; gc does not see the file before its lock
+            partial = self.folder / f".{key}.part"
+            descriptor = storage.open_locked(partial)
+        try:
+            yield partial
+        finally:
+            os.close(descriptor)
+
+    def _keep(self, image: bytes, stored: storage.StoredSkill, name: str) -> str:
         with self._locked():
             existing = [version for version in self._versions() if version.name == name]
             if existing and self._holds(existing[-1], stored.content_hash):
-                version = existing[-1]
-            else:
-                removed = [gone for gone in bank_folder.scan(self.folder).gone if gone.name == name]
-                number = 1 + max((v.number for v in [*existing, *removed]), default=0)
-                version = Version(name, number, self.folder)
-                if os.path.lexists(version.path):  # for example X, where the disk ignores case
-                    raise errors.StorageError(f"cannot write {version.path}: something is there")
-                storage.replace_file(version.path, image)
-                self._remember(version, stored)
-        skill.content_hash = stored.content_hash
+                return existing[-1].reference
+            removed = [gone for gone in bank_folder.scan(self.folder).gone if gone.name == name]
+            number = 1 + max((v.number for v in [*existing, *removed]), default=0)
+            version = Version(name, number, self.folder)
+            if os.path.lexists(version.path):  # for example X, where the disk ignores case
+                raise errors.StorageError(f"cannot write {version.path}: something is there")
+            storage.replace_file(version.path, image)
+            self._remember(version, stored)
         return version.reference
 
     def remove(self, reference: str) -> list[str]:
@@ -285,7 +313,7 @@ class Bank:
             What was removed.
         """
         with self._locked(), self._deleting("what is stale"):
-            swept = [path.name for path in storage.sweep(self.folder)]
+            swept = [path.name for path in storage.sweep(self.folder, partial=True)]
             if keep is not None:
                 doomed = self._superfluous(max(keep, 1))
                 self._delete(doomed)

@@ -8,6 +8,7 @@ so that its number is never given again. Every one of them appears and vanishes 
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,13 +62,17 @@ def scan(folder: Path) -> Scan:
     Raises:
         StorageError: it cannot be read.
     """
-    found = Scan([], [], [])
     try:
-        files = os.listdir(folder)
+        return parse(folder, os.listdir(folder))
     except FileNotFoundError:
-        return found
+        return parse(folder, [])
     except OSError as error:
         raise errors.StorageError(f"cannot read the bank {folder}: {error.strerror}") from error
+
+
+def parse(folder: Path, files: Iterable[str]) -> Scan:
+    """Say what the names of the files in a folder say; names of other files say nothing."""
+    found = Scan([], [], [])
     for file in files:
         match = _FILE.fullmatch(file)
         if match is None:
@@ -80,6 +85,20 @@ def scan(folder: Path) -> Scan:
         elif number != "1":  # x@1.h5 would be a second name for x.h5
             found.versions.append(Version(name, int(number or 1), folder))
     return found
+
+
+def checked_name(name: str) -> str:
+    """Return a name that a skill can have.
+
+    Raises:
+        InvalidName: none can have it.
+    """
+    if not re.fullmatch(NAME, name):
+        raise errors.InvalidName(
+            f"{name!r} cannot be the name of a skill: it takes letters, digits, '_', '-' and "
+            "'.', and begins with a letter or a digit"
+        )
+    return name
 
 
 def read_aliases(folder: Path, labels: list[tuple[str, str]]) -> dict[str, dict[str, int]]:

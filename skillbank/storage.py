@@ -44,6 +44,7 @@ METADATA = "metadata"
 PARAMETERS = "parameters/"
 
 _TEMPORARY = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_PARTIAL = re.compile(r"\.[0-9a-f]{64}\.part")
 Contents = Sequence[tuple[str, tuple[int, ...], int]]  # path, shape, offset in the body
 Parameters = dict[str, NDArray[np.float32]]
 
@@ -235,11 +236,37 @@ def _temporary(path: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Delete temporary files whose writer is dead: nobody holds their lock."""
+def open_locked(path: Path) -> int:
+    """Open a file, made if it is not there, and hold its lock until the descriptor is closed.
+
+    Raises:
+        StorageError: it cannot be opened, or somebody else holds its lock.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except BlockingIOError as error:
+        raise errors.StorageError(f"another process is using {path}: wait for it") from error
+    except OSError as error:
+        raise errors.StorageError(f"cannot write {path}: {error.strerror}") from error
+    return descriptor
+
+
+def sweep(folder: Path, *, partial: bool = False) -> list[Path]:
+    """Delete temporary files whose writer is dead: nobody holds their lock.
+
+    Args:
+        folder: to look in.
+        partial: also those that a pull could go on with.
+    """
     swept = []
     for name in os.listdir(folder):
-        if not _TEMPORARY.fullmatch(name):
+        if not (_TEMPORARY.fullmatch(name) or (partial and _PARTIAL.fullmatch(name))):
             continue
         with contextlib.suppress(OSError):
             descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

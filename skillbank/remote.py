@@ -1,0 +1,223 @@
+"""Banks elsewhere: the same files at any fsspec URL (``s3://``, ``hf://``, ``memory://``, a path).
+
+A remote bank has the layout of a local one without its index and lock: ``x.h5`` is version 1 of
+skill x, ``x@2.h5`` version 2, ``x@best.alias`` an alias. A version is never overwritten, appears
+in one step, and nothing of it is believed before its hashes are checked on this side.
+"""
+
+import contextlib
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from skillbank import bank_folder, errors, storage
+from skillbank.bank import Bank
+from skillbank.bank_folder import Version
+
+CHUNK = 1 << 20  # bytes fetched at a time; an interrupted pull goes on after the last one
+# Stores where a file appears only when all of it has arrived; elsewhere it is renamed into place.
+_ALL_AT_ONCE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"}
+
+
+class RemoteBank:
+    """A bank at a URL."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        """Connect to a bank; its folder is made by the first push.
+
+        Args:
+            url: such as ``s3://bucket/skills``, ``hf://datasets/name/skills`` or a path.
+            options: for the fsspec file system, such as ``endpoint_url`` or ``token``.
+
+        Raises:
+            StorageError: the URL's file system is not known, not installed, or refuses.
+        """
+        self.url = url
+        try:
+            import fsspec
+        except ImportError as error:
+            raise errors.StorageError(
+                "banks elsewhere need fsspec: pip install 'skillbank[remote]'"
+            ) from error
+        with self._reaching("open"):
+            self._fs, root = fsspec.core.url_to_fs(url, **options)
+            self._folder = Path(root)  # only a prefix: joined with names, never opened here
+            protocols = self._fs.protocol
+            names = {protocols} if isinstance(protocols, str) else set(protocols)
+            self._at_once = bool(names & _ALL_AT_ONCE)
+
+    def names(self) -> list[str]:
+        """Names of all skills there, sorted."""
+        return sorted({version.name for version in self._scan().versions})
+
+    def versions(self, name: str) -> list[int]:
+        """Numbers of a skill's versions there, oldest first; none if it is not there."""
+        return sorted(version.number for version in self._scan().versions if version.name == name)
+
+    def push(self, bank: Bank, reference: str, name: str | None = None) -> str:
+        """Publish a skill as the next version of a name there.
+
+        It is checked here before and, read back, after. Interrupted, it leaves nothing that
+        looks like a skill; pushing what is already there as the newest version does nothing.
+
+        Args:
+            bank: to take it from.
+            reference: what to push.
+            name: to publish it under; by default its name in the bank.
+
+        Returns:
+            Its reference there.
+
+        Raises:
+            SkillNotFound: the bank has no such skill.
+            SkillFileError: the file must not be used, here or as it arrived.
+            StorageError: the other side cannot be reached or written.
+        """
+        version = bank.resolve(reference)
+        image = storage.read_bytes(version.path)
+        content = bank.read(version.reference).content_hash
+        if storage.parse_header(image).content_hash != content:
+            raise errors.StorageError(f"{version.path} changed while it was read: try again")
+        name = bank_folder.checked_name(version.name if name is None else name)
+        with self._reaching("write to"):
+            if not self._at_once:  # object stores have no folders
+                self._fs.makedirs(str(self._folder), exist_ok=True)
+            for _ in range(100):  # somebody else may take the number that was free a moment ago
+                numbers = self.versions(name)
+                if numbers and self._header(self._version(name, numbers[-1])) == image[:512]:
+                    return f"{name}@{numbers[-1]}"
+                target = self._version(name, numbers[-1] + 1 if numbers else 1)
+                with contextlib.suppress(FileExistsError):
+                    self._publish(target, image)
+                    return target.reference
+        raise errors.StorageError(f"cannot write to {self.url}: too many others do")
+
+    def pull(self, bank: Bank, reference: str, name: str | None = None) -> str:
+        """Fetch a skill into a bank.
+
+        Bytes that arrived stay in the bank's folder until all have: an interrupted pull of the same
+        file goes on where it stopped. The file is then opened as any file of a stranger.
+
+        Args:
+            bank: to keep it in.
+            reference: ``name``, ``name@2`` or ``name@alias`` there.
+            name: to keep it under; by default its name there.
+
+        Returns:
+            Its reference in the bank; if the newest version there is this very skill, that one's.
+
+        Raises:
+            SkillNotFound: there is no such skill.
+            SkillFileError: what arrived must not be used; nothing was kept.
+            StorageError: the other side cannot be reached, or the bank not written.
+        """
+        version = self._resolve(reference)
+        with self._reaching("read from"):
+            self._fs.invalidate_cache()
+            size = int(self._fs.info(str(version.path))["size"])
+            head = self._header(version)
+        if size > storage.MAX_FILE_BYTES:
+            raise errors.FileTooLarge(f"{self.url}/{version.path.name}: {size:,} bytes")
+        try:
+            body_hash = storage.parse_header(head).body_hash
+        except errors.SkillFileError as error:
+            raise type(error)(f"{self.url}/{version.path.name}: {error}") from error
+        with bank.receiving(body_hash) as partial:
+            self._fetch(version, partial, size)
+            try:
+                return bank.add(storage.read_bytes(partial), name or version.name)
+            finally:
+                partial.unlink()  # good or bad: going on with these bytes is of no use
+
+    # The other side.
+
+    def _scan(self) -> bank_folder.Scan:
+        with self._reaching("list"):
+            self._fs.invalidate_cache()
+            try:
+                paths = self._fs.ls(str(self._folder), detail=False)
+            except FileNotFoundError:
+                paths = []
+            return bank_folder.parse(self._folder, [path.rpartition("/")[2] for path in paths])
+
+    def _version(self, name: str, number: int) -> Version:
+        return Version(name, number, self._folder)
+
+    def _resolve(self, reference: str) -> Version:
+        scan = self._scan()
+        name, _, which = reference.partition("@")
+        found = {v.number: v for v in scan.versions if v.name == name}
+        if which.isdecimal():
+            wanted = int(which)
+        elif which in ("", "latest"):
+            wanted = max(found, default=0)
+        else:
+            wanted = self._alias(name, which) if (name, which) in scan.labels else 0
+        if wanted not in found:
+            names = ", ".join(sorted({v.name for v in scan.versions})) or "nothing yet"
+            raise errors.SkillNotFound(f"no skill {reference!r} at {self.url}. There is: {names}")
+        return found[wanted]
+
+    def _alias(self, name: str, label: str) -> int:
+        path = bank_folder.alias_path(self._folder, name, label)
+        with self._reaching("read from"):
+            text = bytes(self._fs.cat_file(str(path), start=0, end=16))
+        return int(text) if re.fullmatch(rb"[1-9][0-9]{0,8}\n", text) else 0
+
+    def _header(self, version: Version) -> bytes:
+        return bytes(self._fs.cat_file(str(version.path), start=0, end=storage.HEADER_BYTES))
+
+    def _fetch(self, version: Version, partial: Path, size: int) -> None:
+        """Append to the partial file what it still lacks."""
+        with partial.open("ab") as file, self._reaching("read from"):
+            while (have := file.tell()) < size:
+                end = min(have + CHUNK, size)
+                data = bytes(self._fs.cat_file(str(version.path), start=have, end=end))
+                if len(data) != end - have:
+                    raise OSError(f"{end - have} bytes were promised and {len(data)} came")
+                file.write(data)
+                file.flush()
+
+    def _publish(self, target: Version, image: bytes) -> None:
+        """Let a new file appear in one step, and read it back.
+
+        Raises:
+            FileExistsError: somebody else's file is there.
+        """
+        path = str(target.path)
+        if self._at_once:
+            try:
+                self._fs.pipe_file(path, image, mode="create")
+            except Exception as error:
+                self._fs.invalidate_cache()
+                if self._fs.exists(path):  # stores refuse in their own ways; or it did arrive
+                    raise FileExistsError(path) from error
+                raise
+        else:
+            temporary = str(self._folder / f".{target.path.name}.{secrets.token_hex(8)}.tmp")
+            try:
+                self._fs.pipe_file(temporary, image)
+                if self._fs.exists(path):
+                    raise FileExistsError(path)
+                self._fs.mv(temporary, path)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self._fs.rm_file(temporary)
+                raise
+        self._fs.invalidate_cache()
+        if bytes(self._fs.cat_file(path)) != image:
+            self._fs.rm_file(path)
+            raise OSError("what was written reads back differently, and was deleted")
+
+    @contextlib.contextmanager
+    def _reaching(self, what: str) -> Iterator[None]:
+        """Turn whatever a file system raises into one clear error."""
+        try:
+            yield
+        except (errors.SkillbankError, FileExistsError):
+            raise
+        except Exception as error:  # every file system has its own kinds
+            reason = str(error).split("\n", 1)[0] or type(error).__name__
+            raise errors.StorageError(f"cannot {what} {self.url}: {reason}") from error

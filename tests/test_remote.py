@@ -1,0 +1,257 @@
+"""Banks elsewhere: in memory, in a folder, and on a real S3 server over HTTP on this machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+from skill_files import small_skill
+
+from skillbank import errors, remote, storage
+from skillbank.bank import Bank
+from skillbank.remote import RemoteBank
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemoteBank]:
+    if request.param == "memory":
+        fsspec.filesystem("memory").store.clear()
+        yield RemoteBank("memory://skills")
+    elif request.param == "file":
+        yield RemoteBank(f"file://{tmp_path}/elsewhere")
+    else:
+        options = {
+            "endpoint_url": request.getfixturevalue("s3_server"),
+            "key": "test",
+            "secret": "test",
+            "client_kwargs": {"region_name": "eu-west-1"},
+            "skip_instance_cache": True,
+        }
+        there = fsspec.filesystem("s3", **options)
+        there.mkdir("bucket")
+        yield RemoteBank("s3://bucket/skills", **options)
+        there.rm("bucket", recursive=True)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    return Bank(tmp_path / "mine")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Bank:
+    return Bank(tmp_path / "theirs")
+
+
+def test_a_skill_goes_there_and_comes_back_bit_for_bit(
+    elsewhere: RemoteBank, bank: Bank, other: Bank
+) -> None:
+    bank.save(small_skill(seed=1), "run")
+    assert elsewhere.push(bank, "run") == "run@1"
+    assert elsewhere.names() == ["run"]
+    assert elsewhere.pull(other, "run") == "run@1"
+    assert other.path("run").read_bytes() == bank.path("run").read_bytes()
+    assert elsewhere.pull(other, "run", name="copy") == "copy@1"
+
+
+def test_versions_there_are_never_overwritten(
+    elsewhere: RemoteBank, bank: Bank, other: Bank
+) -> None:
+    bank.save(small_skill(seed=1), "run")
+    assert elsewhere.push(bank, "run") == "run@1"
+    assert elsewhere.push(bank, "run") == "run@1"
+    bank.save(small_skill(seed=2), "run")
+    assert elsewhere.push(bank, "run@2") == "run@2"
+    assert elsewhere.versions("run") == [1, 2]
+    elsewhere.pull(other, "run@1")
+    assert other.read("run").content_hash == small_skill(seed=1).content_hash
+    elsewhere.pull(other, "run@latest")
+    assert other.read("run").content_hash == small_skill(seed=2).content_hash
+
+
+def test_a_push_that_loses_the_race_takes_the_next_number(
+    elsewhere: RemoteBank, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.save(small_skill(seed=1), "run")
+    elsewhere.push(bank, "run")
+    bank.save(small_skill(seed=2), "run")
+    real, late = RemoteBank.versions, []
+
+    def versions(self: RemoteBank, name: str) -> list[int]:
+        late.append(name)
+        return real(self, name) if len(late) > 1 else []  # as it was before the other's push
+
+    monkeypatch.setattr(RemoteBank, "versions", versions)
+    assert elsewhere.push(bank, "run") == "run@2"
+
+
+def test_an_alias_there_is_understood(elsewhere: RemoteBank, bank: Bank, other: Bank) -> None:
+    for seed in (1, 2):
+        bank.save(small_skill(seed=seed), "run")
+        elsewhere.push(bank, "run")
+    elsewhere._fs.pipe_file(f"{elsewhere._folder}/run@best.alias", b"1\n")
+    elsewhere.pull(other, "run@best")
+    assert other.read("run").content_hash == small_skill(seed=1).content_hash
+    with pytest.raises(errors.SkillNotFound, match=r"no skill 'run@worst' at .* There is: run"):
+        elsewhere.pull(other, "run@worst")
+
+
+def test_what_is_not_there_is_listed(elsewhere: RemoteBank, other: Bank) -> None:
+    with pytest.raises(errors.SkillNotFound, match="There is: nothing yet"):
+        elsewhere.pull(other, "run")
+    assert not other.folder.exists()
+
+
+def test_an_interrupted_push_publishes_nothing(
+    elsewhere: RemoteBank, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.save(small_skill(), "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(elsewhere._fs, "pipe_file", broken_after(elsewhere._fs, 1000))
+        with pytest.raises(errors.StorageError, match=r"cannot write to .*connection lost"):
+            elsewhere.push(bank, "run")
+    assert elsewhere.names() == []
+    assert elsewhere.push(bank, "run") == "run@1"
+
+
+def broken_after(fs: Any, size: int) -> Any:
+    """A store that loses the connection: stores of objects keep nothing, others a part."""
+    real = fs.pipe_file
+
+    def pipe_file(path: str, value: bytes, **options: Any) -> None:
+        if "file" in fs.protocol:
+            real(path, value[:size], **options)
+        raise ConnectionError("connection lost")
+
+    return pipe_file
+
+
+def test_an_interrupted_pull_goes_on_where_it_stopped(
+    elsewhere: RemoteBank, bank: Bank, other: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.save(small_skill(), "run")
+    elsewhere.push(bank, "run")
+    size = bank.path("run").stat().st_size
+    monkeypatch.setattr(remote, "CHUNK", 1000)
+    real, fetched = elsewhere._fs.cat_file, []
+
+    def cat_file(path: str, start: int = 0, end: int | None = None) -> bytes:
+        if start >= 3000 and not fetched.count(-1):
+            fetched.append(-1)
+            raise ConnectionError("connection lost")
+        fetched.append(start)
+        data: bytes = real(path, start=start, end=end)
+        return data
+
+    monkeypatch.setattr(elsewhere._fs, "cat_file", cat_file)
+    with pytest.raises(errors.StorageError, match=r"cannot read from .*connection lost"):
+        elsewhere.pull(other, "run")
+    assert other.names() == []
+    assert len(list(other.folder.glob(".*.part"))) == 1
+    assert elsewhere.pull(other, "run") == "run@1"
+    broke = fetched.index(-1)
+    assert fetched[:broke] == [0, 0, 1000, 2000]  # the header, then the file
+    assert fetched[broke + 1 :] == [0, *range(3000, size, 1000)]
+    assert list(other.folder.glob(".*.part")) == []
+
+
+def test_a_flipped_bit_on_the_way_is_refused(
+    elsewhere: RemoteBank, bank: Bank, other: Bank
+) -> None:
+    bank.save(small_skill(), "run")
+    elsewhere.push(bank, "run")
+    data = bytearray(bank.path("run").read_bytes())
+    data[-1] ^= 1
+    elsewhere._fs.pipe_file(f"{elsewhere._folder}/run.h5", bytes(data))
+    with pytest.raises(errors.DamagedFile):
+        elsewhere.pull(other, "run")
+    assert other.names() == []
+    assert other.gc() == []
+
+
+def test_a_store_that_keeps_something_else_is_noticed(
+    elsewhere: RemoteBank, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.save(small_skill(), "run")
+    real = elsewhere._fs.pipe_file
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            elsewhere._fs, "pipe_file", lambda path, value, **o: real(path, value[:-1] + b"?", **o)
+        )
+        with pytest.raises(errors.StorageError, match="reads back differently"):
+            elsewhere.push(bank, "run")
+    assert elsewhere.names() == []
+
+
+def test_a_damaged_skill_is_not_pushed(elsewhere: RemoteBank, bank: Bank) -> None:
+    bank.save(small_skill(), "run")
+    path = bank.path("run")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(errors.DamagedFile):
+        elsewhere.push(bank, "run")
+    assert elsewhere.names() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\0" * 600])
+def test_a_strangers_file_is_refused(elsewhere: RemoteBank, other: Bank, content: bytes) -> None:
+    elsewhere._fs.makedirs(str(elsewhere._folder), exist_ok=True)
+    elsewhere._fs.pipe_file(f"{elsewhere._folder}/run.h5", content)
+    with pytest.raises((errors.NotASkillFile, errors.StorageError)):
+        elsewhere.pull(other, "run")
+    assert other.names() == []
+
+
+def test_two_pulls_of_the_same_bytes_do_not_mix(bank: Bank, other: Bank) -> None:
+    fsspec.filesystem("memory").store.clear()
+    elsewhere = RemoteBank("memory://skills")
+    bank.save(small_skill(), "run")
+    elsewhere.push(bank, "run")
+    body_hash = storage.parse_header(bank.path("run").read_bytes()).body_hash
+    with other.receiving(body_hash), pytest.raises(errors.StorageError, match="wait for it"):
+        elsewhere.pull(other, "run")
+    assert elsewhere.pull(other, "run") == "run@1"
+
+
+def test_gc_sweeps_what_an_abandoned_pull_left(other: Bank) -> None:
+    with other.receiving("ab" * 32) as partial:
+        partial.write_bytes(b"half")
+        assert other.gc() == []
+    assert other.gc() == [partial.name]
+
+
+def test_names_there_cannot_lead_elsewhere(other: Bank) -> None:
+    store = fsspec.filesystem("memory").store
+    store.clear()
+    elsewhere = RemoteBank("memory://skills")
+    for name in ("..h5", ".hidden.h5", "a b.h5", "x@0.h5", "x@1.h5", "x@@2.h5", "x.h5.h5x"):
+        elsewhere._fs.pipe_file(f"/skills/{name}", b"x")
+    assert elsewhere.names() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("nothing://x", "Protocol not known: nothing"),
+        ("s3://bucket/skills", "cannot"),
+    ],
+)
+def test_an_unknown_or_unreachable_place_is_one_clear_line(url: str, text: str) -> None:
+    options: dict[str, Any] = {}
+    if url.startswith("s3"):
+        options = {"endpoint_url": "http://127.0.0.1:9", "key": "x", "secret": "x"}
+        options["config_kwargs"] = {"retries": {"max_attempts": 1}, "connect_timeout": 1}
+    with pytest.raises(errors.StorageError, match=text) as caught:
+        RemoteBank(url, **options).names()
+    assert "\n" not in str(caught.value)
+    assert url in str(caught.value)
