@@ -10,17 +10,27 @@ be (``certificate``), can be ``corrected`` until it is optimal, and becomes one 
 """
 
 from skillbank.compose.acting import Acting
+from skillbank.compose.certificate import Certificate
 from skillbank.compose.composed import Composed, ComposedSpec, Drawn
+from skillbank.compose.correction import Correction, CorrectionConfig
+from skillbank.compose.distillation import DistillConfig
+from skillbank.compose.improvement import ImproveConfig, improve
 from skillbank.compose.making import CompositionWarning, add, any_of, joined, mean
 
 __all__ = [
     "Acting",
+    "Certificate",
     "Composed",
     "ComposedSpec",
     "CompositionWarning",
+    "Correction",
+    "CorrectionConfig",
+    "DistillConfig",
     "Drawn",
+    "ImproveConfig",
     "add",
     "any_of",
+    "improve",
     "joined",
     "mean",
 ]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,12 @@ from skillbank.soft_value import soft_value
 from skillbank.spec import ObservationBlock
 
 if TYPE_CHECKING:
+    from skillbank.compose.certificate import Certificate
+    from skillbank.compose.correction import Correction, CorrectionConfig
+    from skillbank.compose.distillation import DistillConfig
+    from skillbank.replay import Replay
     from skillbank.task import Task
+    from skillbank.training import Hooks
 
 Array = NDArray[Any]
 VALUE_FACTOR = 8  # times the candidates of an action, for a soft value
@@ -40,7 +45,7 @@ class ComposedSpec:
     observation_blocks: tuple[ObservationBlock, ...]
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
-    action_dtype: str
+    action_dtype: Literal["float32", "float64"]
     parents: tuple[str, ...]  # content hashes of all skills in it
     reward_scale: float = 1.0  # the parts' own scales are in the reward
 
@@ -133,7 +138,7 @@ class Composed(Composable):
     @torch.no_grad()
     def q(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
         """Composed Q-value: obs [B, S], action [B, A] or [B, K, A] -> [B] or [B, K]."""
-        states, actions = self._obs(obs), self._scaled(action)
+        states, actions = self._obs(obs), self.scaled(action)
         if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
             raise ValueError(
                 f"obs {tuple(states.shape)} and action {tuple(actions.shape)} do not go together; "
@@ -253,32 +258,148 @@ class Composed(Composable):
         """The same policy at another temperature; see ``Skill.at_temperature``."""
         return Composed(rescaled(self.node, temperature), self._layout, self.acting)
 
+    def replaced(self, node: Node) -> "Composed":
+        """Another expression over the same skills, on the same observation."""
+        return Composed(node, self._layout, self.acting)
+
+    # What composing lacks, and what can be done about it.
+
+    def certificate(
+        self,
+        env_id: str | None = None,
+        *,
+        episodes: int = 32,
+        steps: int | None = None,
+        seed: int = 0,
+        env_kwargs: dict[str, Any] | None = None,
+    ) -> "Certificate":
+        """How far from optimal the composed policy can be, estimated where it goes.
+
+        Args:
+            env_id: A task with the dynamics of the parts' tasks, whatever its reward; None: the
+                parts' own.
+            episodes: To run.
+            steps: Of each; None for whole episodes.
+            seed: Of the episodes.
+            env_kwargs: For the environment.
+        """
+        from skillbank.compose.certificate import certify
+
+        return certify(
+            self, env_id, episodes=episodes, steps=steps, seed=seed, env_kwargs=env_kwargs
+        )
+
+    def corrected(
+        self,
+        env_id: str | None = None,
+        config: "CorrectionConfig | None" = None,
+        *,
+        transitions: "Replay | None" = None,
+        seed: int = 0,
+        hooks: "Hooks | None" = None,
+        env_kwargs: dict[str, Any] | None = None,
+    ) -> "Composed":
+        """The same task with what composing lacks learned and taken off: soft-optimal.
+
+        Args:
+            env_id: A task with the dynamics of the parts' tasks, whatever its reward; None: the
+                parts' own.
+            config: How it is learned.
+            transitions: To learn from; with no ``env_id``, from them alone.
+            seed: Of the episodes, the parameters and all sampling.
+            hooks: Progress and stopping; what is learned so far goes to the checkpoint's path.
+            env_kwargs: For the environment.
+
+        Raises:
+            Interrupted: The hooks stopped it.
+        """
+        from skillbank.compose.correction import corrected
+
+        return corrected(
+            self,
+            env_id,
+            config,
+            transitions=transitions,
+            seed=seed,
+            hooks=hooks,
+            env_kwargs=env_kwargs,
+        )
+
+    def with_correction(self, correction: "Correction") -> "Composed":
+        """The same with a correction that was learned, and perhaps saved, before.
+
+        Raises:
+            IncompatibleSkill: It was learned for another composition.
+        """
+        from skillbank.compose.correction import with_correction
+
+        return with_correction(self, correction)
+
+    def distill(
+        self,
+        env_id: str | None = None,
+        config: "DistillConfig | None" = None,
+        *,
+        name: str | None = None,
+        seed: int = 0,
+        hooks: "Hooks | None" = None,
+        env_kwargs: dict[str, Any] | None = None,
+    ) -> Skill:
+        """One ordinary skill that does the same: own critics, own sampling network, saveable.
+
+        Args:
+            env_id: A task with the dynamics of the parts' tasks, whatever its reward; None: the
+                parts' own.
+            config: How it is learned.
+            name: Of the skill.
+            seed: Of the episodes, the parameters and all sampling.
+            hooks: Progress and stopping.
+            env_kwargs: For the environment.
+
+        Raises:
+            Interrupted: The hooks stopped it.
+        """
+        from skillbank.compose.distillation import distill
+
+        return distill(
+            self, env_id, config, name=name, seed=seed, hooks=hooks, env_kwargs=env_kwargs
+        )
+
     # Inside; used by what learns from a composition.
 
     def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """Composed Q of scaled actions [B, K, A] -> [B, K]."""
         return self._fold(self.node, obs, action, self._critics(obs, action))
 
-    def part_qs(self, obs: Tensor, action: Tensor) -> dict[Atom, Tensor]:
-        """Q of each atom of the expression at scaled actions [B, K, A] -> [B, K] each."""
+    def part_qs(self, obs: Tensor, action: Tensor, node: Node | None = None) -> dict[Atom, Tensor]:
+        """Q of each atom of an expression at scaled actions [B, K, A] -> [B, K] each.
+
+        The expression is the own one, or another over the same skills.
+        """
         own = self._critics(obs, action)
-        return {atom: self._fold(atom, obs, action, own) for atom in expression.atoms(self.node)}
+        atoms = expression.atoms(node or self.node)
+        return {atom: self._fold(atom, obs, action, own) for atom in atoms}
+
+    def own_qs(self, obs: Tensor, action: Tensor) -> dict[Leaf, Tensor]:
+        """Q of each skill in it at scaled actions [B, K, A] -> [B, K] each."""
+        return self._critics(obs, action)
 
     def _fold(self, node: Node, obs: Tensor, action: Tensor, own: dict[Leaf, Tensor]) -> Tensor:
         def atom(part: Atom) -> Tensor:
             if isinstance(part, Leaf):
                 return own[part]
             if isinstance(part, Corrected):
-                seen = obs[:, self._columns(part.correction.blocks)]
+                seen = obs[:, self.columns(part.correction.blocks)]
                 lacking: Tensor = part.correction(seen, action)
                 return expression.fold(part.node, atom, self.spec.temperature) - lacking
-            seen = obs[:, self._columns(part.blocks)]
+            seen = obs[:, self.columns(part.blocks)]
             qs: list[Tensor] = [network(seen, action).amin(0) for network in part.networks]
             return torch.stack(qs).amax(0)
 
         return expression.fold(node, atom, self.spec.temperature)
 
-    def _columns(self, blocks: Sequence[ObservationBlock]) -> Any:
+    def columns(self, blocks: Sequence[ObservationBlock]) -> Any:
+        """Which columns of the observation are these blocks, as an index."""
         if tuple(blocks) == self.spec.observation_blocks:
             return slice(None)
         columns = block_columns(blocks, self.spec.observation_blocks)
@@ -290,13 +411,17 @@ class Composed(Composable):
         return torch.from_numpy(columns)
 
     def candidates(
-        self, obs: Tensor, generator: torch.Generator, acting: Acting | None = None
+        self,
+        obs: Tensor,
+        generator: torch.Generator,
+        acting: Acting | None = None,
+        energy: drawing.Energy | None = None,
     ) -> Cloud:
-        """Weighted candidates for every state [B, S] (see ``acting``)."""
+        """Weighted candidates for every state [B, S] (see ``acting``), for the own Q or another."""
         return drawing.candidates(
             obs,
             self._proposals,
-            self.tensor_q,
+            energy or self.tensor_q,
             self.spec.temperature,
             acting or self.acting,
             generator,
@@ -310,7 +435,8 @@ class Composed(Composable):
             )
         return torch.from_numpy(array.copy())
 
-    def _scaled(self, action: ArrayLike) -> Tensor:
+    def scaled(self, action: ArrayLike) -> Tensor:
+        """Actions in the environment's units -> scaled to [-1, 1]."""
         array = np.asarray(action, np.float64)
         if array.shape[-1:] != self._low.shape:
             raise ValueError(f"expected actions [..., {self.spec.action_size}], got {array.shape}")

@@ -187,7 +187,7 @@ def reward_text(node: Node, temperature: float) -> str:
 
 def _part_reward(node: Node, temperature: float) -> str:
     text = reward_text(node, temperature)
-    return f"({text})" if " + " in text or " - " in text else text
+    return f"({text})" if " " in text else text
 
 
 def _sum_text(terms: Sequence[tuple[str, float]]) -> str:

@@ -1,0 +1,344 @@
+"""What a composed Q lacks to be optimal, learned off-policy; no reward is needed.
+
+With skills that are soft-optimal for their rewards, ``Q_i = r_i + gamma E V_i(s')``, the optimal Q
+of the composed reward is ``Q_0 - C`` where Q_0 is the composed Q and
+
+    C(s, a) = E [ b(s') - gamma V(s') ],   0 after termination,
+
+V is the soft value of ``Q_0 - C`` and b(s') is the composition of the ``gamma V_i(s')``: their
+weighted sum, or their soft-OR. For a sum this is DESIGN's
+``-alpha gamma E log INT prod_i pi_i^{w_i} exp(-C / alpha)``, exact for any real weights, any number
+of skills and any dynamics. For a soft-OR of rewards that differ only on entering shared absorbing
+goals it is exact for deterministic dynamics: where nothing is entered, all rewards are one r, and
+adding a constant commutes with the soft-OR.
+
+All soft values of one state come from the same candidates, so that their errors cancel: for equal
+skills the target is zero with any number of candidates, and for convex weights it is never
+negative where C is not (Hölder's inequality holds for weighted samples too).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skillbank.compose import expression
+from skillbank.compose.acting import Acting, Cloud
+from skillbank.compose.composed import Composed
+from skillbank.compose.expression import Atom, Best, Corrected, Node
+from skillbank.compose.gathering import Gathering, Report, exploring_action, gather_task, learn
+from skillbank.config import Architecture
+from skillbank.durable import replace_durably
+from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
+from skillbank.networks import Critic, polyak_update
+from skillbank.replay import Batch, Replay
+from skillbank.soft_value import soft_value
+from skillbank.spec import ObservationBlock
+
+if TYPE_CHECKING:
+    from skillbank.training import Hooks
+
+NETWORKS = 2  # corrections learned side by side; the larger one counts
+MAX_FILE_BYTES = 64 << 20
+
+
+class CorrectionConfig(Gathering):
+    """How a correction is learned."""
+
+
+class Correction:
+    """A learned C(s, a), in units of Q.
+
+    Args:
+        network: Two regressions of C.
+        blocks: The observation it knows.
+        about: What it corrects (``expression.outline``).
+        reports: How it was learned.
+        factor: Times the network's output.
+    """
+
+    def __init__(
+        self,
+        network: Critic,
+        blocks: tuple[ObservationBlock, ...],
+        about: dict[str, Any],
+        reports: tuple[Report, ...] = (),
+        factor: float = 1.0,
+    ) -> None:
+        self.network, self.blocks, self.about = network, blocks, about
+        self.reports, self.factor = reports, factor
+
+    def __call__(self, obs: Tensor, action: Tensor) -> Tensor:
+        """C at scaled actions [B, K, A] -> [B, K]; the larger of the two, which promises less."""
+        found: Tensor = self.network(obs, action).amax(0)
+        return self.factor * found
+
+    def scaled(self, factor: float) -> "Correction":
+        """For rewards that are so many times as large."""
+        both = self.factor * factor
+        return Correction(self.network, self.blocks, self.about, self.reports, both)
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file, atomically: arrays, how it was learned, and a hash of both.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        arrays = self.network.arrays()
+        meta = {
+            "hidden": [arrays[f"{i}.bias"].shape[-1] for i in range(self.network.hidden)],
+            "action": arrays["0.weight"].shape[1] - self.network.observation,
+            "blocks": [[block.name, block.size] for block in self.blocks],
+            "about": self.about,
+            "factor": self.factor,
+            "reports": [list(report) for report in self.reports],
+        }
+        document = json.dumps(meta, sort_keys=True).encode()
+        digest = np.frombuffer(_digest(document, arrays), np.uint8)
+        with replace_durably(Path(path)) as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                meta=np.frombuffer(document, np.uint8),
+                digest=digest,
+                **arrays,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Correction":
+        """Read what ``save`` wrote.
+
+        Raises:
+            SkillbankError: It is not that, or it is damaged.
+        """
+        path = Path(path)
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise ValueError(f"larger than {MAX_FILE_BYTES:,} bytes")
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            document, digest = arrays.pop("meta").tobytes(), arrays.pop("digest").tobytes()
+            if _digest(document, arrays) != digest:
+                raise ValueError("its bytes do not match its hash")
+            meta = json.loads(document)
+            blocks = tuple(ObservationBlock(name=name, size=size) for name, size in meta["blocks"])
+            observation = sum(block.size for block in blocks)
+            network = _network(tuple(meta["hidden"]), observation, meta["action"])
+            network.load_arrays(arrays)
+        except (OSError, ValueError, KeyError, EOFError, AssertionError, TypeError) as error:
+            raise SkillbankError(f"{path} is not a correction that can be used: {error}") from error
+        reports = tuple(Report(*numbers) for numbers in meta["reports"])
+        return cls(network, blocks, meta["about"], reports, meta["factor"])
+
+
+class Backup(NamedTuple):
+    """What a composition says about states, from one set of candidates."""
+
+    promised: Tensor  # b(s): the composition of gamma V_i(s) [B]
+    value: Tensor  # V(s) of the composed Q, less the correction [B]
+    base: Tensor  # V_0(s) of the composed Q without correction [B]
+
+
+def backup(
+    composed: Composed,
+    node: Node,
+    correction: Correction | None,
+    obs: Tensor,
+    acting: Acting,
+    generator: torch.Generator,
+) -> Backup:
+    """The composed soft values of states [B, S] that the correction's target is made of.
+
+    Args:
+        composed: Gives candidates and the parts' Q.
+        node: What is corrected.
+        correction: As learned so far; None for zero.
+        obs: [B, S].
+        acting: Candidates behind each value.
+        generator: Of them.
+    """
+    alpha, gamma = composed.spec.temperature, composed.spec.discount
+    seen: list[dict[Atom, Tensor]] = []
+    plain: list[Tensor] = []
+    columns = slice(None) if correction is None else composed.columns(correction.blocks)
+
+    def energy(states: Tensor, action: Tensor) -> Tensor:
+        qs = composed.part_qs(states, action, node)
+        seen.append(qs)
+        plain.append(expression.fold(node, qs.__getitem__, alpha))
+        if correction is None:
+            return plain[-1]
+        return plain[-1] - correction(states[:, columns], action)
+
+    cloud: Cloud = composed.candidates(obs, generator, acting, energy)
+    log_base = cloud.log_base
+    values = {
+        atom: soft_value(torch.cat([qs[atom] for qs in seen], 1), log_base, alpha)
+        for atom in seen[0]
+    }
+    promised = expression.fold(node, lambda atom: gamma * values[atom], alpha)
+    base = soft_value(torch.cat(plain, 1), log_base, alpha)
+    return Backup(promised, soft_value(cloud.q, log_base, alpha), base)
+
+
+def correction_target(found: Backup, discount: float, terminated: Tensor) -> Tensor:
+    """``(1 - terminated) (b(s') - gamma V(s'))`` [B]."""
+    assert found.promised.shape == terminated.shape, (found.promised.shape, terminated.shape)
+    return (1.0 - terminated) * (found.promised - discount * found.value)
+
+
+class Corrector:
+    """Learns a correction (a ``gathering.Learner``)."""
+
+    def __init__(self, composed: Composed, config: CorrectionConfig, seed: int) -> None:
+        self.base, self.node, self.config = composed, composed.node, config
+        spec = self.base.spec
+        self.generator = torch.Generator().manual_seed(seed)
+        sizes = (spec.observation_size, spec.action_size)
+        self.network = _network(config.hidden, *sizes)
+        self.network.initialise(self.generator)
+        with torch.no_grad():  # before anything is learned, the composition is left as it is
+            self.network["out.weight"].zero_()
+            self.network["out.bias"].zero_()
+        self.target = _network(config.hidden, *sizes)
+        polyak_update(self.target, self.network, 1.0)
+        self.optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=config.learning_rate, fused=True
+        )
+        self.floor = 0.0 if expression.is_convex(self.node) else None
+        about = expression.outline(self.node)
+        self.correction = Correction(self.network, spec.observation_blocks, about)
+        self.frozen = Correction(self.target, spec.observation_blocks, about)
+        self.composed = composed.replaced(Corrected(self.node, self.correction)).acting_with(
+            **config.proposals.model_dump()
+        )
+        self.updates = 0
+
+    def act(self, obs: Tensor) -> Tensor:
+        """The corrected policy as it is now, a share of it from the parts at large."""
+        with torch.no_grad():
+            return exploring_action(self.composed, obs, self.config.explore, self.generator)
+
+    def update(self, batch: Batch) -> Tensor:
+        """One step of regression on the correction's target."""
+        discount = self.base.spec.discount
+        with torch.no_grad():
+            found = backup(
+                self.base,
+                self.node,
+                self.frozen,
+                batch.next_obs,
+                self.config.proposals,
+                self.generator,
+            )
+            if self.updates == 0:
+                level = self._level(correction_target(found, discount, batch.terminated), batch)
+                found = found._replace(value=found.value - level)
+            target = correction_target(found, discount, batch.terminated)
+            if self.floor is not None:
+                target = target.clamp_min(self.floor)
+        predicted = self.network(batch.obs, batch.action)  # [2, B]
+        loss = 0.5 * (predicted - target).square().mean(1).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        polyak_update(self.target, self.network, self.config.target_rate)
+        self.updates += 1
+        last: Tensor = loss.detach()
+        return last
+
+    def probe(self, batch: Batch) -> Tensor:
+        """C at a batch [B]."""
+        with torch.no_grad():
+            return self.correction(batch.obs, batch.action.unsqueeze(1)).squeeze(1)
+
+    def _level(self, target: Tensor, batch: Batch) -> float:
+        """Start at the level that the first targets promise, if episodes go on.
+
+        A constant reaches all states only at the slow rate of the target network.
+        """
+        if batch.terminated.any():
+            return 0.0
+        level = float(target.mean()) / (1.0 - self.base.spec.discount)
+        with torch.no_grad():
+            for network in (self.network, self.target):
+                network["out.bias"].fill_(level)
+        return level
+
+
+def corrected(
+    composed: Composed,
+    env_id: str | None = None,
+    config: CorrectionConfig | None = None,
+    *,
+    transitions: Replay | None = None,
+    seed: int = 0,
+    hooks: "Hooks | None" = None,
+    env_kwargs: dict[str, Any] | None = None,
+) -> Composed:
+    """See ``Composed.corrected``."""
+    config = config or CorrectionConfig()
+    for atom in expression.atoms(composed.node):
+        if isinstance(atom, Best):
+            raise IncompatibleSkill(
+                "policies that were improved by the best of them are not soft-optimal for a "
+                "reward, so there is nothing to correct; compose the skills themselves"
+            )
+    task = None
+    if transitions is None or env_id is not None:
+        task = gather_task(composed, env_id, config.num_envs, env_kwargs)
+    try:
+        fitted = composed if task is None else composed.fitted_to(task)
+        learner = Corrector(fitted, config, seed)
+        try:
+            reports = learn(
+                learner,
+                task,
+                transitions,
+                config,
+                discount=composed.spec.discount,
+                seed=seed,
+                hooks=hooks,
+            )
+        except Interrupted:
+            if hooks is not None and hooks.checkpoint is not None:
+                learner.correction.save(hooks.checkpoint)
+            raise
+    finally:
+        if task is not None:
+            task.close()
+    learner.network.requires_grad_(False)
+    learner.correction.reports = reports
+    return fitted.replaced(Corrected(composed.node, learner.correction))
+
+
+def with_correction(composed: Composed, correction: Correction) -> Composed:
+    """The composition with a correction that was learned before.
+
+    Raises:
+        IncompatibleSkill: It was learned for another composition.
+    """
+    if correction.about != expression.outline(composed.node):
+        raise IncompatibleSkill(
+            f"the correction is for {json.dumps(correction.about)},\n"
+            f"not for              {json.dumps(expression.outline(composed.node))}"
+        )
+    return composed.replaced(Corrected(composed.node, correction))
+
+
+def _network(hidden: tuple[int, ...], observation: int, action: int) -> Critic:
+    shape = Architecture(critics=NETWORKS, critic_hidden=hidden, layer_norm=True)
+    return Critic(shape, observation, action)
+
+
+def _digest(document: bytes, arrays: dict[str, NDArray[np.float32]]) -> bytes:
+    digest = hashlib.sha256(document)
+    for name in sorted(arrays):
+        digest.update(name.encode() + b"\0" + str(arrays[name].shape).encode())
+        digest.update(np.ascontiguousarray(arrays[name], "<f4").data)
+    return digest.digest()

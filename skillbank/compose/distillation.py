@@ -1,0 +1,176 @@
+"""One ordinary skill out of a composition: its own critics and its own sampling network.
+
+The critics regress on the composed Q, at states that the composed policy visits and at the
+candidates of each of them; the sampling network learns from the critics by its usual objective
+(eq. 13 and 14, or the divergence). No reward is needed. What comes out is saved, fine-tuned and
+composed again like any other skill.
+"""
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from skillbank.agent import Agent
+from skillbank.compose.acting import Acting
+from skillbank.compose.composed import Composed
+from skillbank.compose.gathering import Gathering, exploring_action, gather_task, learn
+from skillbank.config import Architecture, PretrainConfig
+from skillbank.networks import polyak_update
+from skillbank.replay import Batch
+from skillbank.skill import Skill
+from skillbank.soft_value import soft_value
+from skillbank.spec import SkillSpec
+from skillbank.versions import versions
+
+if TYPE_CHECKING:
+    from skillbank.training import Hooks
+
+
+class DistillConfig(Gathering):
+    """How a composition becomes one skill."""
+
+    architecture: Architecture = Architecture()
+    actions: int = Field(default=8, ge=1, le=4096)  # at each state, half of them likely ones
+    particles: int = Field(default=1, ge=1, le=4096)  # in the sampling network's update
+    proposals: Acting = Acting(per_part=6, uniform=6, refined=6)  # that the actions come from
+    learning_starts: int = Field(default=512, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    settled: float = Field(default=0.0, ge=0)
+
+
+class Distiller:
+    """Learns to be a composition (a ``gathering.Learner``)."""
+
+    def __init__(self, composed: Composed, config: DistillConfig, seed: int) -> None:
+        self.composed, self.config = composed, config
+        spec = composed.spec
+        self.learning = PretrainConfig(
+            architecture=config.architecture,
+            temperature=spec.temperature,
+            discount=spec.discount,
+            num_envs=config.num_envs,
+            steps_per_update=config.steps_per_update,
+            batch_size=config.batch_size,
+            replay_capacity=config.replay_capacity,
+            critic_learning_rate=config.learning_rate,
+            sampler_learning_rate=config.learning_rate,
+            particles=config.particles,
+            total_steps=config.total_steps,
+            learning_starts=config.learning_starts,
+            symmetry=False,
+        )
+        sizes = (spec.observation_size, spec.action_size)
+        self.agent = Agent(config.architecture, self.learning, *sizes, spec.temperature, seed)
+        self.generator = self.agent.generator
+        total = config.total_steps // config.steps_per_update
+        optimisers = (self.agent.critic_optimiser, self.agent.sampler_optimiser)
+        # A regression on a fixed target ends best with its steps gone to zero.
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(
+                optimiser,
+                lambda n: max(0.02, 0.5 * (1.0 + math.cos(math.pi * min(1.0, n / total)))),
+            )
+            for optimiser in optimisers
+        ]
+
+    def act(self, obs: Tensor) -> Tensor:
+        """The composed policy, a share of it from the parts at large."""
+        with torch.no_grad():
+            return exploring_action(self.composed, obs, self.config.explore, self.generator)
+
+    def update(self, batch: Batch) -> Tensor:
+        """One step of the critics towards the composed Q, and one of the sampling network."""
+        agent, config, alpha = self.agent, self.config, self.composed.spec.temperature
+        with torch.no_grad():
+            cloud = self.composed.candidates(batch.obs, self.generator, config.proposals)
+            likely = torch.softmax(cloud.log_weight(alpha), 1)
+            count = cloud.q.shape[1]
+            anywhere = torch.full_like(likely, 1.0 / count)
+            pick = torch.multinomial(
+                0.5 * (likely + anywhere), config.actions, True, generator=self.generator
+            )
+            index = pick.unsqueeze(-1).expand(-1, -1, cloud.u.shape[-1])
+            action, target = torch.tanh(cloud.u.gather(1, index)), cloud.q.gather(1, pick)
+            if agent.updates == 0:
+                value = soft_value(cloud.q, cloud.log_base, alpha).mean()
+                torch.nn.init.constant_(agent.critic["out.bias"], float(value))
+        q = agent.critic(batch.obs, action)  # [C, B, K]
+        loss = 0.5 * (q - target).square().mean((1, 2)).sum()
+        agent.critic_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        agent.critic_optimiser.step()
+        agent.update_sampler(batch.obs)
+        agent.updates += 1
+        for schedule in self.schedules:
+            schedule.step()
+        last: Tensor = loss.detach()
+        return last
+
+    def probe(self, batch: Batch) -> Tensor:
+        """Q of a batch [B]."""
+        with torch.no_grad():
+            found: Tensor = self.agent.critic(batch.obs, batch.action).amin(0)
+            return found
+
+
+def distill(
+    composed: Composed,
+    env_id: str | None = None,
+    config: DistillConfig | None = None,
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    hooks: "Hooks | None" = None,
+    env_kwargs: dict[str, Any] | None = None,
+) -> Skill:
+    """See ``Composed.distill``."""
+    config = config or DistillConfig()
+    task = gather_task(composed, env_id, config.num_envs, env_kwargs)
+    try:
+        policy = composed.fitted_to(task)
+        learner = Distiller(policy, config, seed)
+        reports = learn(
+            learner, task, None, config, discount=policy.spec.discount, seed=seed, hooks=hooks
+        )
+    finally:
+        task.close()
+    agent = learner.agent
+    polyak_update(agent.target_critic, agent.critic, 1.0)
+    parameters = {
+        f"{part}/{key}": value
+        for part, network in agent.networks().items()
+        for key, value in network.arrays().items()
+    }
+    theirs = policy.spec
+    spec = SkillSpec(
+        name=name or plain_name(theirs.name),
+        description=f"distilled from {theirs.name}; reward {theirs.reward}"[:4096],
+        temperature=theirs.temperature,
+        discount=theirs.discount,
+        reward_scale=1.0,
+        env_id=task.env_id,
+        observation_blocks=theirs.observation_blocks,
+        action_low=theirs.action_low,
+        action_high=theirs.action_high,
+        action_dtype=theirs.action_dtype,
+        architecture=config.architecture,
+        config=learner.learning,
+        seed=seed,
+        steps=reports[-1].steps,
+        updates=reports[-1].updates,
+        parents=theirs.parents,
+        model_hash=task.model_hash,
+        versions=versions(),
+    )
+    return Skill(spec, parameters)
+
+
+def plain_name(text: str) -> str:
+    """A composition's name as a skill may have it: ``0.5 a + 0.5 b`` -> ``0.5-a-plus-0.5-b``."""
+    words = text.replace("+", " plus ").replace(" - ", " minus ").replace("|", " or ")
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", words).strip("-.")
+    return (plain or "composed")[:128]

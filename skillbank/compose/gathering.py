@@ -1,0 +1,189 @@
+"""The loop that everything learned from a composition shares: act, keep, update, report, stop."""
+
+import time
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from skillbank.compose.acting import Acting
+from skillbank.compose.composed import Composed
+from skillbank.config import Count, Positive, Strict, Widths
+from skillbank.errors import Interrupted, SkillbankError
+from skillbank.replay import Batch, Replay, Transitions
+from skillbank.task import Task
+from skillbank.training import Hooks, Progress
+
+REPORTS = 50  # of one learning
+STILL = 3  # reports in a row without movement that end it
+
+
+class Gathering(Strict):
+    """What all learning from compositions has in common. Nothing here needs a reward."""
+
+    total_steps: Count = 40_000  # environment steps over all copies, at most
+    learning_starts: Annotated[int, Field(ge=1)] = 1_000  # steps before the first update
+    num_envs: Count = 16  # parallel simulations
+    steps_per_update: Count = 8  # environment steps (over all copies) per gradient update
+    batch_size: Count = 256  # transitions per update
+    replay_capacity: Count = 200_000  # transitions
+    learning_rate: Positive = 1e-3  # ADAM
+    hidden: Widths = (128, 128)  # units of each hidden layer of what is learned
+    target_rate: Annotated[float, Field(gt=0, le=1)] = 0.05  # tau of each target update
+    explore: Annotated[float, Field(ge=0, le=1)] = 0.25  # share of actions drawn from the parts
+    proposals: Acting = Acting(per_part=6, uniform=4, refined=0)  # behind each soft value
+    settled: Annotated[float, Field(ge=0)] = 0.02  # stop when it moves less between reports; 0: no
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Gathering":
+        if self.learning_starts >= self.total_steps:
+            raise ValueError("learning_starts must be below total_steps: nothing would be learned")
+        return self
+
+
+class Report(NamedTuple):
+    """One point of such a learning."""
+
+    steps: int
+    updates: int
+    seconds: float  # wall clock since the start
+    loss: float
+    level: float  # mean of what is learned, over states that are visited
+    moved: float  # how far it went since the report before, as a share of its own size
+
+
+class Learner(Protocol):
+    """What learns."""
+
+    def act(self, obs: Tensor) -> Tensor:
+        """Scaled actions [N, A] that gather experience."""
+
+    def update(self, batch: Batch) -> Tensor:
+        """One gradient step; the loss."""
+
+    def probe(self, batch: Batch) -> Tensor:
+        """What is learned, at the same few transitions every time: [B]."""
+
+
+def learn(
+    learner: Learner,
+    task: Task | None,
+    replay: Replay | None,
+    config: Gathering,
+    *,
+    discount: float,
+    seed: int,
+    hooks: Hooks | None = None,
+) -> tuple[Report, ...]:
+    """Gather transitions and learn from them until all steps are made, or nothing moves any more.
+
+    Args:
+        learner: Acts and learns.
+        task: Where to gather; None where ``replay`` has enough.
+        replay: Transitions to begin with; None for none.
+        config: How.
+        discount: gamma.
+        seed: Of the episodes and of all sampling.
+        hooks: Progress and stopping.
+
+    Raises:
+        Interrupted: The hooks stopped it.
+        SkillbankError: It diverged, or there is nothing to learn from.
+    """
+    hooks = hooks or Hooks()
+    generator = torch.Generator().manual_seed(seed)
+    if replay is None:
+        if task is None:
+            raise SkillbankError("nothing to learn from: give a task, or transitions")
+        sizes = (task.observation_size, task.action_size)
+        replay = Replay(config.replay_capacity, *sizes, task.num_envs)
+    obs = None if task is None else task.reset(seed=seed)
+    rows = config.steps_per_update if task is None else task.num_envs
+    watch = _Watch(learner, config, hooks)
+    steps, updates, debt = 0, 0, 0.0
+    while steps < config.total_steps and not watch.calm:
+        if hooks.should_stop():
+            raise Interrupted("interrupted")
+        if task is not None and obs is not None:
+            action = learner.act(obs)
+            step = task.step(action.numpy())
+            ended = torch.from_numpy(step.ended.astype(np.float32))
+            replay.add(Transitions(obs, action, step.reward, step.terminated, ended, step.next_obs))
+            obs = step.obs
+        steps += rows
+        if task is not None and steps <= config.learning_starts:
+            continue
+        if watch.probe is None:
+            watch.probe = replay.sample(config.batch_size, generator, discount)
+        debt += rows / config.steps_per_update
+        while debt >= 1.0:
+            debt -= 1.0
+            watch.loss = learner.update(replay.sample(config.batch_size, generator, discount))
+            updates += 1
+        if updates:
+            watch.look(steps, updates)
+    return tuple(watch.reports)
+
+
+class _Watch:
+    """Reports from time to time, and says when nothing moves any more."""
+
+    def __init__(self, learner: Learner, config: Gathering, hooks: Hooks) -> None:
+        self.learner, self.config, self.hooks = learner, config, hooks
+        self.reports: list[Report] = []
+        self.probe: Batch | None = None
+        self.loss = torch.tensor(float("nan"))
+        self._started = time.perf_counter()
+        self._before: Tensor | None = None
+        self._due = 0
+        self._still = 0  # reports in a row without much movement
+
+    @property
+    def calm(self) -> bool:
+        """Has it hardly moved for a while?"""
+        return self._still >= STILL
+
+    def look(self, steps: int, updates: int) -> None:
+        """Report, if it is time."""
+        if steps < self._due and steps < self.config.total_steps:
+            return
+        self._due = steps + max(self.config.total_steps // REPORTS, 1)
+        assert self.probe is not None
+        now = self.learner.probe(self.probe)
+        size = float(now.std(correction=0)) + 1e-3
+        before = now + float("nan") if self._before is None else self._before
+        moved = float((now - before).square().mean().sqrt()) / size
+        self._before = now
+        self._still = self._still + 1 if moved < self.config.settled else 0
+        seconds = time.perf_counter() - self._started
+        level, loss = float(now.mean()), float(self.loss)
+        self.reports.append(Report(steps, updates, seconds, loss, level, moved))
+        if not np.isfinite(loss):
+            raise SkillbankError(
+                f"learning diverged at step {steps}; a smaller learning_rate would help"
+            )
+        if self.hooks.on_progress is not None:
+            numbers = (steps, self.config.total_steps, updates, seconds)
+            figures = {"loss": loss, "level": level}
+            self.hooks.on_progress(Progress(*numbers, float("nan"), float("nan"), figures))
+
+
+def gather_task(composed: Composed, env_id: str | None, copies: int, kwargs: Any) -> Task:
+    """Copies of the task that the parts were made for, or of another with the same dynamics."""
+    return Task(env_id or composed.spec.env_id, copies, **(kwargs or {}))
+
+
+def exploring_action(
+    composed: Composed, obs: Tensor, explore: float, generator: torch.Generator
+) -> Tensor:
+    """Actions [N, A] of the composed policy, a share of them from its candidates at large."""
+    cloud = composed.candidates(obs, generator)
+    alpha = composed.spec.temperature
+    share = torch.softmax(cloud.log_weight(alpha), 1)
+    pick = torch.multinomial(share, 1, generator=generator)
+    anywhere = torch.randint(cloud.q.shape[1], pick.shape, generator=generator)
+    pick = torch.where(torch.rand(pick.shape, generator=generator) < explore, anywhere, pick)
+    index = pick.unsqueeze(-1).expand(-1, -1, cloud.u.shape[-1])
+    return torch.tanh(cloud.u.gather(1, index)).squeeze(1)

@@ -1,0 +1,434 @@
+"""Operators on skills, and acting on composed energies, held to closed forms and quadrature."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from composing import ALPHA, GAMMA, exact_value, grid, peaked
+
+from skillbank import IncompatibleSkill, SkillbankError, compose
+from skillbank.compose import Acting, CompositionWarning, expression
+from skillbank.skill import Skill
+from skillbank.spec import ObservationBlock, Symmetry
+
+OBS = np.random.default_rng(0).uniform(-1.0, 1.0, (6, 2)).astype(np.float32)
+ACTION = np.random.default_rng(1).uniform(-1.0, 1.0, (6, 5, 2))
+
+
+def three():
+    a = peaked("a", (0.6, 0.0), steep=1.0, slope=(0.3, -0.2))
+    b = peaked("b", (0.0, 0.6), steep=0.7, level=0.4, tilt=((0.1, 0.0), (0.0, -0.3)))
+    c = peaked("c", (-0.5, -0.5), steep=1.5)
+    return a, b, c
+
+
+def any_of(*skills, **options):
+    return compose.any_of(skills, shared_goals=True, **options)
+
+
+# What composed energies are.
+
+
+def test_the_test_skill_is_what_its_formula_says():
+    a = peaked(
+        "a", (0.6, 0.1), steep=2.0, level=0.4, slope=(0.3, -0.2), tilt=((0.1, 0.0), (0.0, -0.3))
+    )
+    centre = np.array([0.6, 0.1]) + OBS @ np.array([[0.1, 0.0], [0.0, -0.3]]).T
+    expected = (0.4 + OBS @ (0.3, -0.2) - 2.0 * np.abs(ACTION - centre[:, None]).sum(-1).T).T
+    np.testing.assert_allclose(a.q(OBS, ACTION), expected, atol=1e-5)
+
+
+def test_sums_are_sums_of_q():
+    a, b, c = three()
+    qa, qb, qc = (skill.q(OBS, ACTION) for skill in (a, b, c))
+    for composed, expected in [
+        (a & b, (qa + qb) / 2),
+        (compose.mean([a, b], weights=[1, 3]), 0.25 * qa + 0.75 * qb),
+        (a - 0.5 * b, qa - 0.5 * qb),
+        (compose.add({a: 1.0, b: -0.5}), qa - 0.5 * qb),
+        (a + b - c, qa + qb - qc),
+        (2 * (a & b) / 4, (qa + qb) / 4),
+        (-a, -qa),
+        (a - a, 0 * qa),
+    ]:
+        np.testing.assert_allclose(composed.q(OBS, ACTION), expected, atol=1e-5)
+        np.testing.assert_allclose(composed.q(OBS, ACTION[:, 0]), expected[:, 0], atol=1e-5)
+        np.testing.assert_allclose(composed.energy(OBS, ACTION), -expected / ALPHA, atol=1e-5)
+
+
+def test_soft_or_is_the_log_of_summed_exponentials():
+    a, b, _ = three()
+    qa, qb = a.q(OBS, ACTION).astype(float), b.q(OBS, ACTION).astype(float)
+    expected = ALPHA * np.log((np.exp(qa / ALPHA) + np.exp(qb / ALPHA)) / 2)
+    np.testing.assert_allclose(any_of(a, b).q(OBS, ACTION), expected, atol=1e-5)
+    expected = ALPHA * np.log(0.2 * np.exp(qa / ALPHA) + 0.8 * np.exp(qb / ALPHA))
+    composed = any_of(a, b, weights=[1, 4])
+    np.testing.assert_allclose(composed.q(OBS, ACTION), expected, atol=1e-5)
+
+
+def test_compositions_nest():
+    a, b, c = three()
+    qa, qb, qc = (skill.q(OBS, ACTION).astype(float) for skill in (a, b, c))
+    either = ALPHA * np.log((np.exp(qa / ALPHA) + np.exp(qb / ALPHA)) / 2)
+    composed = any_of(a, b) & c
+    np.testing.assert_allclose(composed.q(OBS, ACTION), (either + qc) / 2, atol=1e-5)
+    both = (qa + qb) / 2
+    expected = ALPHA * np.log((np.exp(both / ALPHA) + np.exp(qc / ALPHA)) / 2)
+    np.testing.assert_allclose(any_of(a & b, c).q(OBS, ACTION), expected, atol=1e-5)
+
+
+def test_weight_one_gives_the_first_skill():
+    a, b, _ = three()
+    composed = compose.mean([a, b], weights=[1, 0])
+    np.testing.assert_allclose(composed.q(OBS, ACTION), a.q(OBS, ACTION), atol=1e-6)
+    assert composed.spec.name == "a"
+    assert [leaf.skill for leaf in expression.leaves(composed.node)] == [a]
+    np.testing.assert_allclose(any_of(a).q(OBS, ACTION), a.q(OBS, ACTION), atol=1e-6)
+
+
+def test_a_chain_of_one_operator_counts_each_skill_once():
+    a, b, c = three()
+    expected = (a.q(OBS, ACTION) + b.q(OBS, ACTION) + c.q(OBS, ACTION)) / 3
+    for composed in (a & b & c, a & (b & c), (c & a) & b):
+        np.testing.assert_allclose(composed.q(OBS, ACTION), expected, atol=1e-5)
+    # functions nest instead
+    nested = compose.mean([compose.mean([a, b]), c])
+    expected = 0.25 * a.q(OBS, ACTION) + 0.25 * b.q(OBS, ACTION) + 0.5 * c.q(OBS, ACTION)
+    np.testing.assert_allclose(nested.q(OBS, ACTION), expected, atol=1e-5)
+    with pytest.warns(CompositionWarning):
+        chain = a | b | c
+    np.testing.assert_allclose(chain.q(OBS, ACTION), any_of(a, b, c).q(OBS, ACTION), atol=1e-5)
+    assert len(chain.node.terms) == 3
+
+
+def test_a_composition_says_what_reward_it_is_for():
+    a, b, c = three()
+    c = c.at_temperature(2 * ALPHA).at_temperature(ALPHA)  # the same numbers again
+    rewards = {"a": np.array([1.0, 2.0]), "b": np.array([0.0, 4.0]), "c": np.array([1.0, 1.0])}
+    composed = a - 0.5 * b
+    assert composed.spec.reward == "r[a] - 0.5 r[b]"
+    assert composed.spec.name == "a - 0.5 b"
+    np.testing.assert_allclose(composed.reward(rewards), [1.0, 0.0])
+    either = any_of(a, b)
+    assert either.spec.reward == "0.5 log(0.5 exp(r[a] / 0.5) + 0.5 exp(r[b] / 0.5))"
+    expected = 0.5 * np.log((np.exp([2.0, 4.0]) + np.exp([0.0, 8.0])) / 2)
+    np.testing.assert_allclose(either.reward(rewards), expected)
+    np.testing.assert_allclose((either & c).reward(rewards), (expected + 1.0) / 2)
+    scaled = a.with_spec(reward_scale=3.0)
+    assert (scaled & b).spec.reward == "0.5 (3 r[a]) + 0.5 r[b]"
+    np.testing.assert_allclose((scaled & b).reward(rewards), [1.5, 5.0])
+
+
+def test_metadata_are_those_of_a_skill():
+    a, b, _ = three()
+    spec = (a & b).spec
+    for field in ("temperature", "discount", "env_id", "observation_blocks", "action_dtype"):
+        assert getattr(spec, field) == getattr(a.spec, field)
+    assert (spec.observation_size, spec.action_size) == (2, 2)
+    assert len(spec.parents) == 2
+    assert len(set(spec.parents)) == 2
+
+
+def test_an_operand_that_is_no_skill_is_refused():
+    a, _, _ = three()
+    for wrong in (3, "b", None):
+        with pytest.raises(TypeError):
+            a & wrong
+        with pytest.raises(TypeError):
+            a | wrong
+        with pytest.raises(TypeError):
+            a + wrong
+    with pytest.raises(TypeError):
+        a * "2"
+
+
+@pytest.mark.parametrize("weights", [[1], [1, -1], [0, 0], [np.nan, 1], [1, 2, 3]])
+def test_weights_of_a_mean_must_make_one(weights):
+    a, b, _ = three()
+    with pytest.raises(SkillbankError, match="2 skills need 2 weights, not negative"):
+        compose.mean([a, b], weights=weights)
+
+
+def test_weights_of_a_soft_or_must_be_positive():
+    a, b, _ = three()
+    with pytest.raises(SkillbankError, match="positive"):
+        compose.any_of([a, b], weights=[1, 0], shared_goals=True)
+    with pytest.raises(SkillbankError, match="nothing to compose"):
+        compose.any_of([])
+    with pytest.raises(SkillbankError, match="finite weights"):
+        compose.add({a: np.inf})
+
+
+# What does not fit.
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"discount": 0.9}, ["discount", "0.8", "0.9"]),
+        ({"action_high": (1.0, 2.0)}, ["action high", "(1.0, 1.0)", "(1.0, 2.0)"]),
+        (
+            {"observation_blocks": (ObservationBlock(name="speed", size=2),)},
+            ["place", "speed", "must observe every block"],
+        ),
+    ],
+)
+def test_misfits_are_refused_with_both_sides_shown(change, shown):
+    a, b, _ = three()
+    other = b.with_spec(**change)
+    for make in (lambda: a & other, lambda: a - other, lambda: any_of(a, other)):
+        with pytest.raises(IncompatibleSkill) as caught:
+            make()
+        for text in ["'a' and 'b' do not go together", *shown]:
+            assert text in str(caught.value)
+
+
+def test_different_temperatures_are_refused_and_rescaling_is_explicit():
+    a, _, _ = three()
+    cold = peaked("cold", (0.0, 0.6), alpha=0.1)
+    with pytest.raises(IncompatibleSkill, match=r"b.at_temperature\(0.5\)"):
+        a & cold
+    warm = cold.at_temperature(ALPHA)
+    composed = a & warm
+    expected = (a.q(OBS, ACTION) + 5.0 * cold.q(OBS, ACTION)) / 2
+    np.testing.assert_allclose(composed.q(OBS, ACTION), expected, rtol=1e-5, atol=1e-5)
+    assert composed.spec.reward == "0.5 r[a] + 0.5 (5 r[cold])"
+
+
+def test_rescaling_keeps_the_policy_and_scales_every_number():
+    a, b, c = three()
+    for skill in (a, a & b, a - 0.5 * b, any_of(a, b) & c):
+        other = skill.at_temperature(0.1)
+        assert other.spec.temperature == 0.1
+        np.testing.assert_allclose(
+            other.energy(OBS, ACTION), skill.energy(OBS, ACTION), rtol=1e-4, atol=1e-5
+        )
+        np.testing.assert_allclose(
+            exact_value(other, OBS), 0.2 * exact_value(skill, OBS), rtol=1e-4, atol=1e-5
+        )
+    np.testing.assert_array_equal(a.at_temperature(0.1).sample(OBS, 3, 0), a.sample(OBS, 3, 0))
+    with pytest.raises(ValueError, match="positive"):
+        a.at_temperature(0.0)
+
+
+def test_soft_or_outside_its_conditions_warns_and_says_what_holds():
+    a, b, _ = three()
+    with pytest.warns(CompositionWarning, match="prefers what either skill values most"):
+        compose.any_of([a, b])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compose.any_of([a, b], shared_goals=True)
+        reach = [s.with_spec(env_id="skillbank/PointMassReach-v0") for s in (a, b)]
+        assert (reach[0] | reach[1]).spec.name == "a | b"
+
+
+def test_a_skill_of_fewer_blocks_joins_one_of_more():
+    a = peaked("a", (0.3, 0.0), slope=(0.2, 0.5))
+    blocks = (ObservationBlock(name="extra", size=1), ObservationBlock(name="place", size=2))
+    b = peaked("b", (0.0, 0.5), slope=(1.0, 0.1, -0.3), observation_blocks=blocks)
+    composed = a & b
+    assert composed.spec.observation_blocks == blocks
+    wide = np.concatenate([np.full((6, 1), 0.7, np.float32), OBS], 1)
+    expected = (a.q(OBS, ACTION) + b.q(wide, ACTION)) / 2
+    np.testing.assert_allclose(composed.q(wide, ACTION), expected, atol=1e-5)
+
+
+# Values and actions.
+
+
+def compositions():
+    a, b, c = three()
+    noise = peaked("n", (0.4, 0.2), sampler="noise", slope=(0.1, 0.1))
+    finite = Skill(
+        a.spec.model_copy(update={"noise_set": 3}),
+        a.parameters() | {"noise": np.float32([[0, 0], [0.3, 0], [0, -0.3]])},
+    )
+    return {
+        "one": compose.mean([a]),
+        "mean": a & b,
+        "but not": a - 0.5 * b,
+        "sum": a + b,
+        "or": any_of(a, c),
+        "nested": any_of(a, b) & c,
+        "noise-fed": noise & b,
+        "finite": finite & b,
+    }
+
+
+@pytest.mark.parametrize("which", list(compositions()))
+def test_value_is_the_integral(which):
+    composed = compositions()[which]
+    found = np.mean([composed.value(OBS, seed=seed) for seed in range(4)], 0)
+    np.testing.assert_allclose(found, exact_value(composed, OBS), atol=0.04)
+
+
+@pytest.mark.parametrize("which", list(compositions()))
+def test_samples_follow_the_composed_energy(which):
+    composed = compositions()[which]
+    one = OBS[:1]
+    points, _ = grid(2)
+    q = composed.q(one, points[np.newaxis])[0].astype(float)
+    share = np.exp((q - q.max()) / ALPHA)
+    share /= share.sum()
+    drawn = np.concatenate([composed.sample(one, 400, seed=s)[0] for s in range(10)])
+    mean, second = share @ points, share @ points**2
+    spread = np.sqrt(second - mean**2)
+    # 4000 draws, of which resampling leaves some hundreds of different ones
+    np.testing.assert_allclose(drawn.mean(0), mean, atol=0.06)
+    np.testing.assert_allclose(drawn.std(0), spread, atol=0.05)
+
+
+def test_effective_sample_size_is_reported_and_tells_good_from_bad():
+    a, b, _ = three()
+    good = (a & b).draw(OBS, 1, seed=0)
+    assert good.candidates == 64
+    assert good.sample_size.shape == (6,)
+    assert (good.sample_size > 20).all()
+    sharp = peaked("sharp", (0.9, 0.9), steep=200.0) & peaked("other", (0.9, 0.9), steep=200.0)
+    bad = sharp.acting_with(refined=0, per_part=8).draw(OBS, 1, seed=0)
+    assert (bad.sample_size < good.sample_size / 3).all()
+    composed = a & b
+    composed.predict(OBS)
+    assert 20 < composed.sample_size < 64
+
+
+def test_acting_deterministically_takes_the_best_and_repeats():
+    a, b, _ = three()
+    composed = a & b
+    points, _ = grid(2, 81)
+    q = composed.q(OBS, np.broadcast_to(points, (6, *points.shape)))
+    action, state = composed.predict(OBS, deterministic=True)
+    assert state is None
+    assert action.shape == (6, 2)
+    assert action.dtype == np.float64
+    assert (composed.q(OBS, action) > q.max(1) - 0.15).all()
+    np.testing.assert_array_equal(action, composed.predict(OBS, deterministic=True)[0])
+    ten = composed.draw(OBS, 10, seed=0, deterministic=True).q
+    assert (np.diff(ten, axis=1) <= 0).all()
+
+
+def test_predict_keeps_the_convention_and_the_units():
+    a, b, _ = three()
+    low, high = (-2.0, 0.0), (4.0, 1.0)
+    own = [s.with_spec(action_low=low, action_high=high, action_dtype="float32") for s in (a, b)]
+    composed = own[0] & own[1]
+    action, _ = composed.predict(OBS[0])
+    assert action.shape == (2,)
+    assert action.dtype == np.float32
+    many = composed.sample(OBS, 200, seed=0)
+    assert (many >= low).all()
+    assert (many <= high).all()
+    scaled = (many - low) / (np.array(high) - low) * 2 - 1
+    np.testing.assert_allclose(scaled, (a & b).sample(OBS, 200, seed=0), atol=1e-6)
+    np.testing.assert_array_equal(many, composed.sample(OBS, 200, seed=0))
+    assert (composed.sample(OBS, 3) != composed.sample(OBS, 3)).any()
+
+
+def test_wrong_shapes_are_refused():
+    composed = three()[0] & three()[1]
+    with pytest.raises(ValueError, match=r"expected observations \[B, 2\]"):
+        composed.q(np.zeros((1, 3)), np.zeros((1, 2)))
+    with pytest.raises(ValueError, match=r"expected actions \[..., 2\]"):
+        composed.q(OBS, np.zeros((6, 3)))
+    with pytest.raises(ValueError, match="do not go together"):
+        composed.q(OBS, ACTION[:3])
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        composed.sample(OBS, 0)
+
+
+def test_stein_steps_bring_poor_candidates_towards_the_target():
+    a = peaked("a", (0.6, 0.6), steep=10.0)
+    b = peaked("b", (-0.6, 0.6), steep=10.0)
+    composed = compose.add([(a, 1.0), (b, 0.2)]).acting_with(per_part=1, uniform=8, refined=0)
+    before = composed.draw(OBS, 200, seed=0).q.mean()
+    moved = composed.acting_with(stein_steps=20).draw(OBS, 200, seed=0)
+    best = composed.acting_with(per_part=400, refined=400).draw(OBS, 200, seed=0).q.mean()
+    assert before < moved.q.mean() - 0.3 * (best - before)
+    assert np.ptp(moved.action[:, :, 0], axis=1).mean() > 0.01  # repelled from each other
+    sure = composed.acting_with(stein_steps=20).draw(OBS, 1, seed=0, deterministic=True)
+    assert (sure.q >= composed.draw(OBS, 1, seed=0, deterministic=True).q).all()
+
+
+def test_candidates_weigh_by_the_exact_density_of_their_mixture():
+    # the mean of 1 / density is the volume of the box, whatever the proposals are
+    for name, composed in compositions().items():
+        acting = Acting(per_part=300, uniform=100, refined=300)
+        obs = torch.from_numpy(OBS)
+        cloud = composed.candidates(obs, torch.Generator().manual_seed(0), acting)
+        volume = cloud.log_base.exp().mean(1)
+        np.testing.assert_allclose(volume, 4.0, rtol=0.15, err_msg=name)
+
+
+# The same skill in other clothes.
+
+
+def headed(angle_slope=0.3):
+    blocks = (ObservationBlock(name="speed", size=1), ObservationBlock(name="heading", size=2))
+    tilt = ((0.0, 0.4, 0.1), (0.2, -0.3, 0.5))
+    return peaked(
+        "h", (0.1, -0.2), tilt=tilt, slope=(0.5, angle_slope, -0.7), observation_blocks=blocks
+    )
+
+
+def seen(yaw, speed=0.3):
+    return np.stack([np.full_like(yaw, speed), np.cos(yaw), np.sin(yaw)], 1).astype(np.float32)
+
+
+def test_a_turned_skill_does_elsewhere_what_it_did_here():
+    skill, yaw = headed(), np.linspace(-3.0, 3.0, 6)
+    for angle in (np.pi / 2, 0.7, -2.0):
+        turned = skill.turned(angle)
+        np.testing.assert_allclose(
+            turned.q(seen(yaw), ACTION), skill.q(seen(yaw - angle), ACTION), atol=1e-5
+        )
+        np.testing.assert_allclose(
+            turned.sample(seen(yaw), 4, seed=1),
+            skill.sample(seen(yaw - angle), 4, seed=1),
+            atol=1e-5,
+        )
+    back = skill.turned(1.1).turned(-1.1)
+    np.testing.assert_allclose(back.q(seen(yaw), ACTION), skill.q(seen(yaw), ACTION), atol=1e-5)
+    assert (np.abs(skill.turned(1.0).q(seen(yaw), ACTION) - skill.q(seen(yaw), ACTION)) > 0.1).any()
+    composed = skill & skill.turned(np.pi / 2)
+    expected = (skill.q(seen(yaw), ACTION) + skill.q(seen(yaw - np.pi / 2), ACTION)) / 2
+    np.testing.assert_allclose(composed.q(seen(yaw), ACTION), expected, atol=1e-5)
+
+
+def test_a_turned_skill_is_an_ordinary_skill(tmp_path):
+    skill = headed()
+    skill.save(tmp_path / "h.h5")
+    turned = skill.turned(np.pi / 2)
+    assert turned.spec.name == "h.turned_90"
+    assert turned.spec.parents == (skill.content_hash,)
+    turned.save(tmp_path / "t.h5")
+    again = Skill.load(tmp_path / "t.h5")
+    yaw = np.linspace(-3.0, 3.0, 6)
+    np.testing.assert_array_equal(again.q(seen(yaw), ACTION), turned.q(seen(yaw), ACTION))
+
+
+def test_symmetries_turn_with_the_skill_or_are_dropped():
+    identity = {"action_index": (0, 1), "action_sign": (1, 1)}
+    mirror = Symmetry(
+        name="mirror",
+        obs_index=(0, 1, 2),
+        obs_sign=(1, 1, -1),
+        action_index=(1, 0),
+        action_sign=(1, 1),
+    )
+    quarter = Symmetry(name="quarter", obs_index=(0, 2, 1), obs_sign=(1, 1, -1), **identity)
+    skill = headed().with_spec(symmetries=(mirror, quarter))
+    right, odd = skill.turned(np.pi / 2).spec, skill.turned(0.4).spec
+    assert [s.name for s in right.symmetries] == ["mirror", "quarter"]
+    assert right.symmetries[0].obs_sign == (1, -1, 1)  # about the other axis
+    assert right.symmetries[1].obs_index == (0, 2, 1)  # rotations commute
+    assert [s.name for s in odd.symmetries] == ["quarter"]
+
+
+def test_a_skill_without_a_heading_cannot_be_turned():
+    with pytest.raises(IncompatibleSkill, match="it observes place 2"):
+        three()[0].turned(1.0)
+
+
+def test_discount_and_temperature_of_the_test_skills_are_as_told():
+    assert (three()[0].spec.discount, three()[0].spec.temperature) == (GAMMA, ALPHA)
