@@ -1,0 +1,77 @@
+"""The benchmark suite: ``python benchmarks/speed`` prints a table and writes table, JSON and plot.
+
+Everything that a ratio compares is measured in the same run, in turns, by CPU time (wall clock
+where threads are the subject), as medians. Floors are computed on the spot: the floating-point
+operations of the mathematics over the measured rate of a large product.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+SECTIONS = ("environment", "update", "growth", "loop", "memory")
+RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results" / "speed"
+
+
+@click.command()
+@click.option(
+    "--only", type=click.Choice(SECTIONS), multiple=True, help="Sections; all by default."
+)
+@click.option("--seconds", default=3.0, show_default=True, help="For each thing measured.")
+@click.option("--against", default="", help="A git revision whose updates are timed beside these.")
+@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default="docs")
+def main(only: tuple[str, ...], seconds: float, against: str, out: Path) -> None:
+    """Measure, print a table, write it with its JSON and the plot of growth."""
+    import torch
+
+    from skillbank.allocator import keep_freed_blocks
+
+    keep_freed_blocks()
+    torch.set_num_threads(1)
+
+    import environments
+    import loops
+    import measuring
+    import memory
+    import revisions
+    import updates
+
+    chosen = only or SECTIONS
+    rate = measuring.product_rate()
+    rows = [
+        measuring.Row("machine", "a large product, 32 bit", rate / 1e9, "GFLOP/s"),
+        measuring.Row(
+            "machine",
+            "a large product, bfloat16",
+            measuring.product_rate(torch.bfloat16) / 1e9,
+            "GFLOP/s",
+        ),
+        measuring.Row("machine", "a large copy", measuring.bandwidth() / 1e9, "GB/s"),
+    ]
+    extra: dict[str, Any] = {}
+    out.mkdir(parents=True, exist_ok=True)
+    if "environment" in chosen:
+        rows += environments.measure(seconds)
+    if "update" in chosen:
+        now, then = None, None
+        if against:
+            now, then = revisions.timings_beside(against, seconds)
+        rate = measuring.product_rate()  # beside the updates: other load may have changed it
+        rows += updates.rows(now or updates.timings(seconds), then, rate)
+        extra["against"] = against or None
+    if "growth" in chosen:
+        extra["growth"] = updates.growth(seconds / 3.0)
+        updates.draw_growth(extra["growth"], rate, out / "growth.png")
+    if "loop" in chosen:
+        rows += loops.measure()
+    if "memory" in chosen:
+        rows += memory.measure()
+    text = measuring.table(rows)
+    click.echo(text)
+    (out / "speed.md").write_text(text + "\n")
+    (out / "speed.json").write_text(measuring.as_json(rows, extra))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""How the suite measures: rival pieces of code in turns, medians, and floors found on the spot."""
+
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Clock = Callable[[], float]
+BLOCK_SECONDS = 0.02  # the shortest stretch that is timed as one
+
+
+@dataclass
+class Row:
+    """One line of the table.
+
+    Attributes:
+        section: What it belongs to.
+        name: What was measured.
+        value: The median.
+        unit: Of the value.
+        floor: What the arithmetic or the memory traffic alone needs, in the same unit.
+        rival: What it is compared with.
+        ratio: How many times better than the rival, measured in the same run.
+        mark: What is asked for.
+        met: Whether it is; None where nothing is asked.
+    """
+
+    section: str
+    name: str
+    value: float
+    unit: str
+    floor: float | None = None
+    rival: str = ""
+    ratio: float | None = None
+    mark: str = ""
+    met: bool | None = None
+
+    @property
+    def times_floor(self) -> float | None:
+        """The value in floors."""
+        return None if self.floor is None else self.value / self.floor
+
+
+def medians(
+    rivals: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    clock: Clock = time.process_time,
+    rounds: int = 5,
+) -> dict[str, float]:
+    """Median seconds per call of each rival, all measured in turns.
+
+    Each turn times a block of calls that lasts about ``BLOCK_SECONDS``; other load on the machine
+    then meets all rivals alike.
+
+    Args:
+        rivals: What to call, by name.
+        seconds: To spend on each.
+        clock: CPU seconds of this process, or wall clock where threads are the subject.
+        rounds: Turns of each at least.
+    """
+    calls: dict[str, int] = {}
+    for name, call in rivals.items():
+        call()  # warm up
+        started = clock()
+        call()
+        calls[name] = max(1, round(BLOCK_SECONDS / max(1e-7, clock() - started)))
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    gc.collect()
+    gc.disable()
+    try:
+        end = time.perf_counter() + seconds * len(rivals)
+        while time.perf_counter() < end or len(next(iter(times.values()))) < rounds:
+            for name, call in rivals.items():
+                started = clock()
+                for _ in range(calls[name]):
+                    call()
+                times[name].append((clock() - started) / calls[name])
+    finally:
+        gc.enable()
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def product_rate(dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations per second of a large matrix product, on one thread."""
+    size = 768
+    a, b = (torch.rand(size, size).to(dtype) for _ in range(2))
+    out = torch.empty(size, size, dtype=dtype)
+    best = medians({"product": lambda: torch.mm(a, b, out=out)}, seconds=0.5)["product"]
+    return 2.0 * size**3 / best
+
+
+def bandwidth() -> float:
+    """Bytes per second that a copy far larger than the caches reads and writes."""
+    source = torch.zeros(64 << 20, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    best = medians({"copy": lambda: target.copy_(source)}, seconds=0.5)["copy"]
+    return 2.0 * len(source) / best
+
+
+def machine() -> dict[str, Any]:
+    """Where this was measured."""
+    model = "unknown"
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = [
+        "| | what | median | floor | in floors | rival | times better | asked | met |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        floor = "" if row.floor is None else f"{figure(row.floor)} {row.unit}"
+        times = "" if row.times_floor is None else f"{row.times_floor:.2f}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        met = {None: "", True: "yes", False: "**no**"}[row.met]
+        lines.append(
+            f"| {row.section} | {row.name} | {figure(row.value)} {row.unit} | {floor} | {times} "
+            f"| {row.rival} | {ratio} | {row.mark} | {met} |"
+        )
+    return "\n".join(lines)
+
+
+def figure(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def as_json(rows: list[Row], extra: Mapping[str, Any]) -> str:
+    """Everything that was measured."""
+    measured = [asdict(row) | {"times_floor": row.times_floor} for row in rows]
+    return json.dumps({"machine": machine(), **extra, "rows": measured}, indent=1) + "\n"

@@ -1,0 +1,178 @@
+"""The update of the networks, its two steps, acting, and how the time grows."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from arithmetic import Needed
+from measuring import Row, medians
+
+from skillbank.agent import Agent
+from skillbank.config import Architecture, Learning, PretrainConfig, recipe
+from skillbank.replay import Batch, Replay, Transitions
+
+TASK = "QuadrupedRun"
+OBSERVATION, ACTION = 29, 8
+WAYS = ("default", "paper")
+
+
+def make(
+    config: PretrainConfig, *, observation: int = OBSERVATION, action: int = ACTION
+) -> tuple[Agent, Batch]:
+    """An agent, and a batch of random transitions."""
+    symmetries: tuple[Any, ...] = ()
+    if config.symmetry and (observation, action) == (OBSERVATION, ACTION):
+        from skillbank.task import Task
+
+        symmetries = Task(TASK, 1).symmetries
+    alpha = config.temperature
+    agent = Agent(config.architecture, config, observation, action, alpha, 0, "cpu", symmetries)
+    generator = torch.Generator().manual_seed(0)
+    size = config.batch_size
+    replay = Replay(4 * size, observation, action, size)
+    for _ in range(4):
+        replay.add(
+            Transitions(
+                torch.randn(size, observation, generator=generator),
+                torch.rand(size, action, generator=generator) * 2.0 - 1.0,
+                torch.randn(size, generator=generator),
+                torch.zeros(size),
+                torch.zeros(size),
+                torch.randn(size, observation, generator=generator),
+            )
+        )
+    return agent, replay.sample(size, generator, config.discount)
+
+
+def steps(way: str) -> dict[str, Callable[[], object]]:
+    """What one update at a preset is made of."""
+    agent, batch = make(recipe(TASK, "paper" if way == "paper" else "default"))
+    return {
+        f"{way} update": lambda: agent.update(batch),
+        f"{way} critic step": lambda: agent.update_critic(batch),
+        f"{way} sampler step": lambda: agent.update_sampler(batch.obs),
+        f"{way} acting": lambda: agent.act(batch.obs[:16]),
+    }
+
+
+def needed(way: str) -> dict[str, float]:
+    """Operations of the same."""
+    config = recipe(TASK, "paper" if way == "paper" else "default")
+    least = Needed(config.architecture, config, OBSERVATION, ACTION)
+    return {
+        f"{way} update": least.update(),
+        f"{way} critic step": least.critic_step(),
+        f"{way} sampler step": least.sampler_step(),
+        f"{way} acting": least.sampler(16, 16, gradient=False),
+    }
+
+
+def timings(seconds: float) -> dict[str, float]:
+    """Milliseconds of everything, in one run."""
+    calls = {name: call for way in WAYS for name, call in steps(way).items()}
+    return {name: 1e3 * value for name, value in medians(calls, seconds=seconds).items()}
+
+
+def rows(found: dict[str, float], before: dict[str, float] | None, rate: float) -> list[Row]:
+    """The table's part: against the arithmetic, and against an earlier revision."""
+    least = {name: value for way in WAYS for name, value in needed(way).items()}
+    out = []
+    for name, value in found.items():
+        row = Row("update", name, value, "ms", 1e3 * least[name] / rate)
+        if before is not None:
+            row = replace(row, rival="earlier revision", ratio=before[name] / value)
+        if name == "paper update":
+            assert row.times_floor is not None
+            row.mark, row.met = "<= 2 floors", row.times_floor <= 2.0
+            if row.ratio is not None:
+                row.mark += ", 2 x faster"
+                row.met = row.met and row.ratio >= 2.0
+        out.append(row)
+    return out
+
+
+# How the time of an update grows: one figure changed at a time.
+
+GROWTH: dict[str, tuple[int, ...]] = {
+    "batch": (16, 32, 64, 128, 256, 512, 1024),
+    "particles": (1, 2, 4, 8, 16, 32, 64),
+    "action dimension": (2, 4, 8, 16, 32, 64),
+    "width": (50, 100, 200, 400, 800),
+}
+
+
+def changed(what: str, value: int, way: str) -> tuple[PretrainConfig, int]:
+    """A configuration with one figure changed, and its number of actions."""
+    config = recipe(TASK, "paper" if way == "paper" else "default")
+    changes: dict[str, Any] = {
+        "batch": {"batch_size": value},
+        "particles": {"particles": value, "objective": "stein"},
+        "action dimension": {},
+        "width": {
+            "architecture": config.architecture.model_copy(
+                update={"critic_hidden": (value, value), "sampler_hidden": (value, value)}
+            )
+        },
+    }[what]
+    config = config.model_copy(update={"symmetry": False, **changes})
+    return config, value if what == "action dimension" else ACTION
+
+
+def growth(seconds: float) -> dict[str, dict[str, list[list[float]]]]:
+    """Per setting and preset: [value, milliseconds, operations] in order."""
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for what, values in GROWTH.items():
+        found[what] = {}
+        for way in WAYS:
+            points = []
+            for value in values:
+                config, action = changed(what, value, way)
+                agent, batch = make(config, action=action)
+                least = least_of(config.architecture, config, action)
+
+                def call(agent: Agent = agent, batch: Batch = batch) -> object:
+                    return agent.update(batch)
+
+                took = medians({"update": call}, seconds=seconds, rounds=3)["update"]
+                points.append([float(value), 1e3 * took, least])
+            found[what][way] = points
+    return found
+
+
+def least_of(architecture: Architecture, learning: Learning, action: int) -> float:
+    """Operations of one update."""
+    return Needed(architecture, learning, OBSERVATION, action).update()
+
+
+def draw_growth(found: dict[str, dict[str, list[list[float]]]], rate: float, path: Any) -> None:
+    """Measured time and arithmetic floor against each figure, on logarithmic axes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(found), figsize=(3.4 * len(found), 3.2), sharey=True)
+    for axis, (what, ways) in zip(axes, found.items(), strict=True):
+        for way, colour in zip(WAYS, ("tab:blue", "tab:orange"), strict=True):
+            value, took, least = zip(*ways[way], strict=True)
+            axis.loglog(value, took, "o-", color=colour, label=f"{way}", markersize=4)
+            axis.loglog(value, [1e3 * x / rate for x in least], "--", color=colour, alpha=0.6)
+        axis.set_xlabel(what)
+        axis.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("ms per update (dashed: products alone)")
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":  # one revision's timings, as JSON, for a comparison of revisions
+    import json
+
+    from skillbank.allocator import keep_freed_blocks
+
+    keep_freed_blocks()
+    torch.set_num_threads(1)
+    print(json.dumps(timings(float(sys.argv[1]))))
