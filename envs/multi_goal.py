@@ -140,8 +140,9 @@ class MultiGoalVector(VectorTask):
     def place_reward(self, places: Float) -> Float:
         """The reward for being at places [M, 2], without what moving costs, [M]."""
         away = np.asarray(places)[:, np.newaxis] - self._goals
-        squared = np.sum(away**2, axis=2).min(axis=1)
-        return GOAL_REWARD * (squared < GOAL_RADIUS**2) - squared
+        squared: Float = np.sum(away**2, axis=2).min(axis=1)
+        reward: Float = GOAL_REWARD * (squared < GOAL_RADIUS**2) - squared
+        return reward
 
     def _terminated(self) -> Bool:
         return self.goal >= 0

@@ -264,7 +264,7 @@ def finetune(
     ctx: click.Context,
     skill: str,
     env_id: str,
-    schedule: str | None,
+    schedule: Any,
     name: str | None,
     seed: int,
     steps: int | None,
@@ -285,9 +285,8 @@ def finetune(
     from skillbank import cli_training, config
     from skillbank.cli_settings import configured, finetuned_name
 
-    recipe = config.finetune_recipe(env_id, preset)
-    chosen = () if schedule is None else (f"schedule={schedule}",)
-    recipe = configured(recipe, (*settings, *chosen, *_steps_setting(steps)))
+    recipe = config.finetune_recipe(env_id, preset, schedule)
+    recipe = configured(recipe, (*settings, *_steps_setting(steps)))
     run = cli_training.Run.prepare(
         name or finetuned_name(_bare_reference(skill), env_id),
         bank_folder,

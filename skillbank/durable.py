@@ -20,7 +20,7 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
         StorageError: It cannot be written; what was at ``path`` is untouched.
     """
     # Not tempfile's, which nobody but the owner could read.
-    temporary: Path | None = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -28,7 +28,6 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        temporary = None
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -39,6 +38,5 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
             f"cannot write {path}: {error.strerror or error}; what was there is untouched"
         ) from error
     finally:
-        if temporary is not None:
-            with suppress(OSError):  # it may never have been made, in a folder that is none
-                temporary.unlink()
+        with suppress(OSError):  # it has been renamed, or could not be made
+            temporary.unlink()
