@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from skillbank.evaluation import final_info
-from skillbank.task import Task
+from skillbank.task import Step, Task
 
 
 class StableBaselinesTask(VecEnv):
@@ -41,6 +41,7 @@ class StableBaselinesTask(VecEnv):
         self.task = Task(env_id, num_envs, **kwargs)
         spaces = self.task.envs.single_observation_space, self.task.envs.single_action_space
         super().__init__(num_envs, *spaces)
+        self.last_step: Step | None = None  # what the newest step gave, with the task's info
         self._started = time.perf_counter()
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
 
@@ -59,7 +60,7 @@ class StableBaselinesTask(VecEnv):
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """One step of all copies: observations, rewards, ends and infos."""
-        step = self.task.step(self._actions, scaled=False)
+        step = self.last_step = self.task.step(self._actions, scaled=False)
         reward = step.reward.numpy()
         self._returns += reward
         self._lengths += 1
