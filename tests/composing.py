@@ -50,7 +50,7 @@ def peaked(
             "discount": GAMMA,
             "reward_scale": 1.0,
             "env_id": "skillbank-test/Drift-v0",
-            "observation_blocks": (ObservationBlock(name="place", size=obs),),
+            "observation_blocks": (ObservationBlock(name="observation", size=obs),),
             "action_low": (-1.0,) * size,
             "action_high": (1.0,) * size,
             "action_dtype": "float64",
@@ -116,7 +116,6 @@ class Drift(gymnasium.Env):
 
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float64)
-    observation_blocks = (("place", 1),)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -128,20 +127,4 @@ class Drift(gymnasium.Env):
         return self.place.astype(np.float32), float(self.place[0]), False, False, {}
 
 
-class DriftMore(Drift):
-    """The same with one more block in the observation."""
-
-    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-    observation_blocks = (("extra", 1), ("place", 1))
-
-    def reset(self, *, seed=None, options=None):
-        obs, info = super().reset(seed=seed)
-        return np.append(np.float32(0.5), obs), info
-
-    def step(self, action):
-        obs, *rest = super().step(action)
-        return np.append(np.float32(0.5), obs), *rest
-
-
-for _name, _entry in (("Drift", Drift), ("DriftMore", DriftMore)):
-    gymnasium.register(id=f"skillbank-test/{_name}-v0", entry_point=_entry, max_episode_steps=20)
+gymnasium.register(id="skillbank-test/Drift-v0", entry_point=Drift, max_episode_steps=20)

@@ -170,7 +170,7 @@ def test_weights_of_a_soft_or_must_be_positive():
         ({"action_high": (1.0, 2.0)}, ["action high", "(1.0, 1.0)", "(1.0, 2.0)"]),
         (
             {"observation_blocks": (ObservationBlock(name="speed", size=2),)},
-            ["place", "speed", "must observe every block"],
+            ["observation", "speed", "must observe every block"],
         ),
     ],
 )
@@ -225,7 +225,7 @@ def test_soft_or_outside_its_conditions_warns_and_says_what_holds():
 
 def test_a_skill_of_fewer_blocks_joins_one_of_more():
     a = peaked("a", (0.3, 0.0), slope=(0.2, 0.5))
-    blocks = (ObservationBlock(name="extra", size=1), ObservationBlock(name="place", size=2))
+    blocks = (ObservationBlock(name="extra", size=1), ObservationBlock(name="observation", size=2))
     b = peaked("b", (0.0, 0.5), slope=(1.0, 0.1, -0.3), observation_blocks=blocks)
     composed = a & b
     assert composed.spec.observation_blocks == blocks

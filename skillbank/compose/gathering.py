@@ -51,7 +51,7 @@ class Report(NamedTuple):
     seconds: float  # wall clock since the start
     loss: float
     level: float  # mean of what is learned, over states that are visited
-    moved: float  # how far it went since the report before, as a share of its own size
+    moved: float  # how far it went since the report before, as a share of its spread; 1 at first
 
 
 class Learner(Protocol):
@@ -153,8 +153,9 @@ class _Watch:
         assert self.probe is not None
         now = self.learner.probe(self.probe)
         size = float(now.std(correction=0)) + 1e-3
-        before = now + float("nan") if self._before is None else self._before
-        moved = float((now - before).square().mean().sqrt()) / size
+        moved = 1.0
+        if self._before is not None:
+            moved = float((now - self._before).square().mean().sqrt()) / size
         self._before = now
         self._still = self._still + 1 if moved < self.config.settled else 0
         seconds = time.perf_counter() - self._started

@@ -1,0 +1,498 @@
+"""What composing lacks: correction, certificate, distillation and improvement, against oracles."""
+
+import numpy as np
+import pytest
+import torch
+from composing import ALPHA, GAMMA, exact_value, grid, peaked
+
+from skillbank import IncompatibleSkill, SkillbankError, compose, exact
+from skillbank.compose import CorrectionConfig, DistillConfig, ImproveConfig, expression
+from skillbank.compose.correction import Backup, Correction, backup, correction_target
+from skillbank.compose.distillation import plain_name
+from skillbank.compose.expression import Leaf, SoftOr
+from skillbank.errors import Interrupted
+from skillbank.replay import Replay, Transitions
+from skillbank.skill import Skill
+from skillbank.soft_value import soft_value
+from skillbank.training import Hooks
+
+WEIGHTS = [(1.0, 1.0), (0.3, 0.7), (0.2, 0.2), (1.0, -0.5), (0.5, 0.2, 0.3), (1.0, -0.4, 0.3)]
+
+
+# The law that is learned, on tables, where it must be exact.
+
+
+def random_table(seed, kind, states=6, actions=4, discount=0.9):
+    rng = np.random.default_rng(seed)
+    measure = rng.normal(size=actions) * 0.3
+    reward = rng.normal(size=(3, states, actions))
+    options = {"terminal": np.arange(states) == states - 1, "log_measure": measure}
+    if kind == "deterministic":
+        successor = rng.integers(states, size=(states, actions))
+        return exact.deterministic(successor, reward[0], discount, **options), reward
+    transition = rng.dirichlet(np.full(states, 0.3), size=(states, actions))
+    return exact.stochastic(transition, reward[0], discount, **options), reward
+
+
+def with_reward(table, reward):
+    return exact.Table(
+        reward, table.successor, table.probability, table.discount, table.log_measure
+    )
+
+
+def values(qs, table, alpha):
+    log_base = torch.from_numpy(table.log_measure).expand(len(table.reward), -1)
+    count = np.log(table.reward.shape[1])  # soft_value averages over candidates
+    return {key: soft_value(q, log_base + count, alpha) for key, q in qs.items()}
+
+
+def iterated_correction(node, qs, table, alpha, rounds=260):
+    """The learner's own target, iterated with every action a candidate: C [S, A]."""
+    gamma, alive = table.discount, torch.zeros(len(table.reward))
+    c = np.zeros_like(table.reward)
+    promised = expression.fold(node, lambda leaf: gamma * values(qs, table, alpha)[leaf], alpha)
+    base = expression.fold(node, qs.__getitem__, alpha)
+    for _ in range(rounds):
+        value = values({0: base - torch.from_numpy(c)}, table, alpha)[0]
+        found = Backup(promised, value, value)
+        at_next = correction_target(found, gamma, alive)  # [S], before the expectation
+        c = table.expected(at_next.numpy())
+    return c, base.numpy()
+
+
+def table_leaves(count):
+    return [Leaf(peaked(f"s{i}", (0.0, 0.0))) for i in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "stochastic"])
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("seed", range(2))
+def test_the_learned_target_is_exact_on_tables(seed, weights, kind):
+    table, rewards = random_table(seed, kind)
+    alpha, rewards = 0.3, rewards[: len(weights)]
+    qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards]
+    leaves = table_leaves(len(weights))
+    node = expression.weighted_sum(list(zip(leaves, weights, strict=True)))
+    tensors = dict(zip(leaves, map(torch.from_numpy, qs), strict=True))
+    c, base = iterated_correction(node, tensors, table, alpha)
+    composed = with_reward(table, exact.weighted_sum(rewards, weights))
+    np.testing.assert_allclose(
+        base - c, exact.soft_q_iteration(composed, alpha, 1e-12).q, atol=1e-8
+    )
+    log_policies = [exact.log_policy(q, table.log_measure, alpha) for q in qs]
+    oracle = exact.divergence_correction(table, log_policies, weights, alpha, 1e-12)
+    np.testing.assert_allclose(c, oracle, atol=1e-8)
+    if min(weights) >= 0.0 and sum(weights) == 1.0:
+        assert (c > -1e-10).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_soft_or_of_shared_goals_is_corrected_exactly_at_any_discount(seed):
+    rng = np.random.default_rng(seed)
+    states, actions, alpha = 8, 4, 0.4
+    successor = rng.integers(states, size=(states, actions))
+    goals = np.arange(states) >= states - 3
+    shared = rng.normal(size=(states, actions)) - 0.5
+    rewards = [
+        shared + np.where(goals[successor], rng.normal(size=states)[successor], 0.0)
+        for _ in range(2)
+    ]
+    table = exact.deterministic(successor, shared, 0.8, terminal=goals)
+    qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards]
+    leaves = table_leaves(2)
+    node = SoftOr(tuple(zip(leaves, (0.3, 0.7), strict=True)))
+    tensors = dict(zip(leaves, map(torch.from_numpy, qs), strict=True))
+    c, base = iterated_correction(node, tensors, table, alpha)
+    best = exact.soft_q_iteration(
+        with_reward(table, exact.soft_or(rewards, (0.3, 0.7), alpha)), alpha, 1e-12
+    ).q
+    np.testing.assert_allclose(base - c, best, atol=1e-8)
+    assert (base < best + 1e-9).all()  # uncorrected it is a lower bound
+    assert (best - base).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "stochastic"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_certificate_is_exact_on_tables_and_tighter_than_the_worst_case(seed, kind):
+    table, rewards = random_table(seed, kind)
+    alpha, weights, gamma = 0.3, (0.5, 0.5), table.discount
+    qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards[:2]]
+    log_policies = [exact.log_policy(q, table.log_measure, alpha) for q in qs]
+    composed = with_reward(table, exact.weighted_sum(rewards[:2], weights))
+    base = exact.weighted_sum(qs, weights)
+    log_pi = exact.log_policy(base, table.log_measure, alpha)
+    kept = exact.soft_evaluation(composed, log_pi, alpha)  # Q of the composed policy
+    lacking = alpha * exact.policy_divergence(log_policies, weights, table.log_measure)
+    # shortfall(s, a) = E sum gamma^t alpha D(s_t), along the composed policy: a linear system
+    mass = np.exp(log_pi + table.log_measure)
+    shortfall = np.zeros_like(base)
+    for _ in range(600):
+        shortfall = gamma * table.expected(lacking + (mass * shortfall).sum(1))
+    np.testing.assert_allclose(base - shortfall, kept, atol=1e-8)
+    best = exact.soft_q_iteration(composed, alpha, 1e-12).q
+    assert (best - kept <= shortfall + 1e-9).all()
+    _, most = exact.correction_bounds(table, log_policies, weights, alpha, 1e-12)
+    assert (shortfall <= most + 1e-9).all()
+    assert (shortfall < 0.9 * most).any()
+
+
+def test_scaled_rewards_and_temperature_scale_q():
+    table, _ = random_table(0, "stochastic")
+    q = exact.soft_q_iteration(table, 0.3, 1e-12).q
+    scaled = exact.soft_q_iteration(with_reward(table, 2.5 * table.reward), 0.75, 1e-12).q
+    np.testing.assert_allclose(scaled, 2.5 * q, atol=1e-8)
+
+
+# The learners, on a task in one dimension whose exact answers are a quadrature away.
+
+
+def parts():
+    a = peaked("a", (0.7,), steep=1.5, tilt=((0.2,),))
+    b = peaked("b", (-0.3,), steep=0.8, slope=(0.4,), tilt=((-0.5,),))
+    return a, b
+
+
+LINE = np.linspace(-1.0, 1.0, 41)
+
+
+def exact_correction(composed, weights, skills, cells=80):
+    """C as a function of the next place, on LINE: c(s') = gamma [sum w V_i(s') - V(s')]."""
+    points, log_width = grid(1, cells)
+    obs = LINE[:, np.newaxis]
+    q = composed.q(obs, np.broadcast_to(points, (41, cells, 1))).astype(float)
+    together = sum(
+        w * exact_value(s, obs, cells=cells) for w, s in zip(weights, skills, strict=True)
+    )
+    after = 0.5 * (LINE[:, None] + points[:, 0])
+    c = np.zeros(41)
+    for _ in range(200):
+        net = (q - np.interp(after, LINE, c)) / ALPHA
+        value = ALPHA * (np.log(np.exp(net).sum(1)) + log_width)
+        c = GAMMA * (together - value)
+    return c
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (1.0, -0.5)])
+def test_values_behind_the_target_are_the_integrals(weights):
+    a, b = parts()
+    composed = compose.add([(a, weights[0]), (b, weights[1])])
+    obs = torch.from_numpy(LINE[::8, None].astype(np.float32))
+    acting = composed.acting.enlarged(30)
+    found = backup(composed, composed.node, None, obs, acting, torch.Generator().manual_seed(0))
+    together = sum(w * exact_value(s, obs) for w, s in zip(weights, (a, b), strict=True))
+    np.testing.assert_allclose(found.promised, GAMMA * together, atol=0.02)
+    np.testing.assert_allclose(found.base, exact_value(composed, obs), atol=0.02)
+    np.testing.assert_array_equal(found.value, found.base)
+
+
+def test_equal_skills_have_nothing_to_correct_whatever_the_candidates():
+    a, _ = parts()
+    twin = Skill(a.spec, a.parameters())
+    composed = compose.mean([a, twin])
+    obs = torch.from_numpy(LINE[:, None].astype(np.float32))
+    found = backup(
+        composed,
+        composed.node,
+        None,
+        obs,
+        compose.Acting(per_part=1, uniform=1, refined=0),
+        torch.Generator().manual_seed(0),
+    )
+    target = correction_target(found, GAMMA, torch.zeros(41))
+    np.testing.assert_allclose(target, 0.0, atol=1e-6)
+
+
+def test_the_target_of_convex_weights_is_never_negative_and_zero_at_the_end():
+    a, b = parts()
+    composed = compose.mean([a, b], weights=[0.3, 0.7])
+    obs = torch.from_numpy(LINE[:, None].astype(np.float32))
+    acting = compose.Acting(per_part=1, uniform=1, refined=0)
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        found = backup(composed, composed.node, None, obs, acting, generator)
+        assert (correction_target(found, GAMMA, torch.zeros(41)) > -1e-6).all()
+        assert (correction_target(found, GAMMA, torch.ones(41)) == 0.0).all()
+
+
+QUICK = CorrectionConfig(
+    total_steps=4_800,
+    learning_starts=160,
+    num_envs=8,
+    batch_size=64,
+    hidden=(32, 32),
+    learning_rate=3e-3,
+    target_rate=0.2,
+    explore=0.5,
+    settled=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    a, b = parts()
+    return a, b, (a & b).corrected(config=QUICK, seed=0)
+
+
+def test_a_correction_is_learned_to_its_exact_value(learned):
+    a, b, corrected = learned
+    c = exact_correction(a & b, (0.5, 0.5), (a, b))
+    assert c.max() > 0.5  # there is something to learn
+    obs = LINE[4:-4:4, None].astype(np.float32)
+    action = np.broadcast_to(np.linspace(-0.9, 0.9, 7)[:, None], (len(obs), 7, 1))
+    expected = np.interp(0.5 * (obs + action[:, :, 0]), LINE, c)
+    found = (a & b).q(obs, action) - corrected.q(obs, action)
+    np.testing.assert_allclose(found, expected, atol=0.06)
+    assert corrected.spec.name == "corrected(0.5 a + 0.5 b)"
+    assert corrected.spec.reward == (a & b).spec.reward
+
+
+def test_the_correction_reports_its_progress(learned):
+    reports = learned[2].node.correction.reports
+    assert len(reports) > 20
+    assert [r.steps for r in reports] == sorted({r.steps for r in reports})
+    assert reports[-1].steps == 4_800
+    assert reports[-1].loss < 0.01
+    seen = []
+    a, b = parts()
+    config = QUICK.model_copy(update={"total_steps": 400})
+    (a & b).corrected(config=config, hooks=Hooks(on_progress=seen.append))
+    assert seen[-1].steps == 400
+    assert seen[-1].figures["loss"] > 0.0
+
+
+def test_learning_stops_when_nothing_moves_any_more():
+    a, _ = parts()
+    twin = Skill(a.spec, a.parameters())  # nothing to correct
+    config = QUICK.model_copy(update={"settled": 0.1})
+    corrected = compose.mean([a, twin]).corrected(config=config)
+    assert corrected.node.correction.reports[-1].steps < 2_000
+
+
+def test_a_correction_is_learned_from_stored_transitions_alone():
+    a, b = parts()
+    rng = np.random.default_rng(0)
+    replay = Replay(4000, 1, 1, 4000)
+    place, action = rng.uniform(-1, 1, (2, 4000, 1)).astype(np.float32)
+    zero, end = torch.zeros(4000), torch.ones(4000)
+    after = torch.from_numpy(0.5 * (place + action))
+    replay.add(
+        Transitions(torch.from_numpy(place), torch.from_numpy(action), zero, zero, end, after)
+    )
+    composed = a - 0.5 * b
+    corrected = composed.corrected(transitions=replay, config=QUICK, seed=1)
+    c = exact_correction(composed, (1.0, -0.5), (a, b))
+    obs = LINE[4:-4:4, None].astype(np.float32)
+    mid = np.zeros((len(obs), 1))
+    found = composed.q(obs, mid) - corrected.q(obs, mid)
+    np.testing.assert_allclose(found, np.interp(0.5 * obs[:, 0], LINE, c), atol=0.06)
+
+
+def test_a_correction_is_kept_and_belongs_to_its_composition(learned, tmp_path):
+    a, b, corrected = learned
+    path = tmp_path / "c.npz"
+    corrected.node.correction.save(path)
+    again = (a & b).with_correction(Correction.load(path))
+    obs, action = LINE[:, None], np.zeros((41, 3, 1))
+    np.testing.assert_array_equal(again.q(obs, action), corrected.q(obs, action))
+    assert again.node.correction.reports == corrected.node.correction.reports
+    for other in (compose.mean([a, b], weights=[1, 2]), b & b.at_temperature(ALPHA), a - b):
+        with pytest.raises(IncompatibleSkill, match="the correction is for"):
+            other.with_correction(Correction.load(path))
+    image = bytearray(path.read_bytes())
+    for place in (len(image) // 3, len(image) // 2):
+        damaged = image.copy()
+        damaged[place] ^= 1
+        (tmp_path / "d.npz").write_bytes(damaged)
+        with pytest.raises(SkillbankError, match="not a correction that can be used"):
+            Correction.load(tmp_path / "d.npz")
+    with pytest.raises(SkillbankError, match="not a correction"):
+        Correction.load(tmp_path / "none.npz")
+
+
+def test_an_interrupted_correction_keeps_what_it_has(tmp_path):
+    a, b = parts()
+    calls = iter([False] * 60 + [True] * 10)
+    hooks = Hooks(should_stop=lambda: next(calls), checkpoint=tmp_path / "c.npz")
+    with pytest.raises(Interrupted):
+        (a & b).corrected(config=QUICK, hooks=hooks)
+    kept = (a & b).with_correction(Correction.load(tmp_path / "c.npz"))
+    assert np.isfinite(kept.q(LINE[:, None], np.zeros((41, 1, 1)))).all()
+
+
+def test_a_corrected_skill_is_rescaled_and_composed_again(learned):
+    a, _, corrected = learned
+    obs, action = LINE[::8, None], np.full((6, 2, 1), 0.3)
+    cold = corrected.at_temperature(0.1)
+    np.testing.assert_allclose(
+        cold.energy(obs, action), corrected.energy(obs, action), rtol=1e-4, atol=1e-5
+    )
+    outer = corrected & a
+    expected = (corrected.q(obs, action) + a.q(obs, action)) / 2
+    np.testing.assert_allclose(outer.q(obs, action), expected, atol=1e-5)
+    wide = np.concatenate([np.full((6, 1), 0.5), obs], 1)
+
+    class More:
+        env_id = "skillbank-test/DriftMore-v0"
+        observation_blocks = (
+            expression.ObservationBlock(name="extra", size=1),
+            expression.ObservationBlock(name="observation", size=1),
+        )
+        observation_size = 2
+        action_low, action_high = np.array([-1.0]), np.array([1.0])
+
+    np.testing.assert_allclose(
+        corrected.fitted_to(More()).q(wide, action), corrected.q(obs, action), atol=1e-5
+    )
+
+
+# The certificate.
+
+
+def test_the_certificate_estimates_what_the_policy_lacks(learned):
+    a, b, corrected = learned
+    composed = a & b
+    found = composed.certificate(episodes=64, seed=0)
+    # the exact shortfall on a grid: V_0 - V^pi, by iteration along the composed policy
+    points, log_width = grid(1, 80)
+    obs = LINE[:, None]
+    q = composed.q(obs, np.broadcast_to(points, (41, 80, 1))).astype(float)
+    value = ALPHA * (np.log(np.exp(q / ALPHA).sum(1)) + log_width)
+    mass = np.exp((q - value[:, None]) / ALPHA + log_width)
+    lacking = GAMMA * ((exact_value(a, obs) + exact_value(b, obs)) / 2 - value)
+    after = 0.5 * (LINE[:, None] + points[:, 0])
+    shortfall = np.zeros(41)
+    for _ in range(100):
+        term = np.interp(after, LINE, lacking) + GAMMA * np.interp(after, LINE, shortfall)
+        shortfall = (mass * term).sum(1)
+    expected = shortfall.mean()  # starts are uniform
+    low, high = found.interval
+    assert abs(found.loss - expected) < 0.1 * expected
+    assert low < found.loss < high
+    assert found.per_step == pytest.approx((1 - GAMMA) * found.loss)
+    assert found.convex
+    assert 0.0 < found.overlap < 1.0
+    assert found.verdict in str(found) or "compose" in str(found)
+    assert f"{found.loss:.3g}" in str(found)
+    # corrected, hardly anything but C itself is between promise and what is kept
+    after_all = corrected.certificate(episodes=64, seed=0)
+    c0 = exact_correction(composed, (0.5, 0.5), (a, b))
+    assert after_all.loss < found.loss
+    assert 0.5 * c0.min() < after_all.loss < 1.5 * c0.max()
+    assert "at most" in str(after_all)
+
+
+def test_the_certificate_ranks_pairs_that_agree_before_pairs_that_do_not():
+    skills = [peaked(f"p{p}", (p,), steep=2.0, slope=(0.0,)) for p in (0.0, 0.05, 0.4, 0.9)]
+    found = [(skills[0] & other).certificate(episodes=8, seed=0) for other in skills[1:]]
+    assert found[0].loss < found[1].loss < found[2].loss
+    assert (found[0].verdict, found[2].verdict) != ("badly", "well")
+    assert found[0].verdict == "well"
+    assert found[0].overlap > found[1].overlap > found[2].overlap
+    assert (skills[0] & Skill(skills[0].spec, skills[0].parameters())).certificate(
+        episodes=4
+    ).loss == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_certificate_claims_no_bound_where_there_is_none():
+    a, b = parts()
+    found = (a - 0.5 * b).certificate(episodes=4, steps=5)
+    assert not found.convex
+    assert "bounds nothing" in str(found)
+
+
+# Distillation.
+
+
+def test_distillation_makes_one_ordinary_skill(learned, tmp_path):
+    a, _, corrected = learned
+    config = DistillConfig(
+        total_steps=2_400,
+        num_envs=8,
+        batch_size=32,
+        learning_rate=5e-3,
+        learning_starts=64,
+        architecture={"critic_hidden": (32, 32), "sampler_hidden": (32,), "couplings": 0},
+    )
+    skill = corrected.distill(config=config, name="both", seed=0)
+    assert isinstance(skill, Skill)
+    assert skill.spec.name == "both"
+    assert set(skill.spec.parents) == set(corrected.spec.parents)
+    assert "0.5 r[a] + 0.5 r[b]" in skill.spec.description
+    obs = LINE[6:-6:4, None]
+    action = np.broadcast_to(np.linspace(-0.8, 0.8, 9)[:, None], (len(obs), 9, 1))
+    wanted, found = corrected.q(obs, action), skill.q(obs, action)
+    assert np.abs(found - wanted).mean() < 0.1
+    mean = skill.sample(obs, 400, seed=0).mean(1)
+    np.testing.assert_allclose(mean, corrected.sample(obs, 400, seed=0).mean(1), atol=0.15)
+    skill.save(tmp_path / "both.h5")
+    np.testing.assert_array_equal(
+        Skill.load(tmp_path / "both.h5").q(obs, action), skill.q(obs, action)
+    )
+    assert (skill & a).spec.name == "0.5 both + 0.5 a"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("0.5 a + 0.5 b", "0.5-a-plus-0.5-b"),
+        ("corrected(a - 0.5 b)", "corrected-a-minus-0.5-b"),
+        ("(x | y)", "x-or-y"),
+        ("???", "composed"),
+    ],
+)
+def test_a_distilled_skill_has_a_name_that_a_skill_can_have(text, name):
+    assert plain_name(text) == name
+
+
+# Generalised policy improvement.
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_of_evaluated_policies_is_never_below_its_parts_on_tables(seed):
+    table, rewards = random_table(seed, "stochastic")
+    alpha = 0.3
+    qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards[:2]]
+    new = with_reward(table, rewards[2])
+    evaluated = [
+        exact.soft_evaluation(new, exact.log_policy(q, table.log_measure, alpha), alpha) for q in qs
+    ]
+    policy = exact.log_policy(np.maximum(*evaluated), table.log_measure, alpha)
+    improved = exact.soft_evaluation(new, policy, alpha)
+    assert (improved >= np.maximum(*evaluated) - 1e-9).all()
+
+
+def test_stored_policies_are_evaluated_on_a_new_reward():
+    a, b = parts()
+    config = ImproveConfig(
+        total_steps=4_800,
+        learning_starts=160,
+        num_envs=8,
+        batch_size=64,
+        hidden=(32, 32),
+        learning_rate=3e-3,
+        target_rate=0.2,
+    )
+    best = compose.improve([a, b], "skillbank-test/Drift-v0", config, seed=0)
+    assert best.spec.reward == "r[skillbank-test/Drift-v0]"
+    # exact values of each policy for the reward s', on the grid
+    points, log_width = grid(1, 80)
+    obs = LINE[:, None]
+    after = 0.5 * (LINE[:, None] + points[:, 0])
+    expected = []
+    for skill in (a, b):
+        q = skill.q(obs, np.broadcast_to(points, (41, 80, 1))).astype(float)
+        log_pi = q / ALPHA - exact_value(skill, obs, cells=80)[:, None] / ALPHA
+        mass = np.exp(log_pi + log_width)
+        value = np.zeros(41)
+        for _ in range(100):
+            of_policy = after + GAMMA * np.interp(after, LINE, value)
+            value = (mass * (of_policy - ALPHA * log_pi)).sum(1)
+        expected.append(of_policy)
+    inner = slice(6, -6, 4)
+    cut = np.broadcast_to(points, (41, 80, 1))[inner, 10:-10:10]
+    found = best.q(obs[inner], cut)
+    np.testing.assert_allclose(found, np.maximum(*expected)[inner, 10:-10:10], atol=0.15)
+    with pytest.raises(IncompatibleSkill, match="no certificate"):
+        best.certificate(episodes=2)
+    with pytest.raises(IncompatibleSkill, match="nothing to correct"):
+        best.corrected()
