@@ -86,10 +86,11 @@ def metadata_document(spec: SkillSpec) -> bytes:
 
 def content_hash(spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> str:
     """Hash of everything that a skill is; equal for equal skills, wherever they are kept."""
-    return _content_hash(metadata_document(spec), parameters)
+    return hash_of(metadata_document(spec), parameters)
 
 
-def _content_hash(document: bytes, parameters: Mapping[str, NDArray[np.float32]]) -> str:
+def hash_of(document: bytes, parameters: Mapping[str, NDArray[np.float32]]) -> str:
+    """Content hash of a metadata document, byte for byte, and parameters."""
     # The metadata dictates every shape, so the concatenation is unambiguous.
     digest = hashlib.sha256(b"skillbank content 1\n")
     digest.update(len(document).to_bytes(8, "little"))
@@ -110,7 +111,7 @@ def encode(spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> by
     """
     from skillbank import storage_hdf5
 
-    _check_shapes({name: array.shape for name, array in parameters.items()}, parameter_shapes(spec))
+    check_shapes({name: array.shape for name, array in parameters.items()}, parameter_shapes(spec))
     for name, array in parameters.items():
         if array.dtype != np.float32:
             raise errors.WrongShape(f"parameter {name!r} is {array.dtype}, expected float32")
@@ -131,7 +132,7 @@ def _header(
 ) -> bytes:
     text = MAGIC + (
         f"format {FORMAT_VERSION}\n"
-        f"content {_content_hash(document, parameters)}\n"
+        f"content {hash_of(document, parameters)}\n"
         f"body {hashlib.sha256(body).hexdigest()}\n"
         f"metadata {offset} {len(document)}\n"
     ).encode("ascii")
@@ -421,7 +422,7 @@ def _taken(
     image: bytes, header: Header, document: bytes, spec: SkillSpec, offsets: Sequence[int]
 ) -> StoredSkill:
     parameters = _parameters(image, parameter_shapes(spec), offsets)
-    if _content_hash(document, parameters) != header.content_hash:
+    if hash_of(document, parameters) != header.content_hash:
         raise errors.DamagedFile("metadata and parameters do not match the content hash")
     placement = Placement(header.body_hash, tuple(offsets))
     return StoredSkill(spec, parameters, header.content_hash, placement)
@@ -442,7 +443,7 @@ def _document(image: bytes, header: Header) -> bytes:
 def parse_metadata(document: bytes) -> SkillSpec:
     """Validate a metadata document: strict JSON, the strict model, no key twice."""
     try:
-        json.loads(document, object_pairs_hook=_unique, parse_constant=_no_constant)
+        json.loads(document, object_pairs_hook=unique, parse_constant=_no_constant)
         return SkillSpec.model_validate_json(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -452,7 +453,8 @@ def parse_metadata(document: bytes) -> SkillSpec:
         raise errors.InvalidMetadata(f"metadata: {error}") from error
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make a JSON object of its pairs; a key that is there twice is a ValueError."""
     document = dict(pairs)
     if len(document) != len(pairs):
         raise ValueError("a key appears twice")
@@ -472,7 +474,7 @@ def _offsets(contents: Contents, header: Header, shapes: Mapping[str, Shape]) ->
         if not path.startswith(PARAMETERS):
             raise errors.UnknownParameter(f"unknown data set {path!r}")
     found = {path.removeprefix(PARAMETERS): entry for path, entry in table.items()}
-    _check_shapes({name: shape for name, (shape, _) in found.items()}, shapes)
+    check_shapes({name: shape for name, (shape, _) in found.items()}, shapes)
     return [found[name][1] for name in sorted(shapes)]
 
 
@@ -492,7 +494,12 @@ def _parameters(image: bytes, shapes: Mapping[str, Shape], offsets: Sequence[int
     return parameters
 
 
-def _check_shapes(found: Mapping[str, Iterable[int]], expected: Mapping[str, Shape]) -> None:
+def check_shapes(found: Mapping[str, Iterable[int]], expected: Mapping[str, Shape]) -> None:
+    """Check that names and shapes are the expected ones, and no others.
+
+    Raises:
+        MissingParameter, UnknownParameter, WrongShape: they are not.
+    """
     for name in sorted(expected.keys() - found.keys()):
         raise errors.MissingParameter(f"no parameter {name!r} {list(expected[name])}")
     for name in sorted(found.keys() - expected.keys()):

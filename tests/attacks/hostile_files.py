@@ -98,7 +98,7 @@ def crafted(
         change(file)
     body = path.read_bytes()[HEADER:]
     try:
-        content = storage._content_hash(document, parameters)
+        content = storage.hash_of(document, parameters)
     except (TypeError, ValueError, AttributeError):
         content = "0" * 64
     path.write_bytes(header(body, offset, len(document), content) + body)
@@ -711,7 +711,7 @@ def second_metadata_for_the_header(path: Path) -> None:
     body = good()[HEADER:]
     decoy = document(temperature=9.0)
     parameters = storage.decode(good()).parameters
-    content = storage._content_hash(decoy, parameters)
+    content = storage.hash_of(decoy, parameters)
     path.write_bytes(header(body + decoy, len(body), len(decoy), content) + body + decoy)
 
 
