@@ -268,7 +268,8 @@ class Training:
         if path is None or not path.is_file():
             raise SkillbankError(f"no checkpoint at {path}; start without resuming")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # NumPy leaves a file that it has opened itself open where it is no archive.
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = dict(file)
             meta = json.loads(arrays.pop("meta").tobytes())
         except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
