@@ -43,6 +43,7 @@ class Learning(Strict):
     replay_capacity: Count = 1_000_000  # transitions
     n_step: Annotated[int, Field(ge=1, le=100)] = 1  # rewards in a target; above 1 values
     # spread faster, but with a bias: off-policy, and without the entropy of the steps between
+    n_step_until: Count | None = None  # environment steps after which targets are of one step
     critic_learning_rate: Positive = 1e-3  # ADAM
     sampler_learning_rate: Positive = 1e-3  # ADAM
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.02  # tau of each target update
@@ -202,14 +203,15 @@ _HALLWAY: dict[str, Any] = {
 }
 _MAZE: dict[str, Any] = {
     "schedule": "anchored",  # where the reward is silent, the robot must not forget how to run
-    "total_steps": 265_000,
+    "total_steps": 235_000,
     "value_samples": 2,
     "n_step": 4,  # the bump at the target is some 160 steps from the start
-    "temperature": 0.05,
-    "final_temperature": 0.005,
-    "anneal_steps": 200_000,
-    "shrink_start": 200_000,
-    "shrink_steps": 40_000,
+    "n_step_until": 100_000,
+    "temperature": 0.03,
+    "final_temperature": 0.002,
+    "anneal_steps": 180_000,
+    "shrink_start": 180_000,
+    "shrink_steps": 30_000,
 }
 _FINETUNE: dict[str, dict[str, Any]] = {
     "QuadrupedHallwayWide": _HALLWAY,

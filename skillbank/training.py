@@ -195,8 +195,10 @@ class Training:
 
     def _batch(self) -> Batch:
         config = self.config
+        far = config.n_step_until is None or self.steps < config.n_step_until
+        n_step = config.n_step if far else 1
         batch = self.replay.sample(
-            config.batch_size, self.agent.generator, config.discount, config.n_step
+            config.batch_size, self.agent.generator, config.discount, n_step
         )
         return batch._replace(reward=batch.reward * config.reward_scale)
 
