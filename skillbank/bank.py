@@ -7,6 +7,7 @@ here imports torch before a skill is loaded.
 import contextlib
 import difflib
 import fcntl
+import functools
 import os
 import re
 import threading
@@ -156,7 +157,7 @@ class Bank:
         from skillbank.skill import Skill
 
         stored = self.read(reference)
-        made_with, here = stored.spec.versions.get("mujoco"), metadata.version("mujoco")
+        made_with, here = stored.spec.versions.get("mujoco"), _installed("mujoco")
         if made_with not in (None, here):
             warnings.warn(
                 f"{reference!r} was made with MuJoCo {made_with} and this is {here}: physics "
@@ -596,6 +597,12 @@ class Bank:
             with contextlib.suppress(errors.StorageError), self._locked():
                 self._write_index(fresh)
         return found
+
+
+@functools.cache
+def _installed(package: str) -> str:
+    """Version of an installed package, without importing it."""
+    return metadata.version(package)
 
 
 def _flat(document: Any, path: str = "") -> dict[str, Any]:
