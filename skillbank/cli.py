@@ -116,7 +116,11 @@ _bank_option = click.option(
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of it all."
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of simulation, networks and sampling.",
 )
 _skill_option = click.option(
     "--skill", required=True, metavar="NAME", help="From the bank, or a skill file (.h5)."

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from skillbank.training import Progress
 
 PLAIN_SECONDS = 30.0  # between the lines of a training that nobody watches
+BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}, {rate_fmt}, {postfix}, {remaining} left"
 RATE_REPORTS = 20  # the rate is that of so many reports
 
 
@@ -21,13 +22,12 @@ class Watch:
     """What a training shows while it runs.
 
     Args:
-        label: Of the live line.
         folder: For TensorBoard's event files.
         say: Prints one line.
     """
 
-    def __init__(self, label: str, folder: Path, say: Callable[[str], None]) -> None:
-        self._label, self._folder, self._say = label, folder, say
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._folder, self._say = folder, say
         self._live = sys.stderr.isatty()
         self._bar: Any = None
         self._writer: Any = None
@@ -87,13 +87,13 @@ class Watch:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                desc=self._label,
                 total=progress.total_steps,
                 initial=progress.steps,
                 unit=" steps",
                 unit_scale=True,
                 dynamic_ncols=True,
                 mininterval=0.0,
+                bar_format=BAR,
             )
         self._bar.set_postfix_str(_state(progress), refresh=False)
         self._bar.update(progress.steps - self._bar.n)

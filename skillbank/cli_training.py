@@ -134,7 +134,7 @@ class Run:
         from skillbank.training import Hooks
 
         before = self._saved_at()
-        with Watch(self.name, self.folder, say) as watch:
+        with Watch(self.folder, say) as watch:
             hooks = Hooks(
                 on_progress=watch,
                 on_warning=watch.warn,

@@ -26,6 +26,7 @@ WALL, TARGET, START = "0.55", "tab:red", "black"
 # The states of figure 1 at which sampled actions are shown.
 FIGURE_1_STATES = ((-2.5, 0.0), (0.0, 0.0), (2.5, 2.5))
 FIGURE_1_ACTIONS = 200  # sampled actions at each of them
+HALLWAY = 4.0  # an arena is one if it is so many times as long as it is wide
 GRID = 81  # points along each side of a level-curve plot
 
 
@@ -84,10 +85,8 @@ def traces(panels: "Sequence[tuple[str, Evaluation]]", arena: Any, path: Path) -
     width, height = x_max - x_min, y_max - y_min
     # Long and flat arenas stand above each other, others side by side.
     rows, columns = (len(panels), 1) if width > 1.5 * height else (1, len(panels))
-    scale = min(8.0 / width, 5.0 / height)
-    figure = _figure(
-        columns * max(2.5, scale * width) + 0.8, rows * max(1.0, scale * height) + 0.8 * rows
-    )
+    scale = min(8.0 / width, 5.0 / height)  # inches per metre
+    figure = _figure(columns * scale * width + 0.8, rows * (scale * height + 0.8))
     axes_of = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, (title, evaluation) in zip(axes_of.flat, panels, strict=True):
         _draw_arena(axes, arena)
@@ -156,11 +155,8 @@ def _seen(evaluations: "Iterable[Evaluation]", arena: Any) -> tuple[float, float
     if not walls:
         return float(x_min), float(y_min), float(x_max), float(y_max)
     a, b, c, d = arena.bounds
-    # An arena much longer than what was visited (a hallway) is cut off beyond that.
-    if c - a > 2.0 * (x_max - x_min):
-        a, c = x_min, x_max
-    if d - b > 2.0 * (y_max - y_min) and d - b > c - a:
-        b, d = y_min, y_max
+    if c - a > HALLWAY * (d - b):  # a hallway is cut off beyond where anybody went
+        a, c = max(a, x_min), min(c, x_max)
     return float(a), float(b), float(c), float(d)
 
 
@@ -204,4 +200,6 @@ def _figure(width: float, height: float) -> "Figure":
 def _save(figure: "Figure", path: Path) -> None:
     """Write a picture, whole or not at all."""
     with replace_durably(path) as file:
-        figure.savefig(file, dpi=DPI, format=path.suffix.removeprefix(".") or "png")
+        figure.savefig(
+            file, dpi=DPI, format=path.suffix.removeprefix(".") or "png", bbox_inches="tight"
+        )
