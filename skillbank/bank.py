@@ -168,6 +168,7 @@ class Bank:
 
     def read(self, reference: str) -> storage.StoredSkill:
         """Read and check a skill without making networks of it; raises as ``load`` does."""
+        asked = _CONTENT.fullmatch(reference)
         for _ in range(_RACES):
             version = self.resolve(reference)
             entry = self._known(version)
@@ -177,7 +178,9 @@ class Bank:
                 continue  # removed since it was found: another version may be meant now
             if entry is None or entry.placement != stored.placement:
                 self._remember(version, stored)
-            return stored
+            if asked is None or stored.content_hash.startswith(asked[1]):
+                return stored
+            self._forget(version)  # the index said that it was another skill
         raise self._not_found(reference)
 
     def save(self, skill: "Skill", name: str) -> str:
@@ -571,6 +574,12 @@ class Bank:
             )
             with self._locked():
                 self._write_index({version: entry})
+
+    def _forget(self, version: Version) -> None:
+        """Drop what the index says of a file."""
+        with contextlib.suppress(errors.StorageError), self._locked():
+            index = {k: e for k, e in self._read_index().items() if k != self._key(version)}
+            bank_index.save(self.folder, index)
 
     def _entries(self, versions: list[Version]) -> dict[Version, _Known]:
         """What is known of each file, looking into those that the index does not know."""

@@ -236,6 +236,20 @@ def test_an_index_that_lies_about_places_changes_nothing(bank: Bank) -> None:
     assert stored.parameters["noise"].tobytes() == skill.stored()[1]["noise"].tobytes()
 
 
+def test_an_index_that_lies_about_contents_cannot_pass_one_skill_off_as_another(
+    bank: Bank,
+) -> None:
+    wanted, other = small_skill(seed=1), small_skill(seed=2)
+    bank.save(other, "a")
+    bank.save(wanted, "b")
+    path = bank.folder / "index.json"
+    index = json.loads(path.read_bytes())
+    index["a.h5"]["content_hash"] = wanted.content_hash
+    path.write_text(json.dumps(index))
+    found = Bank(bank.folder).read(f"sha256:{wanted.content_hash}")
+    assert found.content_hash == wanted.content_hash
+
+
 def test_a_known_file_is_read_without_the_hdf5_library(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
