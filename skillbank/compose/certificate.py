@@ -1,16 +1,17 @@
 """How far from optimal a composition can be, before anything is learned for it.
 
 A composed Q promises more than its policy keeps. With soft-optimal parts, ``Q_i = r_i + gamma E
-V_i(s')``, the composed ``Q_0`` is soft-optimal for the composed reward plus ``b(s') - gamma
-V_0(s')`` at every step (the terms of ``correction``; for a sum it is ``gamma alpha D(s')`` with D
-the policies' divergence). Therefore, for the composed policy pi and exactly,
+V_i(s')``, the composed ``Q_0`` is soft-optimal for the composed reward plus ``e(s') = b(s') -
+gamma V_0(s')`` at every step (the terms of ``correction``; for a sum ``e = gamma alpha D`` with D
+the policies' divergence). Two things follow, for every state and exactly:
 
-    V_0(s) - V^pi(s) = E_pi sum_t gamma^t [ b(s_t+1) - gamma V_0(s_t+1) ]
+    V_0(s) - V^pi(s) = E_pi sum_t gamma^t e(s_t+1)              the composed policy's shortfall
+    V_0(s) - V*(s)  >= least_pi' E_pi' sum_t gamma^t e(s_t+1)   what no policy can avoid
 
-which one estimates by running pi. With convex weights V_0 is above the optimal value, so this is a
-bound on everything that the composition lacks; it is never above the printed theorem's, which puts
-the worst action in the place of pi's. A learned correction C is taken off each term, which then
-measures what is left of it.
+so that their difference bounds what the composed policy lacks of the optimal one. It is never
+above the printed theorem's bound, which has the worst policy in the first line and 0 in the second.
+The shortfall is estimated by running pi; what is unavoidable by the least e of all states that pi
+and the parts' own policies visit. A learned correction changes pi, and is taken off the promise.
 
 All of it is about composing. Parts that are themselves far from optimal are not seen here.
 """
@@ -21,19 +22,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skillbank.compose import expression
-from skillbank.compose.expression import Best, Corrected, WeightedSum
+from skillbank.compose.expression import Best, Corrected, Node, WeightedSum
 from skillbank.compose.gathering import gather_task
 from skillbank.errors import IncompatibleSkill
 from skillbank.evaluation import bootstrap_interval
 
 if TYPE_CHECKING:
     from skillbank.compose.composed import Composed
+    from skillbank.compose.correction import Correction
 
 Float = NDArray[np.float64]
-VALUE_FACTOR = 4  # times the candidates of an action, for the values of a certificate
-GOOD, POOR = 0.1, 1.0  # nats per step that policies diverge by, where they agree and disagree
+VALUE_FACTOR = 2  # times the candidates of an action, for the values of a certificate
+SCOUTS = 4  # episodes of each part's own policy
+GOOD, POOR = 0.25, 1.0  # loss per step in units of alpha: up to GOOD well, from POOR badly
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,11 @@ class Certificate:
         name: Of the composition.
         temperature: alpha.
         discount: gamma.
-        promised: V_0 at each episode's start [E], above the optimal value for convex weights.
-        shortfall: Estimate of what the policy keeps less than ``promised`` [E].
-        divergence: Mean of D(s) = (composed V_i - V_0) / alpha over the visited states, in nats.
-        convex: Do the weights make ``promised`` an upper bound?
+        promised: V_0 at each episode's start [E].
+        shortfall: What the policy keeps less than that [E].
+        unavoidable: What every policy keeps less than that, at least.
+        divergence: Mean over visited states of ``(sum_i w_i V_i - V_0) / alpha``, in nats; nan
+            where the composition is no sum.
         corrected: Is a learned correction part of it?
         sample_size: Mean effective number of candidates behind an action.
     """
@@ -57,20 +62,20 @@ class Certificate:
     discount: float
     promised: Float
     shortfall: Float
+    unavoidable: float
     divergence: float
-    convex: bool
     corrected: bool
     sample_size: float
 
     @property
     def loss(self) -> float:
-        """Estimated bound on ``V* - V^pi`` where ``convex``; else how far the promise is off."""
-        return float(self.shortfall.mean())
+        """Estimated bound on how much soft value the policy lacks of the optimal one."""
+        return float(self.shortfall.mean()) - self.unavoidable
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of ``loss``."""
-        return bootstrap_interval(self.shortfall)
+        """95 % bootstrap interval of ``loss``, over episodes."""
+        return bootstrap_interval(self.shortfall - self.unavoidable)
 
     @property
     def per_step(self) -> float:
@@ -85,35 +90,30 @@ class Certificate:
     @property
     def verdict(self) -> str:
         """Whether these skills compose, in a word: ``well``, ``partly`` or ``badly``."""
-        nats = (1.0 - self.discount) * self.loss / (self.discount * self.temperature)
-        return "well" if nats < GOOD else "partly" if nats < POOR else "badly"
+        share = self.per_step / self.temperature
+        return "well" if share < GOOD else "partly" if share < POOR else "badly"
 
     def __str__(self) -> str:
         low, high = self.interval
-        figures = f"{self.loss:.3g} (95 % interval {low:.3g} to {high:.3g})"
-        scale = (
-            f"of a soft value of {self.promised.mean():.3g}, {self.per_step:.2g} of reward per step"
-        )
-        if not self.convex:
-            return (
-                f"'{self.name}': its Q promises {figures} more than the policy keeps, {scale}. "
-                "For these weights that bounds nothing: the optimal value may lie above the "
-                "promise. corrected() learns the difference."
-            )
-        if self.corrected:
-            return (
-                f"'{self.name}': at most {figures} from optimal, {scale}, as far as can be told "
-                f"from {len(self.shortfall)} episodes."
-            )
         advice = {
             "well": "they compose well",
-            "partly": "they compose with a loss; corrected() would learn it away",
-            "badly": "they pull apart and do not compose by averaging; use corrected()",
+            "partly": "they may lose something by being composed",
+            "badly": "they may lose much by being composed",
         }[self.verdict]
+        if self.corrected:
+            advice = advice.replace("being composed", "being composed, even corrected")
+        elif self.verdict != "well":
+            advice += ", and corrected() learns what"
+        apart = (
+            ""
+            if np.isnan(self.divergence)
+            else f" Where it goes, the parts overlap by {100.0 * self.overlap:.2g} %."
+        )
         return (
-            f"'{self.name}': {advice}. Where the composed policy goes, the parts overlap by "
-            f"{100 * self.overlap:.0f} %, and it is at most {figures} from optimal, {scale}; an "
-            f"estimate from {len(self.shortfall)} episodes."
+            f"'{self.name}': {advice}. Its policy is at most {self.loss:.3g} of soft value (95 % "
+            f"interval {low:.3g} to {high:.3g}) from the optimal one, {self.per_step:.2g} of "
+            f"reward per step.{apart} An estimate from {len(self.shortfall)} episodes, as if no "
+            "state were better than the best of those visited."
         )
 
 
@@ -127,8 +127,6 @@ def certify(
     env_kwargs: dict[str, Any] | None = None,
 ) -> Certificate:
     """See ``Composed.certificate``."""
-    from skillbank.compose.correction import backup
-
     root = composed.node
     correction = root.correction if isinstance(root, Corrected) else None
     node = root.node if isinstance(root, Corrected) else root
@@ -137,64 +135,124 @@ def certify(
             "the best of evaluated policies has no certificate: their values already are what "
             "the policies keep"
         )
-    task = gather_task(composed, env_id, episodes, env_kwargs)
-    generator = torch.Generator().manual_seed(seed)
-    policy = composed.fitted_to(task)
-    alpha, gamma = policy.spec.temperature, policy.spec.discount
-    acting = policy.acting.enlarged(VALUE_FACTOR)
+    copies = episodes + SCOUTS * len(composed.parts)
+    task = gather_task(composed, env_id, copies, env_kwargs)
     try:
-        obs = task.reset(seed=seed)
-        start = backup(policy, node, correction, obs, acting, generator)
-        promised = (start.base if expression.is_convex(node) else start.value).double().numpy()
-        # corrected: V_0 - V_C at the start is taken off already
-        shortfall = promised - start.value.double().numpy()
-        weight, alive = 1.0, np.ones(episodes, bool)
-        late: list[Float] = []
-        divergences, weights, sizes = 0.0, 0.0, []
-        while alive.any() and (steps is None or len(late) < steps):
-            action, _, size, _ = policy.drawn(obs, 1, generator)
-            sizes.append(float(size.mean()))
-            step = task.step(action.squeeze(1).numpy())
-            found = backup(policy, node, correction, step.next_obs, acting, generator)
-            term = (1.0 - step.terminated) * (found.promised - gamma * found.value)
-            if correction is not None:
-                with torch.no_grad():
-                    seen = obs[:, policy.columns(correction.blocks)]
-                    term = term - correction(seen, action).squeeze(1)
-            now = alive * term.double().numpy()
-            shortfall = shortfall + weight * now
-            late.append(now)
-            apart = _divergence(policy, node, found, alpha)
-            divergences += float((alive * apart).sum())
-            weights += float(alive.sum())
-            obs, weight = step.obs, weight * gamma
-            ending = step.ended & alive
-            if ending.any():  # the clock ran out: the rest, as it has been going lately
-                cut = ending & (step.terminated.numpy() == 0.0)
-                recent = np.stack(late[-max(1, len(late) // 4) :]).mean(0)
-                shortfall = shortfall + cut * weight / (1.0 - gamma) * recent
-            alive = alive & ~step.ended
-        if alive.any():
-            recent = np.stack(late[-max(1, len(late) // 4) :]).mean(0)
-            shortfall = shortfall + alive * weight / (1.0 - gamma) * recent
+        walk = _Walk(composed.fitted_to(task), node, correction, episodes, seed)
+        obs = walk.start(task.reset(seed=seed))
+        while walk.alive.any() and (steps is None or walk.steps < steps):
+            action = walk.act(obs)
+            step = task.step(action.numpy())
+            walk.note(obs, action, step.next_obs, step.terminated, step.ended)
+            obs = step.obs
+        return walk.finished()
     finally:
         task.close()
-    return Certificate(
-        name=policy.spec.name,
-        temperature=alpha,
-        discount=gamma,
-        promised=promised,
-        shortfall=shortfall,
-        divergence=divergences / max(weights, 1.0),
-        convex=expression.is_convex(node),
-        corrected=correction is not None,
-        sample_size=float(np.mean(sizes)),
-    )
 
 
-def _divergence(policy: "Composed", node: Any, found: Any, alpha: float) -> Float:
-    """D(s) in nats [B]; for sums exactly, as promised / gamma is the sum of the parts' V."""
-    if not isinstance(node, WeightedSum):
-        return np.zeros(len(found.base))
-    apart: Float = ((found.promised / policy.spec.discount - found.base) / alpha).double().numpy()
-    return apart
+class _Walk:
+    """Episodes of a composed policy, and a few of its parts' own, with what each step says."""
+
+    def __init__(
+        self,
+        policy: "Composed",
+        node: Node,
+        correction: "Correction | None",
+        episodes: int,
+        seed: int,
+    ) -> None:
+        self.policy, self.node, self.correction = policy, node, correction
+        self.episodes, self.steps = episodes, 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.acting = policy.acting.enlarged(VALUE_FACTOR)
+        self.copies = episodes + SCOUTS * len(policy.parts)
+        self.alive = np.ones(self.copies, bool)
+        self.least = np.inf  # of e, over all visited states
+        self.late: list[Float] = []  # terms of the shortfall [E], by step
+        self.apart: list[float] = []
+        self.sizes: list[float] = []
+
+    def start(self, obs: Tensor) -> Tensor:
+        """The promise at the start."""
+        found = self._backup(obs[: self.episodes])
+        self.promised = found.base.double().numpy()
+        # a correction has been taken off the promise already
+        self.shortfall = self.promised - found.value.double().numpy()
+        return obs
+
+    def act(self, obs: Tensor) -> Tensor:
+        """Actions [N, A]: of the composed policy, then of each part."""
+        own = self.episodes
+        action, _, size, _ = self.policy.drawn(obs[:own], 1, self.generator)
+        self.sizes.append(float(size.mean()))
+        parts = [action.squeeze(1)]
+        for index, skill in enumerate(self.policy.parts):
+            first = own + SCOUTS * index
+            seen = obs[first : first + SCOUTS].numpy()
+            drawn = skill.sample(seen, 1, seed=self.steps * len(self.policy.parts) + index)
+            parts.append(self.policy.scaled(drawn[:, 0]))
+        return torch.cat(parts)
+
+    def note(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        next_obs: Tensor,
+        terminated: Tensor,
+        ended: NDArray[np.bool_],
+    ) -> None:
+        """Take in a step of all copies."""
+        gamma, alpha = self.policy.spec.discount, self.policy.spec.temperature
+        found = self._backup(next_obs)
+        goes_on = 1.0 - terminated
+        e = goes_on * (found.promised - gamma * found.base)  # [N]
+        self.least = min(self.least, float(e[torch.from_numpy(self.alive)].min()))
+        term = goes_on * (found.promised - gamma * found.value)
+        if self.correction is not None:
+            with torch.no_grad():
+                seen = obs[:, self.policy.columns(self.correction.blocks)]
+                term = term - self.correction(seen, action.unsqueeze(1)).squeeze(1)
+        own = slice(0, self.episodes)
+        alive = self.alive[own]
+        now = alive * term[own].double().numpy()
+        self.shortfall = self.shortfall + gamma**self.steps * now
+        self.late.append(now)
+        self.steps += 1
+        if alive.any():
+            together = (found.promised / gamma - found.base)[own].double().numpy() / alpha
+            self.apart.append(float(together[alive].mean()))
+        # where the clock ran out, the rest is as it has been lately
+        cut = alive & ended[own] & (terminated[own].numpy() == 0.0)
+        self.shortfall = self.shortfall + cut * self._rest()
+        self.alive = self.alive & ~ended
+
+    def finished(self) -> Certificate:
+        """The certificate."""
+        spec = self.policy.spec
+        self.shortfall = self.shortfall + self.alive[: self.episodes] * self._rest()
+        return Certificate(
+            name=spec.name,
+            temperature=spec.temperature,
+            discount=spec.discount,
+            promised=self.promised,
+            shortfall=self.shortfall,
+            unavoidable=self.least / (1.0 - spec.discount),
+            divergence=float(np.mean(self.apart)) if self._is_sum() else float("nan"),
+            corrected=self.correction is not None,
+            sample_size=float(np.mean(self.sizes)),
+        )
+
+    def _rest(self) -> Float:
+        """The tail of the sum after the last step [E]."""
+        gamma = self.policy.spec.discount
+        recent: Float = np.stack(self.late[-max(1, len(self.late) // 4) :]).mean(0)
+        return gamma**self.steps / (1.0 - gamma) * recent
+
+    def _backup(self, obs: Tensor) -> Any:
+        from skillbank.compose.correction import backup
+
+        with torch.no_grad():
+            return backup(self.policy, self.node, self.correction, obs, self.acting, self.generator)
+
+    def _is_sum(self) -> bool:
+        return isinstance(self.node, WeightedSum)

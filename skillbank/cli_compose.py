@@ -1,0 +1,238 @@
+"""``skillbank compose``: several skills into one, with what is lost by it said and learned away."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from skillbank.bank import Bank
+from skillbank.cli_progress import Watch
+from skillbank.cli_settings import checked_name
+from skillbank.cli_signals import stop_on_signals
+from skillbank.doctor import folder_problem
+from skillbank.errors import Interrupted, SkillbankError, StorageError
+
+if TYPE_CHECKING:
+    from skillbank.compose import Certificate, Composed
+    from skillbank.skill import Skill
+    from skillbank.training import Hooks
+
+CORRECTION = "correction.npz"
+
+
+@click.command("compose")
+@click.argument("skills", nargs=-1, required=True, metavar="SKILL...")
+@click.option("--as", "name", metavar="NAME", help="What to call the new skill.")
+@click.option(
+    "--how",
+    type=click.Choice(["mean", "sum", "or"]),
+    default="mean",
+    show_default=True,
+    help="Good at all of them (mean), a weighted sum of rewards, or good at any of them.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    type=float,
+    multiple=True,
+    help="One for each skill, in their order; negative ones with --how sum. [default: equal]",
+)
+@click.option("--correct", is_flag=True, help="Learn what composing lacks, before distilling.")
+@click.option(
+    "--correction",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Use a correction learned before, as it lies in the folder of its run.",
+)
+@click.option("--check", is_flag=True, help="Only say how well they compose; learn nothing.")
+@click.option(
+    "--env", "env_id", metavar="TASK", help="Where to try it. [default: the first skill's task]"
+)
+@click.option("--rescale", is_flag=True, help="Bring all to the first skill's temperature.")
+@click.option("--steps", type=click.IntRange(1), help="Of each learning, in the environment.")
+@click.option(
+    "--episodes",
+    type=click.IntRange(1, 1000),
+    default=16,
+    show_default=True,
+    help="Behind the certificate.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of it all."
+)
+@click.option(
+    "--bank",
+    "bank_folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where skills are kept. [default: $SKILLBANK_HOME, or your own data folder]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="For logs and the correction. [default: runs/NAME]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compose_command(
+    skills: tuple[str, ...],
+    name: str | None,
+    how: str,
+    weights: tuple[float, ...],
+    correct: bool,
+    correction: Path | None,
+    check: bool,
+    env_id: str | None,
+    rescale: bool,
+    steps: int | None,
+    episodes: int,
+    seed: int,
+    bank_folder: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Compose several skills, and keep the result as one skill of its own.
+
+    It says first how well they compose. `skillbank compose north east --as northeast`
+    """
+    bank = Bank(bank_folder, shipped=True)
+    if not check:
+        kept = checked_name(
+            name or "_".join(s.rpartition("/")[2].partition("@")[0] for s in skills)
+        )
+        folder = out or Path("runs", kept)
+        for problem in (folder_problem(bank.folder), folder_problem(folder)):
+            if problem:
+                raise StorageError(f"{problem}; choose another with --bank or --out FOLDER")
+    import torch
+
+    torch.set_num_threads(1)
+    composed = _composed([_loaded(bank, skill) for skill in skills], how, weights, rescale)
+    click.echo(f"{composed.spec.name}: reward {composed.spec.reward}", err=True)
+    if correction is not None:
+        from skillbank.compose import Correction
+
+        composed = composed.with_correction(Correction.load(correction))
+    found = composed.certificate(env_id, episodes=episodes, seed=seed)
+    if check:
+        _print(_result(composed, found, None, None, None), as_json, str(found))
+        return
+    click.echo(str(found), err=True)
+    with stop_on_signals() as stop, Watch(folder, lambda text: click.echo(text, err=True)) as watch:
+        from skillbank.training import Hooks
+
+        path = folder / CORRECTION
+        hooks = Hooks(on_progress=watch, should_stop=stop, checkpoint=path)
+        try:
+            if correct:
+                composed = _corrected(composed, env_id, steps, seed, hooks)
+                found = composed.certificate(env_id, episodes=episodes, seed=seed)
+                click.echo(str(found), err=True)
+            skill = _distilled(composed, env_id, steps, seed, hooks, kept)
+        except Interrupted as error:
+            saved = f"; what was corrected is in {path}: --correction takes it" if correct else ""
+            raise Interrupted(f"stopped{saved}") from error
+        reference = bank.save(skill, kept)
+    text = (
+        f"{reference}: {skill.spec.steps} steps, {skill.spec.updates} updates, "
+        f"made from {', '.join(skills)}"
+    )
+    _print(_result(composed, found, reference, skill, path if correct else None), as_json, text)
+
+
+def _loaded(bank: Bank, skill: str) -> "Skill":
+    """From the bank, or a skill file."""
+    if skill.endswith(".h5"):
+        from skillbank.skill import Skill
+
+        return Skill.load(skill)
+    return bank.load(skill)
+
+
+def _composed(
+    skills: "Sequence[Skill]", how: str, weights: tuple[float, ...], rescale: bool
+) -> "Composed":
+    from skillbank import compose
+
+    if weights and len(weights) != len(skills):
+        raise SkillbankError(
+            f"{len(skills)} skills need as many weights, got {len(weights)}: give --weight "
+            "once for each, in their order"
+        )
+    if rescale:
+        alpha = skills[0].spec.temperature
+        skills = [skills[0], *(skill.at_temperature(alpha) for skill in skills[1:])]
+    if how == "sum":
+        return compose.add(list(zip(skills, weights or (1.0,) * len(skills), strict=True)))
+    make = compose.mean if how == "mean" else compose.any_of
+    return make(skills, list(weights) or None)
+
+
+def _corrected(
+    composed: "Composed", env_id: str | None, steps: int | None, seed: int, hooks: "Hooks"
+) -> "Composed":
+    from skillbank.compose import CorrectionConfig
+
+    config = CorrectionConfig()
+    if steps is not None:
+        start = min(config.learning_starts, max(1, steps // 10))
+        config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
+    click.echo(f"learning what composing lacks, at most {config.total_steps} steps", err=True)
+    composed = composed.corrected(env_id, config, seed=seed, hooks=hooks)
+    from skillbank.compose.expression import Corrected
+
+    assert isinstance(composed.node, Corrected)
+    assert hooks.checkpoint is not None
+    composed.node.correction.save(hooks.checkpoint)
+    return composed
+
+
+def _distilled(
+    composed: "Composed",
+    env_id: str | None,
+    steps: int | None,
+    seed: int,
+    hooks: "Hooks",
+    name: str,
+) -> "Skill":
+    from skillbank.compose import DistillConfig
+
+    config = DistillConfig()
+    if steps is not None:
+        start = min(config.learning_starts, max(1, steps // 10))
+        config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
+    click.echo(f"distilling it into one skill, {config.total_steps} steps", err=True)
+    return composed.distill(env_id, config, name=name, seed=seed, hooks=hooks)
+
+
+def _result(
+    composed: "Composed",
+    found: "Certificate",
+    reference: str | None,
+    skill: "Skill | None",
+    correction: Path | None,
+) -> dict[str, Any]:
+    certificate = {
+        "loss": found.loss,
+        "interval": list(found.interval),
+        "per_step": found.per_step,
+        "overlap": found.overlap,
+        "corrected": found.corrected,
+        "sample_size": found.sample_size,
+        "text": str(found),
+    }
+    return {
+        "composition": composed.spec.name,
+        "reward": composed.spec.reward,
+        "certificate": certificate,
+        "skill": reference,
+        "content_hash": None if skill is None else skill.content_hash,
+        "parents": list(composed.spec.parents),
+        "correction": None if correction is None else str(correction),
+    }
+
+
+def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(result, indent=2) if as_json else text)
