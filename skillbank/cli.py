@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from skillbank import __version__
+from skillbank.cli_reproduce import reproduce
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.errors import Interrupted, SkillbankError
 
@@ -91,6 +92,9 @@ def main() -> None:
 @click.version_option(__version__, prog_name="skillbank")
 def commands() -> None:
     """Pretrain, keep and fine-tune maximum-entropy motor skills."""
+
+
+commands.add_command(reproduce)
 
 
 # ------------------------------------------------------------------------------- options

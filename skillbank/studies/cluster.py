@@ -1,0 +1,168 @@
+"""Units on a Ray cluster, for when one machine is not enough.
+
+Needs the extra ``skillbank[ray]`` on every machine of the cluster. What a unit leaves comes back
+through Ray and is written here, so the machines need no common disk. Checkpoints stay where they
+were made: a unit whose machine is lost begins anew elsewhere, one whose process died goes on from
+its checkpoint if it comes back to the same machine. The numbers are the same in every case.
+"""
+
+import logging
+import os
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from skillbank.errors import SkillbankError
+from skillbank.studies.local import ONE_THREAD
+from skillbank.studies.performing import Busy, keep, perform
+from skillbank.studies.scheduler import Event
+from skillbank.studies.unit import Json, Places, Unit
+
+
+class Outcome(NamedTuple):
+    """What comes back from another machine."""
+
+    result: Json
+    learned: bytes  # the file that the unit leaves for others
+
+
+class Note:
+    """A place in the cluster where units write how far they are (an actor)."""
+
+    def __init__(self) -> None:
+        self._news: dict[str, tuple[int, float]] = {}
+
+    def tell(self, name: str, steps: int, score: float) -> None:
+        """Note how far a unit is."""
+        self._news[name] = (steps, score)
+
+    def news(self) -> dict[str, tuple[int, float]]:
+        """What has been noted since the last call."""
+        news, self._news = self._news, {}
+        return news
+
+
+def perform_there(unit_json: str, work: str, parent: bytes | None, note: Any) -> Outcome:
+    """Perform a unit on the machine where this runs (a task)."""
+    import torch
+
+    torch.set_num_threads(1)
+    unit = Unit.model_validate_json(unit_json)
+    places = Places(Path(work), Path(work))
+    source: Path | None = None
+    if parent is not None:
+        source = places.folder(unit) / "parent"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_bytes(parent)
+    told = float("-inf")
+
+    def tell(steps: int, score: float) -> None:
+        nonlocal told
+        if time.monotonic() - told > 1.0:
+            told = time.monotonic()
+            note.tell.remote(unit.name, steps, score)
+
+    result = perform(unit, places, source, tell)
+    return Outcome(result, places.learned(unit).read_bytes())
+
+
+class RayCluster:
+    """One Ray task of one core for each unit.
+
+    Args:
+        places: Where results and skills are kept, on this machine.
+        address: ``auto`` for the cluster that this machine belongs to, or a head's address.
+        workers: How many at once; None: as many as the cluster has cores.
+
+    Raises:
+        SkillbankError: Ray is not installed, or the cluster does not answer.
+    """
+
+    def __init__(self, places: Places, address: str, workers: int | None = None) -> None:
+        try:
+            ray: Any = import_module("ray")
+        except ImportError as error:
+            raise SkillbankError(
+                "Ray is not installed; it comes with: pip install 'skillbank[ray]'"
+            ) from error
+        self.places = places
+        self._ray = ray
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise SkillbankError(
+                    f"no Ray cluster at '{address}': {error}. "
+                    "`ray start --head` begins one, and prints how others join it"
+                ) from error
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        self.slots = max(1, min(workers or cores, cores))
+        # max_calls: a new process for every unit, as on one machine.
+        environment = {"env_vars": ONE_THREAD | {"PYTHONHASHSEED": "0"}}
+        self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=1, runtime_env=environment)(
+            perform_there
+        )
+        self._note: Any = ray.remote(num_cpus=0)(Note).remote()
+        self._running: dict[Any, Unit] = {}
+
+    def start(self, unit: Unit, parent: Path | None) -> None:
+        """Begin a unit wherever the cluster has a free core."""
+        content = None if parent is None else parent.read_bytes()
+        work = str(self.places.work.absolute())
+        reference = self._task.remote(unit.model_dump_json(), work, content, self._note)
+        self._running[reference] = unit
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened; waits for something at most so many seconds."""
+        ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        names = {unit.name for unit in self._running.values()}
+        news = self._ray.get(self._note.news.remote())
+        found = [
+            Event(name, "progress", steps, score)
+            for name, (steps, score) in news.items()
+            if name in names
+        ]
+        for reference in ended:
+            found.append(self._ended(reference, self._running.pop(reference)))
+        return found
+
+    def close(self) -> None:
+        """Stop whatever still runs, and leave the cluster."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._ray.kill(self._note)
+        if self._ours:
+            self._ray.shutdown()
+
+    def _ended(self, reference: Any, unit: Unit) -> Event:
+        errors = self._ray.exceptions
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, Busy):
+                return Event(unit.name, "busy")
+            self._log(unit, str(error))
+            return Event(unit.name, "failed", text=str(error.cause))
+        except errors.RayError as error:  # the worker, or its machine, is lost
+            self._log(unit, str(error))
+            return Event(
+                unit.name, "died", text=f"{type(error).__name__}; see {self._log_of(unit)}"
+            )
+        learned = self.places.learned(unit)
+        learned.parent.mkdir(parents=True, exist_ok=True)
+        temporary = learned.with_name(f".{learned.name}.{os.getpid()}")
+        temporary.write_bytes(outcome.learned)
+        os.replace(temporary, learned)
+        keep(outcome.result, unit, self.places)
+        return Event(unit.name, "done")
+
+    def _log_of(self, unit: Unit) -> Path:
+        return self.places.folder(unit) / "log.txt"
+
+    def _log(self, unit: Unit, text: str) -> None:
+        path = self._log_of(unit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as log:
+            log.write(text + "\n")

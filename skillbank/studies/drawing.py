@@ -1,0 +1,220 @@
+"""The paper's figures, in its layout, from result files alone."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skillbank.durable import replace_durably
+from skillbank.studies import plan
+from skillbank.studies.gathering import Group, gathered
+from skillbank.studies.statistics import interquartile_means
+from skillbank.studies.unit import Budget, Json, Places
+from skillbank.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 110
+COLOURS = {
+    "anchored": "tab:blue",
+    "paper": "tab:cyan",
+    "default": "tab:green",
+    "map": "tab:olive",
+    "ddpg": "tab:red",
+    "ddpg_pretrained": "tab:orange",
+    "sac": "tab:purple",
+}
+TASK_TITLES = {
+    "QuadrupedHallwayWide": "wide hallway",
+    "QuadrupedHallwayNarrow": "narrow hallway",
+    "QuadrupedUMaze": "U-shaped maze",
+}
+SIDE = 7.0  # of the multi-goal plane, as drawn
+
+
+def draw(figures: Iterable[str], budget: Budget, places: Places) -> list[Path]:
+    """Draw every figure that has results; the pictures' paths.
+
+    Raises:
+        StorageError: A picture cannot be written.
+    """
+    makers = {
+        "1": _figure_1,
+        "3a": _figure_3a,
+        "3b": _figure_3b,
+        "5": _figure_5,
+        "6": _figure_6,
+        "7": _figure_7,
+    }
+    paths = []
+    for name in figures:
+        groups = [group for group in gathered(name, budget, places) if len(group)]
+        if name not in makers or not groups:
+            continue
+        path = picture(name, budget, places)
+        with replace_durably(path) as file:
+            makers[name](groups).savefig(file, dpi=DPI, format="png")
+        paths.append(path)
+    return paths
+
+
+def picture(figure: str, budget: Budget, places: Places) -> Path:
+    """Where a figure's picture is."""
+    return places.results / budget / f"figure_{figure}.png"
+
+
+def _figure_1(groups: list[Group]) -> "Figure":
+    """Traces on the reward's level curves; beside ours, Q over the actions at three states."""
+    shown = [(g, g.measured[0]) for g in groups]
+    columns = 4 if any("action_values" in m for _, m in shown) else 1
+    figure = _new(3.0 * columns, 3.0 * len(shown))
+    axes = figure.subplots(len(shown), columns, squeeze=False)
+    source: Any = Task("MultiGoal", 1).envs.unwrapped
+    for row, (group, measured) in zip(axes, shown, strict=True):
+        _level_curves(row[0], source)
+        for trace in measured.get("traces", ()):
+            row[0].plot(*np.array(trace).T, color="tab:blue", linewidth=0.8, alpha=0.6)
+        row[0].plot(*np.asarray(source.goal_places).T, "o", color="tab:red", markersize=7)
+        row[0].set_ylabel(_label(group))
+        values: Json = measured.get("action_values", {})
+        for number, one in enumerate(row[1:]):
+            if not values:
+                one.set_axis_off()
+                continue
+            q = np.array(values["q"][number])
+            grid = np.linspace(-1.0, 1.0, len(q))
+            one.contour(grid, grid, q, levels=15, linewidths=0.6, cmap="coolwarm")
+            one.plot(*np.array(values["actions"][number]).T, "*", color="tab:blue", markersize=3)
+            x, y = values["states"][number]
+            one.set_title(f"Q and actions at ({x:g}, {y:g})", fontsize="small")
+            one.set_aspect("equal")
+    return figure
+
+
+def _level_curves(axes: "Axes", source: Any) -> None:
+    grid = np.linspace(-SIDE, SIDE, 81)
+    places = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+    reward = source.place_reward(places).reshape(81, 81)
+    axes.contour(grid, grid, reward, levels=15, linewidths=0.5, cmap="Greys_r")
+    axes.set_aspect("equal")
+
+
+def _figure_3a(groups: list[Group]) -> "Figure":
+    """The furthest forward since training began, a line for each seed."""
+    figure, axes = _one("environment steps / 1000", "furthest forward so far (m)")
+    for group in groups:
+        _seed_lines(axes, group, np.fmax.accumulate(group.watched("most"), axis=1))
+    axes.axhline(plan.FINISH_LINE, color="black", linestyle="--", linewidth=1.0)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _figure_3b(groups: list[Group]) -> "Figure":
+    """The nearest to the target since training began, a line for each seed."""
+    figure, axes = _one("environment steps / 1000", "nearest to the target so far (m)")
+    for group in groups:
+        _seed_lines(axes, group, np.fmin.accumulate(group.watched("least"), axis=1))
+    axes.axhline(_threshold(groups[0].experiment), color="black", linestyle="--", linewidth=1.0)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _threshold(experiment: str) -> float:
+    return float(Task(experiment, 1).arena.threshold)
+
+
+def _seed_lines(axes: "Axes", group: Group, lines: Any) -> None:
+    steps = group.steps * np.arange(1, lines.shape[1] + 1) / lines.shape[1] / 1000
+    for number, line in enumerate(lines):
+        axes.plot(
+            steps,
+            line,
+            color=COLOURS.get(group.algorithm, "0.5"),
+            linewidth=1.0,
+            alpha=0.8,
+            label=_label(group) if number == 0 else None,
+        )
+
+
+def _figure_5(groups: list[Group]) -> "Figure":
+    """Returns of the evaluations against steps: interquartile means over seeds, with bands."""
+    tasks = list(dict.fromkeys(group.experiment for group in groups))
+    figure = _new(4.4 * len(tasks), 3.4)
+    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for one, task in zip(axes, tasks, strict=True):
+        for group in (g for g in groups if g.experiment == task):
+            steps, curves = group.curves()
+            middle, low, high = interquartile_means(curves)
+            colour = COLOURS.get(group.algorithm, "0.5")
+            one.plot(steps / 1000, middle, color=colour, label=_label(group))
+            one.fill_between(steps / 1000, low, high, color=colour, alpha=0.2, linewidth=0)
+        one.set(title=TASK_TITLES.get(task, task), xlabel="environment steps / 1000")
+        one.grid(alpha=0.3)
+    axes[0].set_ylabel("return")
+    axes[0].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _figure_6(groups: list[Group]) -> "Figure":
+    """How far the policy swims at each point of training: a row for each seed, DDPG on the left."""
+    groups = sorted(groups, key=lambda group: group.algorithm != "ddpg")
+    rows = max(len(group) for group in groups)
+    figure = _new(4.0 * len(groups), 0.9 * rows + 0.8)
+    axes = figure.subplots(rows, len(groups), squeeze=False, sharex=True, sharey=True)
+    for column, group in enumerate(groups):
+        steps, _ = group.curves()
+        low, high = group.watched("evaluated_least"), group.watched("evaluated_most")
+        for row in range(rows):
+            one = axes[row, column]
+            if row >= len(group):
+                one.set_axis_off()
+                continue
+            one.fill_between(steps / 1000, low[row], high[row], color="tab:blue", alpha=0.4)
+            one.plot(steps / 1000, high[row], color="tab:blue", linewidth=0.8)
+            one.plot(steps / 1000, low[row], color="tab:blue", linewidth=0.8)
+            one.axhline(plan.FINISH_LINE, color="tab:red", linewidth=0.8)
+            one.axhline(0.0, color="0.7", linewidth=0.5)
+        axes[0, column].set_title(_label(group))
+        axes[-1, column].set_xlabel("environment steps / 1000")
+    figure.supylabel("forward distance (m)")
+    return figure
+
+
+def _figure_7(groups: list[Group]) -> "Figure":
+    """Traces from above: a column for each temperature, a row for each seed."""
+    rows = max(len(group) for group in groups)
+    figure = _new(2.6 * len(groups), 2.6 * rows)
+    axes = figure.subplots(rows, len(groups), squeeze=False, sharex=True, sharey=True)
+    for column, group in enumerate(groups):
+        for row, measured in enumerate(group.measured):
+            for trace in measured.get("traces", ()):
+                axes[row, column].plot(*np.array(trace).T, linewidth=0.8)
+        alpha = group.algorithm.removeprefix("alpha_")
+        axes[0, column].set_title(f"alpha = {alpha}")
+        for one in axes[:, column]:
+            one.set_aspect("equal")
+    figure.supxlabel("x (m)")
+    figure.supylabel("y (m)")
+    return figure
+
+
+def _label(group: Group) -> str:
+    return plan.LABELS.get(group.algorithm, group.algorithm)
+
+
+def _one(xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":
+    figure = _new(5.5, 3.6)
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _new(width: float, height: float) -> "Figure":
+    # Figure itself, without pyplot, never opens a display and keeps nothing alive.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")

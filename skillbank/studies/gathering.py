@@ -1,0 +1,93 @@
+"""The results that there are, as arrays over seeds."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skillbank.studies import plan
+from skillbank.studies.unit import Budget, Json, Places, finished, read_result
+
+Float = NDArray[np.float64]
+
+
+@dataclass
+class Group:
+    """All results of one algorithm on one experiment, by seed; diverged trainings apart."""
+
+    experiment: str
+    algorithm: str
+    results: dict[int, Json] = field(default_factory=dict)
+    diverged: dict[int, Json] = field(default_factory=dict)
+    stale: int = 0  # results of another definition, which are left out
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @property
+    def measured(self) -> list[Json]:
+        """What was measured, by seed."""
+        return [result["measured"] for _, result in sorted(self.results.items())]
+
+    @property
+    def seeds(self) -> int:
+        """Seeds that have ended, one way or the other."""
+        return len(self.results) + len(self.diverged)
+
+    @property
+    def steps(self) -> int:
+        """Environment steps of each training."""
+        return int(self.measured[0]["steps"])
+
+    def final(self, metric: str) -> Float:
+        """A metric of the last evaluation, or its ``mean_return``, for each seed [N]."""
+        values = [m["final"].get(metric, m["final"]["metrics"].get(metric)) for m in self.measured]
+        return np.array(values, np.float64)
+
+    def curves(self, what: str = "mean_return") -> tuple[Float, Float]:
+        """Steps [E] and the evaluations' figure for each seed [N, E]."""
+        told = [m["evaluations"] for m in self.measured]
+        return np.array(told[0]["steps"], np.float64), np.array([t[what] for t in told], np.float64)
+
+    def watched(self, what: str) -> Float:
+        """What was watched in training [N, windows], or at the evaluations [N, E]."""
+        return np.array([m["watched"][what] for m in self.measured], np.float64)
+
+    def hours(self) -> float:
+        """CPU hours of all these trainings with their evaluations."""
+        seconds = sum(
+            result["made"]["training_cpu_seconds"] + result["made"]["evaluating_cpu_seconds"]
+            for result in self.results.values()
+        )
+        return float(seconds) / 3600
+
+    def updates(self) -> int:
+        """Gradient updates of one training."""
+        return int(self.measured[0]["updates"])
+
+
+def gather(experiment: str, algorithm: str, budget: Budget, places: Places) -> Group:
+    """Every result of an algorithm on an experiment, whatever its seed."""
+    group = Group(experiment, algorithm)
+    for path in sorted((places.results / budget / experiment).glob(f"{algorithm}-*.json")):
+        seed = path.stem.removeprefix(f"{algorithm}-")
+        if not seed.isdecimal():
+            continue
+        unit = plan.unit(experiment, algorithm, int(seed), budget)
+        result = read_result(path)
+        if result is None or not finished(unit, places):
+            group.stale += 1
+        elif "diverged" in result["measured"]:
+            group.diverged[int(seed)] = result
+        else:
+            group.results[int(seed)] = result
+    return group
+
+
+def gathered(figure: str, budget: Budget, places: Places) -> list[Group]:
+    """The groups of a figure, in its order, also those without any result."""
+    return [
+        gather(experiment, algorithm, budget, places)
+        for experiment, algorithms in plan.FIGURES[figure].runs
+        for algorithm in algorithms
+    ]

@@ -1,0 +1,194 @@
+"""One unit from start to result, in a process of its own.
+
+What a unit leaves, in this order: the skill (or the rival's networks) for others to start from, the
+result file, and only then its checkpoint is deleted. A kill at any moment loses the steps since the
+last checkpoint and nothing else; doing them again gives the same numbers.
+"""
+
+import fcntl
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from skillbank.config import FinetuneConfig, PretrainConfig
+from skillbank.errors import SkillbankError, TrainingDiverged
+from skillbank.evaluation import Evaluation, Policy
+from skillbank.skill import Skill
+from skillbank.studies.tracking import Tracker, rounded
+from skillbank.studies.unit import FORMAT, Json, Places, RivalConfig, Unit, write_json
+from skillbank.versions import versions
+
+TRACE_POINTS = 60  # of each kept path, evenly spread over it
+LEVELS = 41  # points along each side of the kept action values
+SHOWN_STATES = ((-2.5, 0.0), (0.0, 0.0), (2.5, 2.5))  # of figure 1
+SHOWN_ACTIONS = 100  # sampled at each of them
+BANK = "bank:"  # marks a parent that is a skill of the bank
+
+
+class Busy(SkillbankError):
+    """Another process works on the same unit."""
+
+
+def perform(
+    unit: Unit, places: Places, parent: Path | None, tell: Callable[[int, float], None]
+) -> Json:
+    """Train and measure a unit; what is learned lies in ``places.learned(unit)`` afterwards.
+
+    Args:
+        unit: What to do.
+        places: Where its files are.
+        parent: The file that the unit named as its parent has left.
+        tell: Called with (steps, return of the last evaluation) now and then.
+
+    Returns:
+        The content of its result file, which ``keep`` writes.
+
+    Raises:
+        Busy: Somebody else is at it.
+        SkillbankError: It cannot be done.
+    """
+    folder = places.folder(unit)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        checkpoint = folder / "checkpoint.npz"
+        definition = folder / "unit.json"
+        if not definition.is_file() or definition.read_text() != unit.model_dump_json():
+            checkpoint.unlink(missing_ok=True)  # of a unit that was defined otherwise
+            definition.write_text(unit.model_dump_json())
+        measured: Json
+        seconds: Json = {}
+        try:
+            measured, seconds = _measured(unit, places, parent, checkpoint, tell)
+        except TrainingDiverged as error:  # a result too
+            measured = {"diverged": str(error)}
+        return {
+            "format": FORMAT,
+            "unit": unit.model_dump(mode="json"),
+            "measured": measured,
+            "made": seconds
+            | {
+                "versions": versions() | _rival_versions(unit),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+            },
+        }
+
+
+def keep(result: Json, unit: Unit, places: Places) -> None:
+    """Write the result file of a unit, and drop what only an unfinished unit needs.
+
+    Raises:
+        StorageError: It cannot be written; the checkpoint is still there.
+    """
+    write_json(places.result(unit), result)
+    (places.folder(unit) / "checkpoint.npz").unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder; the operating system gives it free when the process ends, however it ends.
+
+    Raises:
+        Busy: Another process holds it.
+    """
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"another process works in {folder}") from error
+        yield
+
+
+def _measured(
+    unit: Unit,
+    places: Places,
+    parent: Path | None,
+    checkpoint: Path,
+    tell: Callable[[int, float], None],
+) -> tuple[Json, Json]:
+    tracker: Tracker
+    policy: Policy
+    if isinstance(unit.learning, RivalConfig):
+        from skillbank.studies import rivals
+
+        rival = rivals.learn(unit, parent, checkpoint, tell)
+        policy, tracker, updates = rival
+        rivals.save_policy(rival.model, places.learned(unit))
+    else:
+        from skillbank.studies import soft_q
+
+        ours = soft_q.learn(unit, _parent_skill(unit, parent), checkpoint, tell)
+        policy, tracker, updates = ours
+        ours.skill.save(places.learned(unit))
+    final = tracker.final(policy)
+    measured = {
+        "steps": unit.total_steps,
+        "updates": updates,
+        **tracker.report(),
+        "final": _summary(final),
+    }
+    if unit.traces and final.traces:
+        measured["traces"] = [_thinned(trace) for trace in final.traces[: unit.traces]]
+    if unit.action_values and isinstance(policy, Skill):
+        measured["action_values"] = _action_values(policy)
+    return measured, tracker.seconds()
+
+
+def _parent_skill(unit: Unit, parent: Path | None) -> Skill | None:
+    if unit.parent is not None and unit.parent.startswith(BANK):
+        from skillbank.bank import Bank
+
+        skill: Skill = Bank(shipped=True).load(unit.parent.removeprefix(BANK))
+        return skill
+    return None if parent is None else Skill.load(parent)
+
+
+def _summary(final: Evaluation) -> Json:
+    """Of the last evaluation: the return, each metric's mean, and whole counts where they tell."""
+    record = final.record().model_dump(mode="json")
+    summary: Json = {
+        "episodes": record["episodes"],
+        "mean_return": rounded(np.array([record["mean_return"]]))[0],
+        "interval": rounded(np.array(record["interval"])),
+        "metrics": {
+            name: rounded(np.array([value]))[0] for name, value in record["metrics"].items()
+        },
+    }
+    if "direction" in final.metrics:
+        summary["directions"] = rounded(final.metrics["direction"], 3)
+    if "goal" in final.metrics:
+        goals = final.metrics["goal"].astype(int)
+        summary["goals"] = np.bincount(goals[goals >= 0]).tolist()
+    if "progress" in final.metrics:
+        summary["progress"] = rounded(final.metrics["progress"], 3)
+    return summary
+
+
+def _thinned(trace: "np.ndarray[tuple[int, int], np.dtype[np.float64]]") -> list[list[float]]:
+    at = np.unique(np.linspace(0, len(trace) - 1, TRACE_POINTS).round().astype(int))
+    return [[float(f"{x:.4g}") for x in place] for place in trace[at].tolist()]
+
+
+def _action_values(skill: Skill) -> Json:
+    """Q over a grid of the two-dimensional actions at figure 1's states, and sampled actions."""
+    low, high = skill.spec.action_low, skill.spec.action_high
+    x, y = (np.linspace(low[i], high[i], LEVELS) for i in (0, 1))
+    actions = np.stack(np.meshgrid(x, y), -1).reshape(1, -1, 2)
+    states = np.array(SHOWN_STATES, np.float32)
+    q = skill.q(states, np.repeat(actions, len(states), 0))
+    return {
+        "states": [list(state) for state in SHOWN_STATES],
+        "q": rounded(q.reshape(len(states), LEVELS, LEVELS), 4),
+        "actions": rounded(skill.sample(states, SHOWN_ACTIONS, seed=0), 3),
+    }
+
+
+def _rival_versions(unit: Unit) -> dict[str, str]:
+    if isinstance(unit.learning, PretrainConfig | FinetuneConfig):
+        return {}
+    from importlib.metadata import version
+
+    return {"stable-baselines3": version("stable-baselines3")}

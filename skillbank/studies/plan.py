@@ -1,0 +1,260 @@
+"""What is run for each of the paper's figures, and for what goes beyond it.
+
+Two budgets: ``full`` trains by the recipes that users get; ``quick`` shows in minutes per unit
+whether all works and which way it goes, with the recipes' schedules shortened in proportion.
+Within an experiment every algorithm gets the same number of environment steps, where ``STEPS``
+does not say otherwise.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
+
+from skillbank.config import Architecture, FinetuneConfig, PretrainConfig, finetune_recipe, recipe
+from skillbank.studies.performing import BANK
+from skillbank.studies.unit import Budget, RivalConfig, Unit
+
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+# Environment steps of each experiment by budget.
+STEPS: dict[str, dict[Budget, int]] = {
+    "MultiGoal": {"quick": 12_000, "full": 40_000},
+    "SwimmerFinishLine": {"quick": 60_000, "full": 250_000},
+    "QuadrupedMaze": {"quick": 80_000, "full": 400_000},
+    "QuadrupedRun": {"quick": 80_000, "full": recipe("QuadrupedRun").total_steps},
+    "QuadrupedHallwayWide": {
+        "quick": 40_000,
+        "full": finetune_recipe("QuadrupedHallwayWide").total_steps,
+    },
+    "QuadrupedHallwayNarrow": {
+        "quick": 40_000,
+        "full": finetune_recipe("QuadrupedHallwayNarrow").total_steps,
+    },
+    "QuadrupedUMaze": {"quick": 80_000, "full": finetune_recipe("QuadrupedUMaze").total_steps},
+    "PointMassReach": {"quick": 3_000, "full": 6_000},  # to see that a machine or cluster works
+}
+FINAL_EPISODES = {"MultiGoal": 200, "QuadrupedRun": 400, "PointMassReach": 16}
+WATCHED = {"SwimmerFinishLine": "progress", "QuadrupedMaze": "distance"}
+FINISH_LINE = 0.8  # metres forward, of the swimmer's task
+FINETUNED = ("QuadrupedHallwayWide", "QuadrupedHallwayNarrow", "QuadrupedUMaze")
+TEMPERATURES = (10.0, 1.0, 0.1, 0.01)  # of figure 7
+SEEDS = tuple(range(10))
+FEW_SEEDS = SEEDS[:3]
+
+# The swimmer's target networks are frozen for longer (D.1).
+TARGET_PERIOD = {"SwimmerFinishLine": 5_000}
+# The sampler kinds that are compared: what each changes of the default recipe.
+_STEIN: dict[str, Any] = {"objective": "stein", "particles": 16}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "stein": _STEIN,
+    "noise": _STEIN
+    | {
+        "architecture": Architecture(sampler="noise"),
+        "proposals": "uniform",
+        "value_samples": 32,
+    },
+    "map": {"objective": "map", "proposals": "uniform", "value_samples": 32},
+}
+
+
+class Figure(NamedTuple):
+    """A figure of the paper, or a table that is not in it."""
+
+    title: str
+    runs: tuple[tuple[str, tuple[str, ...]], ...]  # experiments, each with its algorithms
+    seeds: tuple[int, ...] = SEEDS
+
+
+FIGURES: dict[str, Figure] = {
+    "1": Figure("Multi-goal", (("MultiGoal", ("default", "paper", "map", "ddpg")),)),
+    "3a": Figure("Swimmer with a finish line", (("SwimmerFinishLine", ("default", "ddpg")),)),
+    "3b": Figure("Maze", (("QuadrupedMaze", ("anchored", "default", "ddpg")),)),
+    "5": Figure(
+        "Fine-tuning",
+        tuple(
+            (task, ("anchored", "paper", "default", "ddpg", "ddpg_pretrained", "sac"))
+            for task in FINETUNED
+        ),
+    ),
+    "6": Figure("Region explored by the swimmer", (("SwimmerFinishLine", ("default", "ddpg")),)),
+    "7": Figure(
+        "Temperature",
+        (("QuadrupedRun", tuple(f"alpha_{alpha:g}" for alpha in TEMPERATURES)),),
+        FEW_SEEDS,
+    ),
+    "beyond": Figure(
+        "What is not in the paper",
+        (
+            ("QuadrupedRun", ("default", "alpha_0.1", "stein", "noise")),
+            ("MultiGoal", ("default", "stein", "noise", "map")),
+            ("QuadrupedUMaze", ("anchored", "paper")),
+        ),
+        FEW_SEEDS,
+    ),
+    "smoke": Figure(
+        "Does it run?", (("PointMassReach", ("default", "ddpg", "anchored")),), FEW_SEEDS[:2]
+    ),
+}
+PAPER = tuple(name for name in FIGURES if name != "smoke")
+
+
+def units(
+    figures: Iterable[str], budget: Budget, seeds: Iterable[int] | None = None
+) -> tuple[Unit, ...]:
+    """All units that some figures need, parents included, each once; by seeds, then by figure.
+
+    Args:
+        figures: Keys of ``FIGURES``.
+        budget: ``quick`` or ``full``.
+        seeds: None: each figure's own.
+    """
+    found: dict[str, Unit] = {}
+    for name in figures:
+        figure = FIGURES[name]
+        for seed in figure.seeds if seeds is None else tuple(seeds):
+            for experiment, algorithms in figure.runs:
+                for algorithm in algorithms:
+                    _add(found, experiment, algorithm, seed, budget)
+    # Early seeds of everything first: a study that is looked at half-way shows all of it.
+    return tuple(sorted(found.values(), key=lambda unit: unit.seed))
+
+
+def _add(
+    found: dict[str, Unit], experiment: str, algorithm: str, seed: int, budget: Budget
+) -> None:
+    made = unit(experiment, algorithm, seed, budget)
+    if made.parent is not None and not made.parent.startswith(BANK):
+        where, _, what = made.parent.partition("/")
+        _add(found, where, what.rsplit("-", 1)[0], seed, budget)
+    found[made.name] = made
+
+
+def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
+    """The definition of one unit.
+
+    Raises:
+        KeyError: There is no such experiment or algorithm.
+    """
+    steps = STEPS[experiment][budget]
+    learning = _learning(experiment, algorithm, steps)
+    rival = isinstance(learning, RivalConfig)
+    drawn = experiment in ("MultiGoal", "QuadrupedRun") and seed in FEW_SEEDS
+    return Unit(
+        experiment=experiment,
+        algorithm=algorithm,
+        seed=seed,
+        budget=budget,
+        env_id=f"skillbank/{experiment}-v0",
+        learning=learning,
+        parent=_parent(experiment, algorithm, seed, budget),
+        segment_steps=_segment(learning),
+        evaluations=4 if experiment == "PointMassReach" else 20,
+        final_episodes=FINAL_EPISODES.get(experiment, 100),
+        # Where a heading is drawn by chance, all start alike, so that it is the policy's choice.
+        nominal_start=experiment in ("QuadrupedRun", "SwimmerFinishLine"),
+        deterministic=rival,
+        watched=WATCHED.get(experiment),
+        traces=40 if drawn else 0,
+        action_values=experiment == "MultiGoal" and seed == 0,
+    )
+
+
+def _parent(experiment: str, algorithm: str, seed: int, budget: Budget) -> str | None:
+    if algorithm == "ddpg_pretrained":
+        return f"QuadrupedRun/ddpg-{seed}"
+    if algorithm not in ("anchored", "paper") or experiment == "MultiGoal":
+        return None
+    if experiment == "PointMassReach":
+        return f"PointMassReach/default-{seed}"
+    # In full every seed pretrains its own; in a hurry the shipped skill is good enough.
+    return f"{BANK}run_anywhere" if budget == "quick" else f"QuadrupedRun/default-{seed}"
+
+
+def _learning(
+    experiment: str, algorithm: str, steps: int
+) -> PretrainConfig | FinetuneConfig | RivalConfig:
+    if algorithm in ("ddpg", "ddpg_pretrained"):
+        return RivalConfig(
+            total_steps=steps,
+            learning_starts=min(10_000, steps // 4),
+            target_period=TARGET_PERIOD.get(experiment, 1_000),
+        )
+    if algorithm == "sac":  # the library's own defaults
+        return RivalConfig(
+            algorithm="sac",
+            total_steps=steps,
+            learning_starts=100,
+            hidden=(256, 256),
+            batch_size=256,
+            critic_learning_rate=3e-4,
+            actor_learning_rate=3e-4,
+            target_period=0,
+            target_rate=0.005,
+            noise_sigma=0.0,
+        )
+    if experiment == "MultiGoal" and algorithm == "paper":
+        return shortened(recipe(experiment, "paper"), steps)
+    if algorithm in ("anchored", "paper"):
+        return shortened(finetune_recipe(experiment, schedule=algorithm), steps)  # type: ignore[arg-type]
+    changes = dict(_CHANGES[algorithm])
+    # From scratch a task of the quadruped is learned as running is.
+    source = "QuadrupedRun" if experiment.startswith("Quadruped") else experiment
+    return shortened(recipe(source).model_copy(update=changes), steps)
+
+
+_CHANGES: dict[str, dict[str, Any]] = {
+    "default": {},
+    # As in the paper: the learner is not told of the body's symmetry.
+    **{f"alpha_{a:g}": {"temperature": a, "symmetry": False} for a in TEMPERATURES},
+    **SAMPLERS,
+}
+
+
+def shortened(config: Config, steps: int) -> Config:
+    """The same way of learning in so many steps: what is counted in steps goes in proportion."""
+    share = steps / config.total_steps
+    changes: dict[str, int] = {
+        "total_steps": steps,
+        "learning_starts": min(config.learning_starts, steps // 4),
+    }
+    if isinstance(config, FinetuneConfig):
+        for name in ("anneal_steps", "shrink_start", "shrink_steps"):
+            changes[name] = round(getattr(config, name) * share)
+    return type(config).model_validate(config.model_dump() | changes)
+
+
+def _segment(learning: PretrainConfig | FinetuneConfig | RivalConfig) -> int:
+    """Steps between checkpoints: a few minutes' work, and several episodes of every copy."""
+    if isinstance(learning, RivalConfig):
+        return 20_000
+    return max(10_000, 4_000 * learning.num_envs)
+
+
+# Order of algorithms wherever they are listed or drawn, and how they are called there.
+LABELS = {
+    "anchored": "ours, anchored",
+    "paper": "ours, paper",
+    "default": "ours, from scratch",
+    "map": "kernel off",
+    "ddpg": "DDPG",
+    "ddpg_pretrained": "DDPG, pretrained",
+    "sac": "SAC",
+}
+
+# CPU seconds per 1000 environment steps on one core of 2024, evaluation included: to plan by.
+SECONDS = {"ours": 2.1, "ddpg": 4.0, "sac": 12.0}
+SECONDS_OF = {
+    ("MultiGoal", "default"): 1.5,
+    ("MultiGoal", "paper"): 30.0,
+    ("MultiGoal", "map"): 1.5,
+    ("MultiGoal", "stein"): 3.0,
+    ("MultiGoal", "noise"): 3.0,
+    ("QuadrupedRun", "stein"): 5.0,
+    ("QuadrupedRun", "noise"): 6.0,
+}
+
+
+def estimated_seconds(unit: Unit) -> float:
+    """About how much CPU time a unit takes."""
+    learning = unit.learning
+    kind = learning.algorithm if isinstance(learning, RivalConfig) else "ours"
+    per_1000 = SECONDS_OF.get((unit.experiment, unit.algorithm), SECONDS[kind])
+    return per_1000 * unit.total_steps / 1000

@@ -1,0 +1,279 @@
+"""A unit of Stable-Baselines3's: DDPG with the paper's constants, or SAC.
+
+What the library allows of appendix D.1 and what not:
+
+- Hard copies of both target networks every so many updates: its DDPG has Polyak updates only, so
+  they are switched off and the copies made here, after its own update.
+- Two learning rates, for critic and actor: set on its optimisers, past its single schedule.
+- Ornstein-Uhlenbeck noise of a step: with ``dt = 1``; the library's 0.01 would make it a tenth.
+- It draws from the global generators of NumPy and torch, so a unit needs a process of its own.
+- A training starts with uniform actions, a fine-tuning with the pretrained policy's.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from stable_baselines3 import DDPG, SAC
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise, VectorizedActionNoise
+from stable_baselines3.common.utils import polyak_update
+
+from skillbank.baselines import StableBaselinesTask
+from skillbank.durable import replace_durably
+from skillbank.errors import IncompatibleSkill, TrainingDiverged, UnsupportedEnvironment
+from skillbank.skill import block_columns
+from skillbank.spec import ObservationBlock
+from skillbank.studies.tracking import Tracker
+from skillbank.studies.unit import RivalConfig, Unit
+
+COPIES = 1  # environments, as in the paper and in the library's own defaults
+Arrays = dict[str, Any]  # of NumPy
+
+
+class Learned(NamedTuple):
+    """What came out of a unit's training."""
+
+    model: DDPG | SAC
+    tracker: Tracker
+    updates: int
+
+
+class PaperDDPG(DDPG):
+    """DDPG with hard target copies, two learning rates and, where it is pretrained, a warm start.
+
+    Args:
+        config: The constants.
+        envs: The task.
+        seed: Of everything.
+        warm: Act by the policy from the first step on.
+    """
+
+    def __init__(
+        self, config: RivalConfig, envs: StableBaselinesTask, seed: int, warm: bool
+    ) -> None:
+        self._config, self._warm = config, warm
+        shape = envs.action_space.shape
+        assert shape is not None
+        noise = OrnsteinUhlenbeckActionNoise(
+            np.zeros(shape), np.full(shape, config.noise_sigma), config.noise_theta, dt=1.0
+        )
+        super().__init__(
+            "MlpPolicy",
+            envs,
+            learning_rate=config.critic_learning_rate,
+            buffer_size=config.replay_capacity,
+            learning_starts=config.learning_starts,
+            batch_size=config.batch_size,
+            tau=0.0 if config.target_period else config.target_rate,
+            gamma=config.discount,
+            train_freq=1,
+            gradient_steps=-1,
+            action_noise=VectorizedActionNoise(noise, envs.num_envs),
+            policy_kwargs={"net_arch": list(config.hidden)},
+            seed=seed,
+            device="cpu",
+        )
+        for group in self.actor.optimizer.param_groups:
+            group["lr"] = config.actor_learning_rate
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        """Both rates are constant and set already."""
+
+    def _sample_action(self, learning_starts: int, *args: Any, **kwargs: Any) -> Any:
+        return super()._sample_action(0 if self._warm else learning_starts, *args, **kwargs)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Make updates, with a hard copy of the networks after every ``target_period`` of them."""
+        for _ in range(gradient_steps):
+            super().train(1, batch_size)
+            if self._config.target_period and self._n_updates % self._config.target_period == 0:
+                polyak_update(self.critic.parameters(), self.critic_target.parameters(), 1.0)
+                polyak_update(self.actor.parameters(), self.actor_target.parameters(), 1.0)
+
+
+class _Watched(StableBaselinesTask):
+    """The task, with somebody who hears of every step."""
+
+    told: Callable[[], None] | None = None
+
+    def step_wait(self) -> Any:
+        made = super().step_wait()
+        if self.told is not None:
+            self.told()
+        return made
+
+
+def learn(
+    unit: Unit, parent: Path | None, checkpoint: Path, tell: Callable[[int, float], None]
+) -> Learned:
+    """Train a unit, from its checkpoint where there is one; from a parent's networks if given."""
+    config = unit.learning
+    assert isinstance(config, RivalConfig)
+    torch.set_num_threads(1)
+    envs = _Watched(unit.env_id, COPIES)
+    model = _model(config, envs, unit.seed, warm=parent is not None)
+    model.set_logger(Logger(None, []))
+    if parent is not None:
+        start_from(model, envs, parent)
+    tracker = Tracker(unit, COPIES, {}, tell)
+    if checkpoint.is_file():
+        _load(model, tracker, checkpoint)
+    steps = model.num_timesteps
+
+    def told() -> None:
+        nonlocal steps
+        steps += COPIES
+        assert envs.last_step is not None
+        tracker(steps, envs.last_step, lambda: model)
+
+    envs.told = told
+    while model.num_timesteps < unit.total_steps:
+        segment = model.num_timesteps // unit.segment_steps + 1
+        end = min(unit.total_steps, segment * unit.segment_steps)
+        # From a segment's start nothing depends on what was before but what a checkpoint holds.
+        model.set_random_seed(unit.seed + model.num_timesteps)
+        model._last_obs = None
+        if model.action_noise is not None:
+            model.action_noise.reset()
+        try:
+            model.learn(end - model.num_timesteps, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+        except UnsupportedEnvironment:
+            if _finite(model):
+                raise
+        if not _finite(model):
+            raise TrainingDiverged(f"{unit.name} diverged before step {steps}")
+        if model.num_timesteps < unit.total_steps:
+            _save(model, tracker, checkpoint)
+    envs.close()
+    return Learned(model, tracker, model._n_updates)
+
+
+def _finite(model: DDPG | SAC) -> bool:
+    return all(bool(p.isfinite().all()) for p in model.policy.parameters())
+
+
+def _model(config: RivalConfig, envs: StableBaselinesTask, seed: int, warm: bool) -> DDPG | SAC:
+    if config.algorithm == "ddpg":
+        return PaperDDPG(config, envs, seed, warm)
+    return SAC(
+        "MlpPolicy",
+        envs,
+        learning_rate=config.critic_learning_rate,
+        buffer_size=config.replay_capacity,
+        learning_starts=config.learning_starts,
+        batch_size=config.batch_size,
+        tau=config.target_rate,
+        gamma=config.discount,
+        train_freq=1,
+        gradient_steps=-1,
+        policy_kwargs={"net_arch": list(config.hidden)},
+        seed=seed,
+        device="cpu",
+    )
+
+
+# What others may start from: the policy's parameters and the observation that they are for.
+
+
+def save_policy(model: DDPG | SAC, path: Path) -> None:
+    """Keep a model's networks, as arrays."""
+    envs = model.get_env()
+    assert isinstance(envs, StableBaselinesTask)
+    blocks = envs.task.observation_blocks
+    arrays: Arrays = {
+        "blocks": np.array([block.name for block in blocks]),
+        "sizes": np.array([block.size for block in blocks]),
+    }
+    with replace_durably(path) as file:
+        np.savez(file, **arrays, **_networks(model))
+
+
+def start_from(model: DDPG | SAC, envs: StableBaselinesTask, path: Path) -> None:
+    """Take over networks; observation blocks that they do not know enter at zero weight.
+
+    Raises:
+        IncompatibleSkill: A block that they know is missing.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    names, sizes = arrays.pop("blocks").tolist(), arrays.pop("sizes").tolist()
+    own = [ObservationBlock(name=n, size=s) for n, s in zip(names, sizes, strict=True)]
+    columns = block_columns(own, envs.task.observation_blocks)
+    if columns is None:
+        known = ", ".join(f"{block.name} {block.size}" for block in own)
+        raise IncompatibleSkill(f"{path} observes {known}; {envs.task.env_id} lacks some of it")
+    state = model.policy.state_dict()
+    for name, value in arrays.items():
+        key = name.removeprefix("policy/")
+        taken = torch.from_numpy(value)
+        if taken.ndim == 2 and taken.shape != state[key].shape:  # a first layer [units, S (+ A)]
+            wide = torch.zeros_like(state[key])
+            wide[:, columns] = taken[:, : len(columns)]
+            wide[:, envs.task.observation_size :] = taken[:, len(columns) :]
+            taken = wide
+        state[key] = taken
+    model.policy.load_state_dict(state)
+
+
+# Checkpoints: networks, optimisers, replay and counts; random states begin anew with a segment.
+
+
+def _networks(model: DDPG | SAC) -> Arrays:
+    return {f"policy/{k}": v.numpy().copy() for k, v in model.policy.state_dict().items()}
+
+
+def _optimisers(model: DDPG | SAC) -> dict[str, torch.optim.Optimizer]:
+    found = {"actor": model.actor.optimizer, "critic": model.critic.optimizer}
+    entropy = getattr(model, "ent_coef_optimizer", None)
+    return found if entropy is None else found | {"entropy": entropy}
+
+
+_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def _save(model: DDPG | SAC, tracker: Tracker, path: Path) -> None:
+    arrays = _networks(model)
+    for part, optimiser in _optimisers(model).items():
+        for index, state in optimiser.state_dict()["state"].items():
+            arrays |= {f"{part}/{index}/{k}": v.numpy() for k, v in state.items()}
+    if isinstance(model, SAC) and model.log_ent_coef is not None:
+        arrays["log_ent_coef"] = model.log_ent_coef.detach().numpy()
+    replay = model.replay_buffer
+    assert replay is not None
+    rows = replay.size()
+    arrays |= {f"replay/{name}": getattr(replay, name)[:rows] for name in _REPLAY}
+    counts = (model.num_timesteps, model._n_updates, model._episode_num, replay.pos)
+    arrays["counts"] = np.array([*counts, int(replay.full)])
+    arrays |= {f"memory/{name}": value for name, value in tracker.memory.items()}
+    with replace_durably(path) as file:
+        np.savez(file, **arrays)
+
+
+def _load(model: DDPG | SAC, tracker: Tracker, path: Path) -> None:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+
+    def part(prefix: str) -> Arrays:
+        return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+    model.policy.load_state_dict({k: torch.from_numpy(v) for k, v in part("policy/").items()})
+    for name, optimiser in _optimisers(model).items():
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in part(f"{name}/").items():
+            index, field = key.split("/")
+            state.setdefault(int(index), {})[field] = torch.from_numpy(value)
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+    if isinstance(model, SAC) and model.log_ent_coef is not None:
+        with torch.no_grad():
+            model.log_ent_coef.copy_(torch.from_numpy(arrays["log_ent_coef"]))
+    replay = model.replay_buffer
+    assert replay is not None
+    for name, rows in part("replay/").items():
+        getattr(replay, name)[: len(rows)] = rows
+    steps, updates, episodes, position, full = arrays["counts"].tolist()
+    model.num_timesteps, model._n_updates, model._episode_num = steps, updates, episodes
+    replay.pos, replay.full = position, bool(full)
+    tracker.memory.update(part("memory/"))

@@ -1,0 +1,173 @@
+"""Running many units: what is done is skipped, what died is tried again, parents come first.
+
+It knows nothing of processes or machines; an ``Executor`` does.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from skillbank.studies.performing import BANK
+from skillbank.studies.unit import Places, Unit, finished
+
+ATTEMPTS = 3  # starts of a unit whose process dies
+BUSY_SECONDS = 20.0  # before looking again at a unit that another command works on
+POLL_SECONDS = 1.0
+
+
+class Event(NamedTuple):
+    """What an executor has to tell about a unit it runs."""
+
+    unit: str  # its name
+    kind: str  # progress, done, failed (by an error), died (without a word), busy (elsewhere)
+    steps: int = 0
+    score: float = float("nan")  # return of the last evaluation
+    text: str = ""  # what went wrong
+
+
+class Executor(Protocol):
+    """Runs units somewhere, some at once."""
+
+    slots: int
+
+    def start(self, unit: Unit, parent: Path | None) -> None:
+        """Begin a unit; its result file is there when ``done`` is told."""
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened; waits for something at most so many seconds."""
+
+    def close(self) -> None:
+        """Stop whatever still runs."""
+
+
+@dataclass
+class Standing:
+    """How a study stands: the display reads it, the scheduler writes it."""
+
+    units: tuple[Unit, ...]
+    done: set[str] = field(default_factory=set)
+    running: dict[str, Event] = field(default_factory=dict)  # the newest word of each
+    failed: dict[str, str] = field(default_factory=dict)  # name: why
+    skipped: int = 0  # had a result already
+    retries: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Units that are still to be begun."""
+        return len(self.units) - len(self.done) - len(self.running) - len(self.failed)
+
+
+def run(
+    units: Sequence[Unit],
+    places: Places,
+    executor: Executor,
+    show: Callable[[Standing], None],
+) -> Standing:
+    """Run every unit that has no result of its definition yet, and what it starts from.
+
+    Args:
+        units: Of the study; parents that they name must be among them.
+        places: Where results and skills are.
+        executor: Who runs them.
+        show: Called whenever something has changed, at least every second.
+
+    Raises:
+        ValueError: A parent is not among the units.
+    """
+    by_name = {unit.name: unit for unit in units}
+    standing = Standing(tuple(by_name.values()))
+    todo = unfinished(standing.units, places)
+    standing.done = set(by_name) - {unit.name for unit in todo}
+    standing.skipped = len(standing.done)
+    attempts = dict.fromkeys(by_name, 0)
+    not_before = dict.fromkeys(by_name, 0.0)
+    try:
+        while todo or standing.running:
+            todo = _drop_orphans(todo, standing)
+            for unit in _ready(todo, standing, not_before):
+                if len(standing.running) >= executor.slots:
+                    break
+                todo.remove(unit)
+                if not_before[unit.name] and done(unit, places):
+                    standing.done.add(unit.name)  # by the other command, meanwhile
+                    continue
+                parent = _parent(unit)
+                executor.start(unit, places.learned(by_name[parent]) if parent else None)
+                standing.running[unit.name] = Event(unit.name, "progress")
+            show(standing)
+            for event in executor.events(POLL_SECONDS):
+                if event.kind == "progress":
+                    standing.running[event.unit] = event
+                    continue
+                del standing.running[event.unit]
+                if event.kind == "done":
+                    standing.done.add(event.unit)
+                elif event.kind == "busy":
+                    not_before[event.unit] = time.monotonic() + BUSY_SECONDS
+                    todo.append(by_name[event.unit])
+                elif event.kind == "died" and attempts[event.unit] + 1 < ATTEMPTS:
+                    attempts[event.unit] += 1
+                    standing.retries += 1
+                    todo.insert(0, by_name[event.unit])
+                else:
+                    standing.failed[event.unit] = event.text
+        show(standing)
+    finally:
+        executor.close()
+    return standing
+
+
+def unfinished(units: Sequence[Unit], places: Places) -> list[Unit]:
+    """The units to be run, in order.
+
+    Those without a result of their definition, or whose parent has none, and those whose skill
+    another one lacks.
+
+    Raises:
+        ValueError: A parent is not among the units.
+    """
+    by_name = {unit.name: unit for unit in units}
+    missing = {_parent(unit) for unit in units} - set(by_name) - {None}
+    if missing:
+        raise ValueError(f"parents that are no units of this study: {sorted(map(str, missing))}")
+    todo = {unit.name for unit in units if not finished(unit, places)}
+    todo |= {unit.name for unit in units if _parent(unit) in todo}
+    needed = {_parent(by_name[name]) for name in todo}
+    todo |= {
+        name for name in needed if name is not None and not places.learned(by_name[name]).is_file()
+    }
+    return [unit for unit in units if unit.name in todo]
+
+
+def done(unit: Unit, places: Places) -> bool:
+    """Whether a unit has its result and what it leaves for others."""
+    return finished(unit, places) and places.learned(unit).is_file()
+
+
+def _parent(unit: Unit) -> str | None:
+    return None if unit.parent is None or unit.parent.startswith(BANK) else unit.parent
+
+
+def _ready(todo: list[Unit], standing: Standing, not_before: dict[str, float]) -> list[Unit]:
+    """Units that can begin: their parent is done, and nobody else was just seen at them."""
+    now = time.monotonic()
+    return [
+        unit
+        for unit in todo
+        if (_parent(unit) is None or _parent(unit) in standing.done)
+        and not_before[unit.name] <= now
+    ]
+
+
+def _drop_orphans(todo: list[Unit], standing: Standing) -> list[Unit]:
+    """What is left when the children of failed units are given up."""
+    left = []
+    for unit in todo:
+        parent = _parent(unit)
+        if parent in standing.failed:
+            standing.failed[unit.name] = f"its parent {parent} failed"
+        else:
+            left.append(unit)
+    return left

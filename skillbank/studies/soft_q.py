@@ -1,0 +1,57 @@
+"""A unit of ours: soft Q-learning from nothing, or from a skill."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from skillbank.allocator import keep_freed_blocks
+from skillbank.config import FinetuneConfig, PretrainConfig
+from skillbank.finetuning import finetune
+from skillbank.pretraining import finished_skill, pretrain
+from skillbank.skill import Skill
+from skillbank.studies.tracking import Tracker
+from skillbank.studies.unit import Unit
+from skillbank.task import Step
+from skillbank.training import Hooks, Training
+
+
+class Learned(NamedTuple):
+    """What came out of a unit's training."""
+
+    skill: Skill
+    tracker: Tracker
+    updates: int
+
+
+def learn(
+    unit: Unit, parent: Skill | None, checkpoint: Path, tell: Callable[[int, float], None]
+) -> Learned:
+    """Train a unit, from its checkpoint where there is one."""
+    config = unit.learning
+    assert isinstance(config, PretrainConfig | FinetuneConfig)
+    keep_freed_blocks()
+    tracker = Tracker(unit, config.num_envs, {}, tell)
+
+    def on_step(training: Training, step: Step) -> None:
+        def policy() -> Skill:
+            declared = training.task.symmetries if isinstance(config, PretrainConfig) else ()
+            symmetries = declared if config.symmetry else ()
+            return finished_skill(training, config, name=unit.algorithm, symmetries=symmetries)
+
+        tracker(training.steps, step, policy)
+
+    hooks = Hooks(
+        on_step=on_step,
+        segment_steps=unit.segment_steps,
+        checkpoint=checkpoint,
+        resume=checkpoint.is_file(),
+        memory=tracker.memory,
+    )
+    if isinstance(config, PretrainConfig):
+        skill = pretrain(unit.env_id, config, seed=unit.seed, name=unit.algorithm, hooks=hooks)
+    else:
+        assert parent is not None
+        skill = finetune(
+            parent, unit.env_id, config, seed=unit.seed, name=unit.algorithm, hooks=hooks
+        )
+    return Learned(skill, tracker, skill.spec.updates)

@@ -1,0 +1,80 @@
+"""Intervals over seeds: Wilson's for rates, bootstrapped interquartile means for returns."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Z_95 = 1.959963984540054  # of a two-sided 95 % interval
+RESAMPLES = 2_000
+
+
+class Estimate(NamedTuple):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, trials: int) -> Estimate:
+    """A rate with Wilson's score interval, which holds for few trials and for 0 and 100 %.
+
+    Raises:
+        ValueError: There are no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(
+            f"expected 0 <= successes <= trials, trials >= 1; got {successes} of {trials}"
+        )
+    rate, z = successes / trials, Z_95
+    scale = 1.0 + z * z / trials
+    middle = (rate + z * z / (2 * trials)) / scale
+    half = z * math.sqrt(rate * (1.0 - rate) / trials + z * z / (4 * trials * trials)) / scale
+    # the closed form touches 0 and 1 only up to rounding
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == trials else middle + half
+    return Estimate(rate, low, high)
+
+
+def interquartile_mean(values: ArrayLike) -> Estimate:
+    """Mean of the middle half of values [N], one per seed, with a percentile-bootstrap interval.
+
+    Raises:
+        ValueError: There are no values, or one is not finite.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(f"expected finite values [N], got {values}")
+    line = interquartile_means(values[:, np.newaxis])
+    return Estimate(float(line[0, 0]), float(line[1, 0]), float(line[2, 0]))
+
+
+def interquartile_means(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interquartile means of curves [seeds, points] with intervals: value, low, high [3, points].
+
+    Whole curves are resampled, as seeds are what is drawn at random.
+    """
+    from scipy.stats import trim_mean
+
+    seeds = len(curves)
+    value = trim_mean(curves, 0.25, axis=0)
+    draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
+    means = trim_mean(curves[draws], 0.25, axis=1)  # [RESAMPLES, points]
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    found: NDArray[np.float64] = np.stack([value, low, high])
+    return found
+
+
+def direction_entropy(directions: ArrayLike, bins: int = 16) -> float:
+    """Entropy of angles (rad) over equal bins of the circle, as a share of its most, 0 to 1.
+
+    With the Miller-Madow correction of (occupied bins - 1) / 2N nats for few angles.
+    """
+    turn = 2.0 * np.pi
+    angles = np.asarray(directions, np.float64) % turn
+    counts = np.bincount((angles / turn * bins).astype(int) % bins, minlength=bins)
+    share = counts[counts > 0] / counts.sum()
+    entropy = -(share * np.log(share)).sum() + (len(share) - 1) / (2 * counts.sum())
+    return min(1.0, float(entropy / math.log(bins)))

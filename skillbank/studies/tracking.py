@@ -1,0 +1,184 @@
+"""What is noted while a unit trains: a curve of evaluations, and how far training got.
+
+Everything lives in arrays that a checkpoint keeps, so that a training that was killed and resumed
+reports what an undisturbed one would.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skillbank.evaluation import Evaluation, Policy, evaluate, final_info
+from skillbank.studies.unit import Json, Unit
+from skillbank.task import Step
+
+WINDOWS = 100  # equal parts of a training, for what is noted about its own episodes
+CURVE_SEED = 1_000_000  # of the curve's episodes; training uses the unit's seed upwards
+FINAL_SEED = 2_000_000  # of the last evaluation
+
+Array = NDArray[Any]
+
+
+class Tracker:
+    """Watches one training.
+
+    Args:
+        unit: What is trained.
+        copies: N, environment copies that step together.
+        memory: Where everything is noted; filled from a checkpoint where there is one.
+        tell: Called with (steps, return of the last evaluation) now and then.
+    """
+
+    def __init__(
+        self,
+        unit: Unit,
+        copies: int,
+        memory: dict[str, Array],
+        tell: Callable[[int, float], None],
+    ) -> None:
+        self.unit, self.copies, self.memory, self.tell = unit, copies, memory, tell
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        self._told = float("-inf")
+
+    def __call__(self, steps: int, step: Step, policy: Callable[[], Policy]) -> None:
+        """Note a step of all copies.
+
+        Args:
+            steps: Environment steps so far, over all copies.
+            step: The newest.
+            policy: The policy that it has led to, for an evaluation.
+        """
+        memory, unit = self.memory, self.unit
+        if "running" not in memory:  # no checkpoint has filled it
+            memory.update(self._nothing())
+        segment = (steps - self.copies) // unit.segment_steps
+        if segment != memory["segment"][0]:  # all episodes have started anew
+            memory["segment"][0] = segment
+            memory["running"][:] = 0.0
+        window = min(WINDOWS - 1, (steps - 1) * WINDOWS // unit.total_steps)
+        memory["running"] += step.reward.numpy()
+        if step.ended.any():
+            ended = memory["running"][step.ended]
+            memory["episodes"][window] += ended.sum(), len(ended)
+            memory["running"][step.ended] = 0.0
+        if unit.watched is not None:
+            facts = final_info(step.info, step.ended) if step.ended.any() else step.info
+            values = np.asarray(facts[unit.watched])
+            extremes = memory["extremes"][window]
+            extremes[0] = np.fmin(extremes[0], values.min())
+            extremes[1] = np.fmax(extremes[1], values.max())
+        self._count(0)
+        point = int((memory["evaluation_steps"] > 0).sum())
+        if point < unit.evaluations and steps >= (point + 1) * unit.total_steps // unit.evaluations:
+            self._evaluate(point, steps, policy())
+        elif time.monotonic() - self._told > 1.0:
+            self._tell(steps)
+
+    def _nothing(self) -> dict[str, Array]:
+        points, episodes = self.unit.evaluations, self.unit.evaluation_episodes
+        return {
+            "segment": np.zeros(1, np.int64),  # of the running episodes
+            "running": np.zeros(self.copies),  # return of each copy's episode so far
+            "extremes": np.full((WINDOWS, 2), np.nan),  # least and most of the watched fact
+            "episodes": np.zeros((WINDOWS, 2)),  # sum of returns, and how many ended
+            "evaluation_steps": np.zeros(points, np.int64),
+            "evaluation_returns": np.full((points, episodes), np.nan),
+            "evaluation_success": np.full((points, episodes), np.nan),
+            "evaluation_watched": np.full((points, episodes), np.nan),
+            "seconds": np.zeros(3),  # CPU of training, CPU of evaluating, wall clock of both
+        }
+
+    def _evaluate(self, point: int, steps: int, policy: Policy) -> None:
+        unit, memory = self.unit, self.memory
+        found = evaluate(
+            policy,
+            unit.env_id,
+            episodes=unit.evaluation_episodes,
+            seed=CURVE_SEED,
+            deterministic=unit.deterministic,
+            nominal_start=unit.nominal_start,
+        )
+        memory["evaluation_steps"][point] = steps
+        memory["evaluation_returns"][point] = found.returns
+        for name, fact in (("success", "success"), ("watched", unit.watched)):
+            if fact is not None and fact in found.metrics:
+                memory[f"evaluation_{name}"][point] = found.metrics[fact]
+        self._count(1)
+        self._tell(steps)
+
+    def _count(self, what: int) -> None:
+        """Add the CPU time since the last call to training (0) or evaluating (1)."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        self.memory["seconds"][what] += cpu - self._cpu
+        self.memory["seconds"][2] += wall - self._wall
+        self._cpu, self._wall = cpu, wall
+
+    def _tell(self, steps: int) -> None:
+        self._told = time.monotonic()
+        known = self.memory["evaluation_returns"][self.memory["evaluation_steps"] > 0]
+        self.tell(steps, float(known[-1].mean()) if len(known) else float("nan"))
+
+    def final(self, policy: Policy) -> Evaluation:
+        """Measure what has been learned."""
+        found = evaluate(
+            policy,
+            self.unit.env_id,
+            episodes=self.unit.final_episodes,
+            seed=FINAL_SEED,
+            deterministic=self.unit.deterministic,
+            nominal_start=self.unit.nominal_start,
+        )
+        self._count(1)
+        return found
+
+    def report(self) -> Json:
+        """What the training's result file says of its course."""
+        memory = self.memory
+        known = memory["evaluation_steps"] > 0
+        returns, success, watched = (
+            memory[f"evaluation_{name}"][known] for name in ("returns", "success", "watched")
+        )
+        ended, (total, count) = memory["episodes"][:, 1] > 0, memory["episodes"].T
+        course: Json = {
+            "evaluations": {
+                "steps": memory["evaluation_steps"][known].tolist(),
+                "mean_return": rounded(returns.mean(1)),
+                "std_return": rounded(returns.std(1)),
+            },
+            "training_returns": rounded(np.where(ended, total / np.maximum(count, 1), np.nan)),
+        }
+        if not np.isnan(success).any():
+            course["evaluations"]["success"] = rounded(success.mean(1))
+        if self.unit.watched is not None:
+            low, high = memory["extremes"].T
+            course["watched"] = {
+                "fact": self.unit.watched,
+                "least": rounded(low),
+                "most": rounded(high),
+                "evaluated_least": rounded(watched.min(1)),
+                "evaluated_most": rounded(watched.max(1)),
+            }
+        return course
+
+    def seconds(self) -> Json:
+        """CPU and wall-clock seconds, without what a kill has cost."""
+        training, evaluating, wall = self.memory["seconds"]
+        return {
+            "training_cpu_seconds": round(float(training), 1),
+            "evaluating_cpu_seconds": round(float(evaluating), 1),
+            "wall_seconds": round(float(wall), 1),
+        }
+
+
+def rounded(values: Array, digits: int = 5) -> list[Any]:
+    """Numbers of so many significant digits, nested as the array is; None where not finite."""
+    flat = [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in np.ravel(values).tolist()]
+    if np.ndim(values) < 2:
+        return flat
+    array = np.empty(len(flat), object)
+    array[:] = flat
+    nested: list[Any] = array.reshape(np.shape(values)).tolist()
+    return nested

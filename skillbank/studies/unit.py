@@ -1,0 +1,133 @@
+"""A unit of a study, and the files that belong to it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from skillbank.config import Count, FinetuneConfig, NonNegative, Positive, PretrainConfig, Strict
+from skillbank.durable import replace_durably
+from skillbank.errors import SkillbankError
+from skillbank.spec import Label, Name
+
+FORMAT = 1  # of a result file
+Budget = Literal["quick", "full"]
+Json = dict[str, Any]
+
+
+class RivalConfig(Strict):
+    """How an algorithm of Stable-Baselines3 learns; by default DDPG with the paper's constants."""
+
+    algorithm: Literal["ddpg", "sac"] = "ddpg"
+    total_steps: Count
+    learning_starts: Annotated[int, Field(ge=0)] = 10_000  # steps before the first update
+    hidden: tuple[Count, ...] = (200, 200)  # units of each hidden layer, of actor and critic
+    discount: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    batch_size: Count = 64
+    replay_capacity: Count = 1_000_000
+    critic_learning_rate: Positive = 1e-3
+    actor_learning_rate: Positive = 1e-4  # sac uses critic_learning_rate for both
+    target_period: Annotated[int, Field(ge=0)] = 1_000  # updates between hard copies; 0: Polyak
+    target_rate: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the Polyak updates
+    noise_sigma: NonNegative = 0.3  # Ornstein-Uhlenbeck noise on the actions, of a step
+    noise_theta: NonNegative = 0.15
+
+
+class Unit(Strict):
+    """One training and how it is measured. The definition says all; equal ones give equal results.
+
+    Everything here is part of the result file, so that a result of another definition is known.
+    """
+
+    experiment: Name
+    algorithm: Name
+    seed: Annotated[int, Field(ge=0)]
+    budget: Budget
+    env_id: Label
+    learning: Annotated[
+        PretrainConfig | FinetuneConfig | RivalConfig, Field(union_mode="left_to_right")
+    ]
+    parent: Label | None = None  # whose skill is fine-tuned: a unit's name, or 'bank:<reference>'
+    segment_steps: Count = 60_000  # steps between checkpoints
+    evaluations: Annotated[int, Field(ge=0)] = 20  # points of the curve
+    evaluation_episodes: Count = 16  # of each point
+    final_episodes: Count = 100
+    nominal_start: bool = False  # evaluate from the task's one nominal pose
+    deterministic: bool = False  # evaluate by each state's best action
+    watched: Label | None = None  # the fact of info whose extremes are kept, such as 'progress'
+    traces: Annotated[int, Field(ge=0)] = 0  # final episodes whose paths are kept
+    action_values: bool = False  # keep Q over the actions at the states of figure 1
+
+    @property
+    def name(self) -> str:
+        """How a unit is called: ``QuadrupedUMaze/anchored-3``."""
+        return f"{self.experiment}/{self.algorithm}-{self.seed}"
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of the training."""
+        return self.learning.total_steps
+
+
+class Places(NamedTuple):
+    """Where a study's files are."""
+
+    results: Path  # result files, small: to be kept
+    work: Path  # checkpoints, skills, logs
+
+    def result(self, unit: Unit) -> Path:
+        """The result file of a unit."""
+        return self.results / unit.budget / f"{unit.name}.json"
+
+    def folder(self, unit: Unit) -> Path:
+        """Where a unit keeps its checkpoint, log and skill."""
+        return self.work / unit.budget / unit.name
+
+    def learned(self, unit: Unit) -> Path:
+        """The skill (or the rival's networks) that a finished unit leaves for others."""
+        rival = isinstance(unit.learning, RivalConfig)
+        return self.folder(unit) / ("policy.npz" if rival else "skill.h5")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with replace_durably(path) as file:
+        file.write(json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+
+
+def read_result(path: Path) -> Json | None:
+    """A result file's content; None where there is none.
+
+    Raises:
+        SkillbankError: It is there, but is no result of this format.
+    """
+    if not path.is_file():
+        return None
+    try:
+        result: Json = json.loads(path.read_bytes())
+        if result["format"] != FORMAT:
+            raise SkillbankError(f"{path} has format {result['format']}, expected {FORMAT}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise SkillbankError(
+            f"{path} is no result of a study ({error!r}); delete it to run the unit again"
+        ) from error
+    return result
+
+
+def finished(unit: Unit, places: Places) -> bool:
+    """Whether a unit has a result of this definition.
+
+    A setting that did not exist when it was made counts as what is its default now.
+    """
+    result = read_result(places.result(unit))
+    if result is None:
+        return False
+    try:
+        return Unit.model_validate_json(json.dumps(result["unit"])) == unit
+    except ValidationError:  # a setting that is no more
+        return False

@@ -1,0 +1,58 @@
+"""A process that performs one unit: ``python -m skillbank.studies.worker``.
+
+Its first line on standard input says what to do; it then tells its course by lines of JSON on
+standard output. When standard input ends, whoever started it is gone, and it ends too: what it has
+done since its last checkpoint would be done again anyway.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+from skillbank.errors import SkillbankError
+from skillbank.studies.unit import Places, Unit
+
+ORPHANED = 3  # exit code of a worker whose parent has gone
+
+
+def main() -> None:
+    """Perform the unit that standard input names."""
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    unit = Unit.model_validate_json(order["unit"])
+    places = Places(Path(order["results"]), Path(order["work"]))
+    parent = Path(order["parent"]) if order["parent"] else None
+    said = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody else may speak on it
+
+    def say(**what: object) -> None:
+        said.write(json.dumps(what) + "\n")
+        said.flush()
+
+    from skillbank.studies.performing import Busy, keep, perform
+
+    try:
+        result = perform(
+            unit, places, parent, lambda steps, score: say(steps=steps, score=repr(score))
+        )
+        keep(result, unit, places)
+    except Busy:
+        say(busy=True)
+    except SkillbankError as error:
+        say(failed="\n".join([str(error), *getattr(error, "__notes__", ())]))
+    except Exception as error:
+        say(failed=f"{type(error).__name__}: {error}")
+        raise
+    else:
+        say(done=True)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(ORPHANED)
+
+
+if __name__ == "__main__":
+    main()
