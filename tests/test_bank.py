@@ -224,6 +224,18 @@ def test_a_lost_or_damaged_index_is_made_again(bank: Bank, content: bytes | None
     assert json.loads(index.read_bytes()) == before
 
 
+def test_a_bank_without_an_index_still_works(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise errors.StorageError("cannot write the index: no space")
+
+    monkeypatch.setattr("skillbank.bank_index.save", full_disk)
+    assert bank.save(small_skill(), "x") == "x@1"
+    assert bank.save(small_skill(seed=2), "x") == "x@2"
+    assert bank.read("x@1").content_hash == small_skill().content_hash
+    assert [line.reference for line in bank.listing()] == ["x@1", "x@2"]
+    assert bank.remove("x") == ["x@1", "x@2"]
+
+
 def test_an_index_that_lies_about_places_changes_nothing(bank: Bank) -> None:
     skill = small_skill()
     bank.save(skill, "x")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile_files import KINDS, Hostile, crafted, good
+from hostile_files import KINDS, Hostile, crafted, filter_from_a_plug_in, good
 
 from skillbank import errors, storage, storage_sandbox
 
@@ -43,6 +43,19 @@ def test_the_audit_sees_an_open(tmp_path: Path) -> None:
     with Opens(tmp_path) as opens:
         subprocess.run(["cat", str(tmp_path / "canary")], capture_output=True, check=True)
     assert opens.names == {"canary"}
+
+
+def test_no_plug_in_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 would load any library in this folder that claims to be the filter a file asks for."""
+    plug_ins = tmp_path / "plug-ins"
+    plug_ins.mkdir()
+    (plug_ins / "libfilter.so").write_bytes(b"\x7fELF")
+    monkeypatch.setenv("HDF5_PLUGIN_PATH", str(plug_ins))
+    path = tmp_path / "skill.h5"
+    filter_from_a_plug_in(path)
+    with Opens(plug_ins) as opens, pytest.raises(errors.ForbiddenStorage):
+        storage.read(path)
+    assert opens.names == set()
 
 
 class Opens:
