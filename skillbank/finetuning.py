@@ -144,7 +144,7 @@ class Schedule:
         learned = max(0, steps - config.learning_starts)
         progress = min(1.0, learned / config.anneal_steps)
         agent.temperature = self.start * (config.final_temperature / self.start) ** progress
-        if learned >= config.shrink_start:
+        if config.shrink_start is not None and learned >= config.shrink_start:
             shrunk = min(1.0, (learned - config.shrink_start) / config.shrink_steps)
             size = max(1, round(config.noise_set + (1 - config.noise_set) * shrunk))
             agent.noise_set = self.noises[:size]
