@@ -1,0 +1,350 @@
+"""Fine-tuning starts as the skill, hands over to a noise set without a jump, ends in one action."""
+
+import math
+
+import numpy as np
+import pytest
+import small_worlds
+import torch
+
+from skillbank.agent import Agent
+from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
+from skillbank.errors import IncompatibleSkill, SkillbankError
+from skillbank.finetuning import Schedule, finetune, started_agent
+from skillbank.networks import FlowSampler
+from skillbank.pretraining import pretrain
+from skillbank.skill import Skill
+from skillbank.soft_value import soft_value
+from skillbank.task import Task
+
+assert small_worlds  # registers the environments
+
+PLANE = "SmallWorld/Plane-v0"
+TINY = Architecture(critic_hidden=(16,), sampler_hidden=(16,), couplings=2, coupling_hidden=4)
+BRIEF = {"num_envs": 4, "batch_size": 16, "replay_capacity": 500}
+NOT_AT_ALL = BRIEF | {  # the first update would come after the last step
+    "learning_starts": 36,
+    "total_steps": 40,
+    "steps_per_update": 100,
+}
+NEVER = {"shrink_start": 10_000}  # fresh noise to the end
+
+
+def pretrained(env_id=PLANE, network=TINY, **changes):
+    """A skill whose Q and sampling network have been stirred, so that nothing is near zero."""
+    brief = BRIEF | {"learning_starts": 40, "total_steps": 80, "temperature": 0.5}
+    skill = pretrain(env_id, PretrainConfig(architecture=network, **(brief | changes)))
+    rng = np.random.default_rng(0)
+    stirred = {
+        name: value + 0.2 * rng.normal(size=value.shape).astype(np.float32)
+        for name, value in skill.parameters().items()
+    }
+    return Skill(skill.spec, stirred)
+
+
+@pytest.fixture(scope="module")
+def skill():
+    return pretrained()
+
+
+def states(count, size=2):
+    return np.random.default_rng(1).uniform(-1, 1, (count, size))
+
+
+# Step 0 is the skill.
+
+
+def test_anchored_starts_as_the_skill_with_a_task_worth_nothing(skill):
+    config = FinetuneConfig(schedule="anchored", **NOT_AT_ALL, **NEVER)
+    start = finetune(skill, PLANE, config)
+    assert start.spec.updates == 0
+    obs = states(20)
+    actions = skill.sample(obs, 9, seed=3)
+    np.testing.assert_array_equal(start.sample(obs, 9, seed=3), actions)
+    # Q = alpha log pi_0, up to the constant at which the critics are started
+    prior = skill.sampler
+    with torch.no_grad():
+        u = torch.atanh(torch.tensor(actions, dtype=torch.float32).clamp(-1 + 1e-6, 1 - 1e-6))
+        log_pi = prior.log_density(torch.tensor(obs, dtype=torch.float32), u)
+        log_pi = (log_pi - torch.log1p(-(torch.tanh(u) ** 2)).sum(-1)).numpy()
+    level = start.q(obs, actions) - start.spec.temperature * log_pi
+    assert np.ptp(level) < 1e-3
+    assert start.parameters()["critic/out.bias"].flatten()[0] == pytest.approx(
+        level.mean(), abs=1e-3
+    )
+    # ... and therefore its soft value is that constant
+    np.testing.assert_allclose(start.value(obs), level.mean(), atol=0.01)
+
+
+def test_paper_starts_with_the_skills_own_q_and_actions(skill):
+    start = finetune(skill, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL, **NEVER))
+    obs = states(20)
+    actions = skill.sample(obs, 9, seed=3)
+    np.testing.assert_array_equal(start.sample(obs, 9, seed=3), actions)
+    np.testing.assert_array_equal(start.q(obs, actions), skill.q(obs, actions))
+
+
+def test_the_skill_itself_is_not_changed(skill):
+    before = skill.parameters()
+    brief = BRIEF | {"learning_starts": 20, "total_steps": 120, "frozen_updates": 0}
+    for schedule in ("anchored", "paper"):
+        tuned = finetune(skill, PLANE, FinetuneConfig(schedule=schedule, **brief, **NEVER))
+        assert tuned.spec.updates > 0
+        assert not np.array_equal(
+            tuned.parameters()["sampler/0.weight"], before["sampler/0.weight"]
+        )
+    for name, value in skill.parameters().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_the_anchor_stays_the_skill_and_the_sampler_starts_frozen(skill):
+    brief = BRIEF | {"learning_starts": 20, "total_steps": 120, "frozen_updates": 1_000}
+    tuned = finetune(skill, PLANE, FinetuneConfig(schedule="anchored", **brief, **NEVER))
+    after, before = tuned.parameters(), skill.parameters()
+    assert tuned.spec.updates > 0
+    for name in before:
+        if name.startswith("sampler/"):
+            np.testing.assert_array_equal(after[name], before[name])
+            np.testing.assert_array_equal(after[name.replace("sampler", "anchor")], before[name])
+    assert not np.array_equal(after["critic/0.weight"], before["critic/0.weight"])
+
+
+def test_lineage_and_name_are_recorded(skill, tmp_path):
+    skill.save(tmp_path / "parent.h5")
+    child = finetune(skill, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))
+    assert child.spec.parents == (skill.content_hash,)
+    assert child.spec.name == f"{skill.spec.name}.Plane"
+
+
+@pytest.mark.parametrize("schedule", ["anchored", "paper"])
+def test_new_blocks_enter_at_zero_and_learn(schedule):
+    parent = pretrained("PointMassRun")
+    known, actions = parent.spec.observation_size, parent.spec.action_size
+    brief = BRIEF | {"frozen_updates": 0, "learning_starts": 36}
+
+    def tuned(**changes):
+        config = FinetuneConfig(schedule=schedule, **brief, **changes)
+        return finetune(parent, "PointMassUMaze", config).parameters()
+
+    start, end = tuned(total_steps=40, steps_per_update=100), tuned(total_steps=120)
+    parts = {"sampler": slice(known, None)}
+    if schedule == "anchored":  # its critics are new, and say 0
+        assert (start["anchor/0.weight"][known:] == 0.0).all()
+        assert (start["critic/out.weight"] == 0.0).all()
+    else:
+        parts["critic"] = slice(known, -actions)
+    for part, new in parts.items():
+        assert start[f"{part}/0.weight"][..., new, :].shape[-2] == 2
+        assert (start[f"{part}/0.weight"][..., new, :] == 0.0).all()
+        assert (end[f"{part}/0.weight"][..., new, :] != 0.0).any()
+
+
+# The schedule.
+
+
+def schedule_and_agent(skill, **changes):
+    config = FinetuneConfig(**(BRIEF | {"learning_starts": 100, "total_steps": 5_000} | changes))
+    task = Task(PLANE, 1)
+    agent = started_agent(skill, task, config, 0, "cpu")
+    task.close()
+    return Schedule(config, skill, 0, "cpu"), agent
+
+
+def test_temperature_falls_log_linearly_and_the_set_shrinks_linearly(skill):
+    schedule, agent = schedule_and_agent(
+        skill, final_temperature=0.005, anneal_steps=1_000, noise_set=21, shrink_steps=2_000
+    )
+    schedule(agent, 0)
+    assert agent.temperature == pytest.approx(0.5)  # the skill's own
+    sizes = {}
+    for done in range(0, 2_001, 100):
+        schedule(agent, 100 + done)
+        expected = 0.5 * 0.01 ** min(1.0, done / 1_000)
+        assert agent.temperature == pytest.approx(expected)
+        sizes[done] = len(agent.noise_set)
+        assert agent.handover == pytest.approx((sizes[done] - 1) / 20)
+    assert sizes == {done: 21 - done // 100 for done in sizes}
+    schedule(agent, 10**6)
+    assert (len(agent.noise_set), agent.handover) == (1, 0.0)
+    assert agent.temperature == pytest.approx(0.005)
+
+
+def test_the_set_may_start_to_shrink_later(skill):
+    schedule, agent = schedule_and_agent(skill, shrink_start=500, noise_set=8, shrink_steps=70)
+    schedule(agent, 599)
+    assert agent.noise_set is None
+    assert agent.handover == 1.0
+    schedule(agent, 600)
+    assert len(agent.noise_set) == 8
+    members = agent.noise_set.clone()
+    schedule(agent, 640)
+    torch.testing.assert_close(agent.noise_set, members[: len(agent.noise_set)])
+
+
+def test_frozen_updates_freeze_the_sampler(skill):
+    schedule, agent = schedule_and_agent(skill, frozen_updates=7)
+    agent.updates = 6
+    assert not schedule(agent, 200)
+    agent.updates = 7
+    assert schedule(agent, 200)
+
+
+@pytest.mark.parametrize(("kind", "alpha"), [("anchored", 0.5), ("paper", 2.0)])
+def test_the_soft_value_does_not_jump_when_densities_are_handed_over(kind, alpha, skill):
+    """Frozen networks, fixed alpha: along the schedule each step is a small part of the way.
+
+    Ending the densities at once would move the soft value by most of the way. The last few
+    members are what they are: each weighs 1/K in the set.
+    """
+    schedule, agent = schedule_and_agent(
+        skill,
+        schedule=kind,
+        temperature=alpha,
+        final_temperature=alpha,
+        sampler_learning_rate=5e-3,
+        noise_set=64,
+        shrink_start=10,
+        shrink_steps=6_300,
+        value_samples=2_000,
+    )
+    arrays = skill.critic.arrays()
+    arrays["out.weight"] *= 5.0  # a task that is worth something
+    agent.critic.load_arrays(arrays)
+    agent.target_critic.load_arrays(arrays)
+    for _ in range(400):  # and a sampling network that has learned it
+        agent.update_sampler(torch.tensor(states(64), dtype=torch.float32))
+    obs = torch.tensor(states(16), dtype=torch.float32)
+
+    def value():
+        agent.generator.manual_seed(0)
+        return soft_value(*agent.proposals(obs), agent.temperature).mean().item()
+
+    values = []
+    for done in (0, *range(10, 6_311, 100)):  # one member less each time
+        schedule(agent, 100 + done)
+        values.append(value())
+    assert len(agent.noise_set) == 1
+    agent.noise_set, agent.handover = None, 0.0
+    at_once = abs(value() - values[0])
+    steps = np.abs(np.diff(values))
+    assert at_once > 0.3
+    assert steps[0] < at_once / 2  # from fresh noise to 64 members: the sampling error of 64
+    assert steps[1:48].max() < at_once / 8  # 64 to 17 members
+    assert np.abs(values[48] - values[1]) > at_once / 2  # most of the way is made by then
+
+
+# The end.
+
+
+def finished(skill, schedule="anchored", **changes):
+    brief = BRIEF | {"learning_starts": 20, "total_steps": 200, "frozen_updates": 0}
+    quick = {"anneal_steps": 100, "shrink_steps": 100, "noise_set": 6}
+    return finetune(skill, PLANE, FinetuneConfig(schedule=schedule, **(brief | quick | changes)))
+
+
+@pytest.mark.parametrize("schedule", ["anchored", "paper"])
+def test_at_the_end_there_is_one_action_per_state(schedule, skill):
+    end = finished(skill, schedule)
+    assert end.spec.noise_set == 1
+    obs = states(5)
+    actions = end.sample(obs, 7, seed=0)
+    np.testing.assert_array_equal(actions, np.repeat(actions[:, :1], 7, axis=1))
+    np.testing.assert_allclose(end.predict(obs)[0], actions[:, 0], atol=1e-6)
+    np.testing.assert_allclose(end.predict(obs, deterministic=True)[0], actions[:, 0], atol=1e-6)
+    # its soft value is its Q of that action (over the prior, where it is anchored)
+    q = end.critic(
+        torch.tensor(obs, dtype=torch.float32), torch.tensor(actions[:, 0], dtype=torch.float32)
+    ).amin(0)
+    np.testing.assert_allclose(end.value(obs), q.numpy(), atol=1e-4)
+    assert end.spec.temperature == pytest.approx(0.005)
+
+
+def test_a_finished_skill_goes_on_with_its_own_members(skill):
+    end = finished(skill)
+    again = Schedule(FinetuneConfig(noise_set=4), end, seed=5, device="cpu")
+    np.testing.assert_array_equal(again.noises[:1].numpy(), end.parameters()["noise"])
+    assert again.noises.shape == (4, 2)
+
+
+# Anchored: the sampling network converges to pi_0 exp(Q / alpha).
+
+
+class Slope(torch.nn.Module):
+    """Q(s, a) = b . a."""
+
+    def __init__(self, b):
+        super().__init__()
+        self.b = torch.tensor(b)
+
+    def forward(self, obs, action):
+        return (action @ self.b).unsqueeze(0)
+
+
+@pytest.mark.parametrize(("objective", "particles"), [("divergence", 64), ("stein", 64)])
+def test_anchored_sampler_learns_the_prior_times_the_energy(objective, particles):
+    network = Architecture(sampler_hidden=(32,), critic_hidden=(8,))
+    prior = FlowSampler(network, 1, 2)
+    prior.initialise(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        prior["head.bias"][:4] += torch.tensor([0.5, -0.3, -0.5, -0.3])  # off centre, narrower
+    alpha, slope = 0.2, [-0.6, 0.4]
+    config = FinetuneConfig(
+        objective=objective, particles=particles, sampler_learning_rate=3e-3, total_steps=10_000
+    )
+    agent = Agent(network, config, 1, 2, alpha, 0, anchor=prior)
+    agent.sampler.load_arrays(prior.arrays())
+    agent.critic = Slope(slope)
+    for update in range(500):
+        agent.sampler_optimiser.param_groups[0]["lr"] = 3e-3 * min(1.0, 2 * (1 - update / 500))
+        agent.update_sampler(torch.zeros(4, 1))
+    found = agent.act(torch.zeros(4_000, 1))
+    with torch.no_grad():
+        noise = torch.randn(1, 100_000, 2, generator=torch.Generator().manual_seed(1))
+        action = torch.tanh(prior(torch.zeros(1, 1), noise)[0][0])
+    weight = torch.softmax(action @ torch.tensor(slope) / alpha, 0)
+    mean = weight @ action
+    spread = (weight @ (action - mean).square()).sqrt()
+    assert (action.mean(0) - mean).norm() > 0.15  # the energy moves the prior
+    assert (found.mean(0) - mean).norm() < 0.04
+    assert ((found.std(0) - spread).abs() / spread).max() < 0.12
+
+
+# What does not go.
+
+
+def test_a_skill_without_a_density_cannot_be_an_anchor():
+    network = TINY.model_copy(update={"sampler": "noise"})
+    noise_fed = pretrained(network=network, objective="stein", particles=4)
+    with pytest.raises(IncompatibleSkill, match="use schedule 'paper' with objective 'stein'"):
+        finetune(noise_fed, PLANE, FinetuneConfig(objective="stein", **NOT_AT_ALL))
+    with pytest.raises(IncompatibleSkill, match="'stein' or 'map'"):
+        finetune(noise_fed, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))
+    finetune(noise_fed, PLANE, FinetuneConfig(schedule="paper", objective="stein", **NOT_AT_ALL))
+
+
+def test_another_robot_is_refused_with_both_layouts(skill):
+    with pytest.raises(IncompatibleSkill, match=r"observation +2 +3 +<--"):
+        finetune(skill, "Pendulum-v1", FinetuneConfig(**NOT_AT_ALL))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"seed": -1}, "seed must be 0 or more"), ({"device": "cuda:99"}, "cpu")]
+)
+def test_seeds_and_devices_that_are_not_there(skill, wrong, message):
+    with pytest.raises(SkillbankError, match=message):
+        finetune(skill, PLANE, FinetuneConfig(**NOT_AT_ALL), **wrong)
+    with pytest.raises(SkillbankError, match=message):
+        pretrain(PLANE, PretrainConfig(**NOT_AT_ALL), **wrong)
+
+
+def test_hand_over_ends_at_the_value_of_the_set(skill):
+    schedule, agent = schedule_and_agent(skill, noise_set=5, shrink_steps=40)
+    schedule(agent, 10_000)
+    obs = torch.tensor(states(8), dtype=torch.float32)
+    agent.target_critic.load_arrays(skill.critic.arrays())
+    with torch.no_grad():
+        action = torch.tanh(agent.sampler(obs, agent.noise_set.expand(8, -1, -1))[0])
+        expected = agent.target_critic(obs, action).amin(0).squeeze(1)
+    value = soft_value(*agent.proposals(obs), agent.temperature)
+    torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-4)
+    assert math.isclose(agent.handover, 0.0)

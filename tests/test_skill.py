@@ -1,0 +1,334 @@
+"""A skill's numbers: shapes, units, densities that integrate to one, and how it acts."""
+
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+import small_worlds
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
+from skillbank.errors import IncompatibleSkill, SkillbankError
+from skillbank.evaluation import evaluate
+from skillbank.finetuning import finetune
+from skillbank.pretraining import pretrain
+from skillbank.skill import Skill
+from skillbank.spec import ObservationBlock, Symmetry, parameter_shapes
+from skillbank.task import Task
+
+TINY = Architecture(critic_hidden=(16,), sampler_hidden=(16,), couplings=2, coupling_hidden=4)
+LOPSIDED = "SmallWorld/Lopsided-v0"
+BRIEF = {
+    "num_envs": 4,
+    "batch_size": 16,
+    "replay_capacity": 500,
+    "learning_starts": 40,
+    "total_steps": 120,
+}
+
+
+def trained(env_id=LOPSIDED, **changes):
+    return pretrain(env_id, PretrainConfig(architecture=TINY, **(BRIEF | changes)), seed=0)
+
+
+@pytest.fixture(scope="module")
+def skill():
+    """Two actions of type float64 in [-0.1, 0.3] x [-2, 0.5]; its Q is made to matter."""
+    return sharpened(trained(temperature=0.5))
+
+
+def sharpened(skill, factor=4.0):
+    parameters = skill.parameters()
+    parameters["critic/out.weight"] = parameters["critic/out.weight"] * np.float32(factor)
+    return Skill(skill.spec, parameters)
+
+
+def anchored_to(skill, env_id=LOPSIDED):
+    """A fine-tuned skill that still acts by fresh noise."""
+    brief = BRIEF | {"frozen_updates": 0, "shrink_start": 10_000}
+    return sharpened(finetune(skill, env_id, FinetuneConfig(schedule="anchored", **brief)))
+
+
+def states(count, size=3):
+    return np.random.default_rng(0).uniform(-1, 1, (count, size))
+
+
+# Shapes and units.
+
+
+def test_shapes_and_types(skill):
+    obs, actions = states(4), skill.sample(states(4), 5, seed=0)
+    assert actions.shape == (4, 5, 2)
+    assert actions.dtype == np.float64
+    q = skill.q(obs, actions)
+    assert (q.shape, q.dtype) == ((4, 5), np.float32)
+    np.testing.assert_allclose(skill.q(obs, actions[:, 3]), q[:, 3], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(skill.energy(obs, actions), -q / 0.5, rtol=1e-6)
+    assert skill.value(obs).shape == (4,)
+    action, memory = skill.predict(obs)
+    assert action.shape == (4, 2)
+    assert memory is None
+    assert skill.predict(obs[0])[0].shape == (2,)
+    assert skill.parameters().keys() == parameter_shapes(skill.spec).keys()
+
+
+def test_lists_and_integers_are_taken_as_observations(skill):
+    assert skill.value([[0, 1, 0]]).shape == (1,)
+    assert skill.predict([0, 1, 0])[0].shape == (2,)
+
+
+def test_actions_are_in_the_environments_units_and_within_its_bounds(skill):
+    low, high = small_worlds.Lopsided.LOW, small_worlds.Lopsided.HIGH
+    actions = skill.sample(states(200), 50, seed=0).reshape(-1, 2)
+    assert (actions >= low).all()
+    assert (actions <= high).all()
+    assert (np.ptp(actions, axis=0) > 0.8 * (high - low)).all()  # they use them, too
+
+
+def test_q_is_a_function_of_the_environments_units(skill):
+    """The middle of the bounds is the network's zero."""
+    obs = states(3)
+    middle = (small_worlds.Lopsided.LOW + small_worlds.Lopsided.HIGH) / 2
+    q = skill.q(obs, np.tile(middle, (3, 1)))
+    with torch.no_grad():
+        inside = skill.critic(torch.tensor(obs, dtype=torch.float32), torch.zeros(3, 2)).amin(0)
+    np.testing.assert_allclose(q, inside.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("obs", "action", "message"),
+    [
+        (np.zeros(3), np.zeros((1, 2)), r"expected observations \[B, 3\]"),
+        (np.zeros((4, 5)), np.zeros((4, 2)), r"expected observations \[B, 3\], got \(4, 5\)"),
+        (np.zeros((4, 3)), np.zeros((4, 3)), r"expected actions \[\.\.\., 2\]"),
+        (np.zeros((4, 3)), np.zeros((5, 2)), "do not go together"),
+        (np.zeros((4, 3)), np.zeros(2), "do not go together"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(skill, obs, action, message):
+    with pytest.raises(ValueError, match=message):
+        skill.q(obs, action)
+
+
+def test_no_actions_at_all_are_refused(skill):
+    with pytest.raises(ValueError, match="at least 1"):
+        skill.sample(states(1), 0)
+
+
+# Densities: exp((q - value) / temperature) integrates to one over the box scaled to [-1, 1]^A.
+
+
+def quadrature(skill, obs, cells):
+    """Alpha log INT exp(q / alpha) da by midpoints."""
+    low, high = np.array(skill.spec.action_low), np.array(skill.spec.action_high)
+    middle = (np.arange(cells) + 0.5) * 2 / cells - 1
+    grid = np.stack([x.ravel() for x in np.meshgrid(*[middle] * len(low))], 1)
+    own = low + (grid + 1) / 2 * (high - low)
+    alpha = skill.spec.temperature
+    q = skill.q(obs, np.broadcast_to(own, (len(obs), *own.shape))).astype(np.float64)
+    top = q.max(1)
+    mass = np.exp((q - top[:, None]) / alpha).sum(1) * (2 / cells) ** len(low)
+    return top + alpha * np.log(mass)
+
+
+def assert_normalised(skill, obs, cells):
+    alpha, expected = skill.spec.temperature, quadrature(skill, obs, cells)
+    value = skill.value(obs)
+    # 256 proposals, at some states a tenth of them effective: 0.2 alpha
+    assert np.abs(value - expected).max() < 0.6 * alpha
+    assert abs((value - expected).mean()) < 0.03 * alpha
+    integral = np.exp((expected - value) / alpha)  # of exp((q - value) / alpha)
+    assert integral.mean() == pytest.approx(1.0, abs=0.04)
+
+
+def test_policy_integrates_to_one(skill):
+    obs = states(100)
+    assert np.ptp(skill.q(obs, skill.sample(obs, 50, seed=1))) > 0.5  # there is something to weigh
+    assert_normalised(skill, obs, 60)
+
+
+def test_policy_of_one_action_integrates_to_one():
+    assert_normalised(sharpened(trained("Pendulum-v1", temperature=0.5)), states(100), 400)
+
+
+def test_policy_of_an_anchored_skill_integrates_to_one(skill):
+    anchored = anchored_to(skill)
+    assert anchored.spec.anchored
+    assert_normalised(anchored, states(100), 120)
+
+
+# Acting.
+
+
+def test_a_seed_decides_what_is_sampled(skill):
+    obs = states(4)
+    np.testing.assert_array_equal(skill.sample(obs, 3, seed=7), skill.sample(obs, 3, seed=7))
+    assert not np.array_equal(skill.sample(obs, 3, seed=7), skill.sample(obs, 3, seed=8))
+    assert not np.array_equal(skill.sample(obs, 3), skill.sample(obs, 3))  # its stream goes on
+    assert not np.array_equal(skill.predict(obs)[0], skill.predict(obs)[0])
+
+
+def test_deterministic_actions_are_repeatable_and_better_than_most(skill):
+    obs = states(50)
+    best = skill.predict(obs, deterministic=True)[0]
+    np.testing.assert_array_equal(best, skill.predict(obs, deterministic=True)[0])
+    # alone or in company: the same up to the rounding of batched products
+    np.testing.assert_allclose(best[3], skill.predict(obs[3], deterministic=True)[0], atol=1e-4)
+    others = skill.q(obs, skill.sample(obs, 200, seed=0))
+    assert (skill.q(obs, best)[:, None] > others).mean() > 0.85
+
+
+def test_each_symmetry_is_drawn_and_undone():
+    """A skill that moves to the right, with a mirror: half of its actions go left."""
+    task = trained("SmallWorld/Plane-v0")
+    parameters = task.parameters()
+    parameters["sampler/head.bias"][0] += 3.0  # u_x about 3, whatever the state
+    mirror = Symmetry(
+        name="mirror", obs_index=(0, 1), obs_sign=(-1, 1), action_index=(0, 1), action_sign=(-1, 1)
+    )
+    same = Symmetry(
+        name="identity", obs_index=(0, 1), obs_sign=(1, 1), action_index=(0, 1), action_sign=(1, 1)
+    )
+    spec = task.spec.model_copy(update={"symmetries": (same, mirror)})
+    actions = Skill(spec, parameters).sample(states(20, 2), 50, seed=0)
+    assert 0.4 < (actions[..., 0] < 0).mean() < 0.6
+    one_sided = Skill(task.spec, parameters).sample(states(20, 2), 50, seed=0)
+    assert (one_sided[..., 0] > 0).mean() > 0.95
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", LOPSIDED])
+def test_stable_baselines3_can_evaluate_a_skill(env_id):
+    env = gymnasium.make(env_id)
+    for deterministic in (True, False):
+        mean, _ = evaluate_policy(trained(env_id), env, 2, deterministic=deterministic, warn=False)
+        assert np.isfinite(mean)
+    env.close()
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", LOPSIDED, "PointMassHallway"])
+def test_evaluation_measures_whole_episodes(env_id):
+    skill = trained(env_id)
+    found = evaluate(skill, env_id, episodes=3, seed=5)
+    assert found.returns.shape == found.lengths.shape == (3,)
+    assert found.lengths.min() == found.lengths.max() > 1  # none of these ends early
+    low, high = found.interval
+    assert low <= found.mean_return <= high
+    record = found.record()
+    assert (record.episodes, record.seed) == (3, 5)
+    assert not any(name.startswith("reward/") for name in record.metrics)
+    if env_id == "PointMassHallway":
+        assert len(found.traces) == 3
+        assert found.traces[0].shape == (found.lengths[0] + 1, 2)
+        assert found.sectors.sum() == pytest.approx(1.0)
+        travelled = np.linalg.norm(found.traces[1][-1] - found.traces[1][0])
+        assert found.metrics["net_distance"][1] == pytest.approx(travelled)
+    with pytest.raises(SkillbankError, match="episodes must be >= 1"):
+        evaluate(skill, env_id, episodes=0)
+
+
+def test_evaluation_counts_each_episode_once():
+    """A constant policy on the asymmetric task earns 20 times the same reward."""
+    constant = SimpleNamespace(
+        predict=lambda obs, deterministic=False: (np.tile([0.3, -2.0], (len(obs), 1)), None)
+    )
+    found = evaluate(constant, LOPSIDED, episodes=2)
+    np.testing.assert_allclose(found.returns, 20 * 2.3, rtol=1e-6)
+    np.testing.assert_array_equal(found.lengths, 20)
+
+
+# Keeping and fitting.
+
+
+def test_saved_and_loaded_it_is_the_same_bit_for_bit(skill, tmp_path):
+    skill.save(tmp_path / "skill.h5")
+    loaded = Skill.load(tmp_path / "skill.h5")
+    assert loaded.spec == skill.spec
+    assert loaded.content_hash == skill.content_hash
+    for name, value in skill.parameters().items():
+        np.testing.assert_array_equal(loaded.parameters()[name], value)
+    obs = states(4)
+    np.testing.assert_array_equal(loaded.sample(obs, 3, seed=1), skill.sample(obs, 3, seed=1))
+
+
+def with_blocks(*blocks, low=None, high=None):
+    """As much of a task as fitting looks at."""
+    named = tuple(ObservationBlock(name=name, size=size) for name, size in blocks)
+    return SimpleNamespace(
+        env_id="Somewhere-v0",
+        observation_blocks=named,
+        observation_size=sum(block.size for block in named),
+        action_low=small_worlds.Lopsided.LOW if low is None else low,
+        action_high=small_worlds.Lopsided.HIGH if high is None else high,
+    )
+
+
+@pytest.mark.parametrize("kind", ["flow", "noise", "anchored"])
+def test_new_blocks_change_nothing_at_first(kind, skill):
+    if kind == "anchored":
+        before = anchored_to(skill)
+    elif kind == "noise":
+        network = TINY.model_copy(update={"sampler": "noise"})
+        brief = BRIEF | {"objective": "stein", "particles": 4}
+        before = pretrain(LOPSIDED, PretrainConfig(architecture=network, **brief))
+    else:
+        before = skill
+    # the known block lies in the middle now
+    after = before.fitted_to(with_blocks(("wall", 4), ("observation", 3), ("goal", 2)))
+    narrow = states(6)
+    wide = np.random.default_rng(1).normal(size=(6, 9)) * 5.0
+    wide[:, 4:7] = narrow
+    actions = before.sample(narrow, 5, seed=0)
+    np.testing.assert_allclose(after.sample(wide, 5, seed=0), actions, atol=1e-6)
+    np.testing.assert_allclose(after.q(wide, actions), before.q(narrow, actions), atol=1e-5)
+    np.testing.assert_allclose(after.value(wide), before.value(narrow), atol=1e-5)
+    weight = after.parameters()["critic/0.weight"]
+    assert (weight[:, [0, 1, 2, 3, 7, 8]] == 0.0).all()
+    assert after.parameters().keys() == parameter_shapes(after.spec).keys()
+
+
+def test_the_same_blocks_are_the_same_skill(skill):
+    task = Task(LOPSIDED, 1)
+    assert skill.fitted_to(task) is skill
+    task.close()
+
+
+def test_symmetries_leave_new_blocks_alone():
+    before = trained("PointMassRun")
+    task = Task("PointMassUMaze", 1)
+    after = before.fitted_to(task)
+    task.close()
+    assert len(after.spec.symmetries) == len(before.spec.symmetries) > 1
+    wide = np.random.default_rng(1).normal(size=(6, after.spec.observation_size))
+    size = before.spec.observation_size
+    np.testing.assert_allclose(
+        after.sample(wide, 9, seed=0), before.sample(wide[:, :size], 9, seed=0), atol=1e-6
+    )
+
+
+def test_a_misfit_shows_both_layouts_side_by_side(skill):
+    with pytest.raises(IncompatibleSkill) as error:
+        skill.fitted_to(with_blocks(("observation", 5), ("goal", 2)))
+    lines = str(error.value).splitlines()
+    assert "does not fit Somewhere-v0" in lines[0]
+    assert lines[1].split() == ["block", "skill", "task"]
+    assert lines[2].split() == ["observation", "3", "5", "<--"]
+    assert lines[3].split() == ["goal", "-", "2"]
+    with pytest.raises(IncompatibleSkill, match=r"observation +3 +- +<--"):
+        skill.fitted_to(with_blocks(("goal", 2)))
+
+
+def test_other_actions_are_a_misfit_too(skill):
+    block = ("observation", 3)
+    with pytest.raises(IncompatibleSkill, match=r"action bounds: skill \(-0\.1, -2\.0\)"):
+        skill.fitted_to(with_blocks(block, high=np.array([0.4, 0.5])))
+    with pytest.raises(IncompatibleSkill, match=r"actions +2 +3 +<--"):
+        skill.fitted_to(with_blocks(block, low=-np.ones(3), high=np.ones(3)))
+
+
+def test_a_changed_spec_is_another_skill(skill):
+    renamed = skill.with_spec(name="other")
+    assert renamed.spec.name == "other"
+    assert renamed.content_hash is None
+    np.testing.assert_array_equal(renamed.value(states(2)), skill.value(states(2)))

@@ -1,0 +1,119 @@
+"""A Gymnasium environment as the learner sees it: spaces, units, episode ends, bad returns."""
+
+import gymnasium
+import numpy as np
+import pytest
+import small_worlds
+import torch
+
+from skillbank.errors import UnsupportedEnvironment
+from skillbank.task import Task, resolve
+
+Box = gymnasium.spaces.Box
+ONE = Box(-1, 1, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "message"),
+    [
+        (gymnasium.spaces.Dict({"x": ONE}), ONE, "FlattenObservation"),
+        (gymnasium.spaces.Discrete(4), ONE, "one-dimensional Box"),
+        (Box(0, 1, (8, 8), np.float32), ONE, "one-dimensional Box"),
+        (ONE, gymnasium.spaces.Discrete(4), "of real numbers, as in Pendulum-v1"),
+        (ONE, Box(-np.inf, np.inf, (2,), np.float32), "unbounded actions.*RescaleAction"),
+    ],
+)
+def test_spaces_that_cannot_be_learned_on_are_refused(observation_space, action_space, message):
+    spaces = {"observation_space": observation_space, "action_space": action_space}
+    with pytest.raises(UnsupportedEnvironment, match=message):
+        Task("SmallWorld/Strange-v0", 2, **spaces)
+
+
+def test_a_known_task_is_found_by_its_bare_name():
+    full = "skillbank/QuadrupedRun-v0"
+    assert {resolve(name) for name in ("QuadrupedRun", "QuadrupedRun-v0", full)} == {full}
+    assert resolve("Pendulum-v1") == "Pendulum-v1"
+
+
+def test_an_unknown_task_names_the_nearest_and_all_of_ours():
+    with pytest.raises(UnsupportedEnvironment) as error:
+        resolve("skillbank/QuadrupedRum-v0")
+    assert "Did you mean 'QuadrupedRun'?" in str(error.value)
+    assert "QuadrupedUMaze" in str(error.value)
+    with pytest.raises(UnsupportedEnvironment, match="Did you mean 'Pendulum-v1'"):
+        resolve("Pendulm-v1")
+
+
+def test_arguments_that_an_environment_does_not_know_are_refused():
+    with pytest.raises(UnsupportedEnvironment, match=r"SmallWorld/Line-v0 cannot be made.*wings"):
+        Task("SmallWorld/Line-v0", 1, wings=2)
+
+
+def test_actions_reach_the_environment_in_its_units_and_within_its_bounds():
+    """The environment asserts that they do; -0.1 + (0.3 + 0.1) is above 0.3 in float64."""
+    task = Task("SmallWorld/Lopsided-v0", 3)
+    task.reset(seed=0)
+    low, high = small_worlds.Lopsided.LOW, small_worlds.Lopsided.HIGH
+    np.testing.assert_array_equal(task.unscale(np.ones((3, 2), np.float32))[0], high)
+    np.testing.assert_array_equal(task.unscale(-np.ones((3, 2), np.float32))[0], low)
+    np.testing.assert_allclose(task.unscale(np.zeros((3, 2)))[0], (low + high) / 2)
+    for action in (-1.0, 0.0, 1.0):
+        step = task.step(np.full((3, 2), action, np.float32))
+    assert step.reward.tolist() == pytest.approx([0.3 - 0.5] * 3)
+    task.close()
+
+
+def test_tensors_have_the_shapes_and_type_that_the_learner_expects():
+    task = Task("SmallWorld/Plane-v0", 3)
+    obs = task.reset(seed=0)
+    step = task.step(np.zeros((3, 2), np.float32))
+    assert obs.shape == step.obs.shape == step.next_obs.shape == (3, 2)
+    assert step.reward.shape == step.terminated.shape == step.ended.shape == (3,)
+    assert {obs.dtype, step.reward.dtype, step.terminated.dtype} == {torch.float32}
+    assert [(block.name, block.size) for block in task.observation_blocks] == [("observation", 2)]
+    task.close()
+
+
+@pytest.mark.parametrize("env_id", ["SmallWorld/Plane-v0", "skillbank/MultiGoal-v0"])
+def test_a_truncated_episode_shows_its_true_end_and_the_next_start(env_id):
+    task = Task(env_id, 2)
+    task.reset(seed=0)
+    action = np.full((2, 2), 0.01, np.float32)
+    for _ in range(19):
+        step = task.step(action)
+        assert not step.ended.any()
+        assert torch.equal(step.obs, step.next_obs)
+    before = step.obs
+    step = task.step(action)
+    assert step.ended.all()
+    assert step.terminated.tolist() == [0.0, 0.0]
+    assert (step.next_obs - before).abs().max() < 0.02  # where a small action leads
+    assert (step.obs - step.next_obs).abs().max() > 0.02  # somewhere else: a new episode
+    task.close()
+
+
+def test_what_an_environment_declares_is_known():
+    task = Task("MultiGoal", 2)
+    assert [(block.name, block.size) for block in task.observation_blocks] == [("position", 2)]
+    assert len(task.symmetries) == 8
+    task.close()
+
+
+MISBEHAVIOUR = {
+    "nan_obs": "copy 1 is not finite",
+    "inf_reward": "the reward of copy 1 is not finite",
+    "wrong_shape": r"copy 1 returned an observation of shape \(3,\), its space says \(1,\)",
+    "crash": "RuntimeError: the wire came off",
+}
+
+
+@pytest.mark.parametrize("what", MISBEHAVIOUR)
+def test_a_bad_step_names_the_copy_and_the_step(what):
+    task = Task("SmallWorld/Broken-v0", 3, what=what, seed=8, good_steps=5)
+    task.reset(seed=7)  # copy i is seeded with 7 + i
+    for _ in range(5):
+        task.step(np.zeros((3, 1), np.float32))
+    with pytest.raises(UnsupportedEnvironment, match=MISBEHAVIOUR[what]) as error:
+        task.step(np.zeros((3, 1), np.float32))
+    assert "SmallWorld/Broken-v0, step 6" in str(error.value)
+    task.close()

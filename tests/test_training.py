@@ -1,0 +1,376 @@
+"""The loop: determinism, checkpoints, what ends an episode, symmetries, and what goes wrong."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import small_worlds
+import torch
+
+from skillbank.agent import Agent
+from skillbank.config import Architecture, PretrainConfig
+from skillbank.errors import Interrupted, SkillbankError, TrainingDiverged, UnsupportedEnvironment
+from skillbank.replay import Batch
+from skillbank.soft_value import soft_value
+from skillbank.spec import Symmetry
+from skillbank.task import Task
+from skillbank.training import Hooks, Training
+
+assert small_worlds  # registers the environments
+
+TINY = Architecture(critic_hidden=(16,), sampler_hidden=(16,), couplings=2, coupling_hidden=4)
+SMALL = {
+    "architecture": TINY,
+    "num_envs": 4,
+    "batch_size": 16,
+    "replay_capacity": 500,
+    "learning_starts": 40,
+    "total_steps": 400,
+}
+
+
+def training(env_id="SmallWorld/Plane-v0", *, seed=0, env_kwargs=None, **changes):
+    config = PretrainConfig(**(SMALL | changes))
+    task = Task(env_id, config.num_envs, **(env_kwargs or {}))
+    sizes = (task.observation_size, task.action_size)
+    agent = Agent(config.architecture, config, *sizes, config.temperature, seed)
+    return Training(
+        agent,
+        task,
+        config,
+        total_steps=config.total_steps,
+        learning_starts=config.learning_starts,
+        seed=seed,
+        schedule=lambda _agent, _steps: True,
+        warm=False,
+        level=config.level_critics,
+    )
+
+
+def state(run):
+    """Everything that a checkpoint keeps, as arrays and numbers, but the wall clock."""
+    arrays = {}
+    for part, network in run.agent.networks().items():
+        arrays |= {f"{part}/{name}": value for name, value in network.arrays().items()}
+    for part in ("critic_optimiser", "sampler_optimiser"):
+        for index, moments in getattr(run.agent, part).state_dict()["state"].items():
+            arrays |= {f"{part}/{index}/{k}": v.numpy().copy() for k, v in moments.items()}
+    arrays["replay"] = run.replay.rows[: len(run.replay)].numpy().copy()
+    arrays["generator"] = run.agent.generator.get_state().numpy().copy()
+    counts = (run.steps, run.agent.updates, run.debt, run.replay.added, list(run.returns))
+    curve = [(point.steps, point.updates, point.mean_return) for point in run.curve]
+    return arrays, (*counts, curve, run.rng.bit_generator.state)
+
+
+def assert_same(one, other):
+    assert one[0].keys() == other[0].keys()
+    for name, value in one[0].items():
+        np.testing.assert_array_equal(value, other[0][name], err_msg=name)
+    assert one[1] == other[1]
+
+
+def stop_after(steps, run):
+    return Hooks(should_stop=lambda: run.steps >= steps)
+
+
+# Determinism.
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"noise_sigma": 0.3, "n_step": 3, "target_period": 5},
+        {
+            "architecture": TINY.model_copy(update={"sampler": "noise"}),
+            "objective": "stein",
+            "particles": 4,
+            "proposals": "uniform",
+        },
+    ],
+    ids=["default", "noise and n-step", "paper"],
+)
+def test_the_same_seed_learns_the_same_bit_for_bit(changes):
+    runs = [training(**changes) for _ in range(2)]
+    for run in runs:
+        run.run(Hooks())
+    assert runs[0].agent.updates == (400 - 40) // 8
+    assert_same(state(runs[0]), state(runs[1]))
+    other = training(seed=1, **changes)
+    other.run(Hooks())
+    assert not np.array_equal(state(other)[0]["replay"], state(runs[0])[0]["replay"])
+
+
+# Checkpoints.
+
+
+def test_a_resumed_training_has_everything_but_the_simulation(tmp_path):
+    """Networks, optimisers, replay, both random streams and all counts go on bit for bit.
+
+    The simulation does not: its episodes start anew, so that what is collected next differs.
+    """
+    first = training()
+    with pytest.raises(Interrupted):
+        first.run(
+            dataclasses.replace(stop_after(200, first), checkpoint=tmp_path / "checkpoint.npz")
+        )
+    second = training()
+    second.load(tmp_path / "checkpoint.npz")
+    first.replay.end_episodes()  # as a resume does: no transition spans the gap
+    assert first.steps == 200
+    assert first.agent.updates > 0
+    assert_same(state(first), state(second))
+    for _ in range(5):  # and they learn the same from the same memory
+        for run in (first, second):
+            run.agent.update(run._batch())
+    assert_same(state(first), state(second))
+
+    resumed = training()
+    resumed.run(Hooks(checkpoint=tmp_path / "checkpoint.npz", resume=True))
+    whole = training()
+    whole.run(Hooks())
+    assert (resumed.steps, resumed.agent.updates) == (whole.steps, whole.agent.updates)
+    assert resumed.replay.added == whole.replay.added
+    assert math.isfinite(resumed.curve[-1].mean_return)
+
+
+def test_in_segments_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
+    """Episodes start anew where a segment ends, and a stop loses no more than a segment."""
+    segments = Hooks(segment_steps=160)
+    whole = training()
+    whole.run(segments)
+    path = tmp_path / "checkpoint.npz"
+    stopped = training()
+    with pytest.raises(Interrupted):
+        stopped.run(
+            dataclasses.replace(stop_after(280, stopped), segment_steps=160, checkpoint=path)
+        )
+    resumed = training()
+    resumed.run(dataclasses.replace(segments, checkpoint=path, resume=True))
+    assert_same(state(whole), state(resumed))
+
+
+def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    run = training()
+    run.run(Hooks())
+    run.save(path)
+    training(total_steps=800).run(Hooks(checkpoint=path, resume=True))
+    with pytest.raises(SkillbankError, match=r"started differently.*discount: 0\.99, now 0\.9"):
+        training(discount=0.9).load(path)
+    with pytest.raises(SkillbankError, match="seed: 0, now 3"):
+        training(seed=3).load(path)
+    with pytest.raises(SkillbankError, match="env_id: SmallWorld/Plane-v0, now"):
+        training("skillbank/MultiGoal-v0").load(path)
+
+
+def test_what_is_no_checkpoint_is_refused_and_changes_nothing(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    with pytest.raises(SkillbankError, match="no checkpoint at"):
+        training().run(Hooks(checkpoint=path, resume=True))
+    run = training()
+    run.run(Hooks())
+    run.save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"not a checkpoint", whole[: len(whole) // 2], whole[:-30]):
+        path.write_bytes(content)
+        with pytest.raises(SkillbankError, match="is not a checkpoint"):
+            training().load(path)
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize("what", ["nan_obs", "inf_reward", "wrong_shape", "crash"])
+def test_an_environment_that_breaks_midway_loses_nothing(tmp_path, what):
+    path = tmp_path / "checkpoint.npz"
+    broken = {"what": what, "seed": 2, "good_steps": 60}
+    run = training("SmallWorld/Broken-v0", env_kwargs=broken, **noise_fed())
+    with pytest.raises(UnsupportedEnvironment, match="step 61"):
+        run.run(Hooks(checkpoint=path))
+    assert run.steps == 60 * 4
+    kept = training("SmallWorld/Broken-v0", env_kwargs=broken, **noise_fed())
+    kept.load(path)
+    assert kept.steps == 60 * 4
+    assert kept.agent.updates == run.agent.updates > 0
+    assert all(np.isfinite(value).all() for value in state(kept)[0].values())
+
+
+def noise_fed():
+    """One action has no pairs to couple, so its sampler is fed with noise."""
+    return {"architecture": TINY.model_copy(update={"sampler": "noise"}), "objective": "stein"}
+
+
+def test_ctrl_c_saves_what_was_learned(tmp_path):
+    path, run = tmp_path / "checkpoint.npz", training()
+
+    def interrupt():
+        if run.steps >= 120:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(Hooks(checkpoint=path, should_stop=interrupt))
+    kept = training()
+    kept.load(path)
+    assert kept.steps == 120
+
+
+def test_a_diverged_training_keeps_the_last_good_checkpoint(tmp_path):
+    path, run = tmp_path / "checkpoint.npz", training()
+    with pytest.raises(Interrupted):
+        run.run(dataclasses.replace(stop_after(200, run), checkpoint=path))
+    good = path.read_bytes()
+    again = training()
+
+    def poison():
+        with torch.no_grad():
+            again.agent.critic["out.bias"].fill_(float("nan"))
+        return False
+
+    with pytest.raises(TrainingDiverged, match="smaller learning rate"):
+        again.run(Hooks(checkpoint=path, resume=True, should_stop=poison))
+    assert path.read_bytes() == good
+
+
+# What is stored and learned.
+
+
+def test_truncation_is_stored_as_going_on_and_termination_as_the_end():
+    run = training("skillbank/MultiGoal-v0", total_steps=2_000, learning_starts=1_999)
+    run.run(Hooks())
+    obs, action, _, terminated, ended, next_obs = run.replay.rows[: len(run.replay)].split(
+        run.replay._widths, dim=1
+    )
+    assert (ended >= terminated).all()
+    timed_out = (ended > terminated).squeeze(1)
+    assert timed_out.any()
+    # the true end of a truncated episode, and not the start of the next
+    moved = (obs + action).clip(-7.0, 7.0)
+    torch.testing.assert_close(next_obs, moved, atol=1e-5, rtol=0.0)
+
+
+def batch_of(count=6, terminated=None, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    obs, next_obs = torch.randn(2, count, 2, generator=generator)
+    action = torch.rand(count, 2, generator=generator) * 2 - 1
+    reward = torch.randn(count, generator=generator)
+    end = torch.zeros(count) if terminated is None else terminated
+    return Batch(obs, action, reward, torch.full((count,), 0.9), end, next_obs)
+
+
+def agent_of(symmetries=(), seed=0, **changes):
+    config = PretrainConfig(**(SMALL | changes))
+    return Agent(config.architecture, config, 2, 2, 0.2, seed, symmetries=symmetries)
+
+
+def test_critics_regress_on_reward_plus_value_unless_terminated():
+    terminated = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    batch = batch_of(terminated=terminated)
+    agent, same = agent_of(), agent_of()
+    with torch.no_grad():
+        q_next, log_weight = same.proposals(batch.next_obs)
+        value = soft_value(q_next, log_weight, 0.2)
+        target = torch.where(terminated == 1.0, batch.reward, batch.reward + 0.9 * value)
+        loss = 0.5 * (same.critic(batch.obs, batch.action) - target).square().mean(1).sum()
+    figures = agent.update_critic(batch)
+    torch.testing.assert_close(figures.critic_loss, loss)
+    torch.testing.assert_close(figures.value, value.mean())
+
+
+def test_targets_follow_by_their_rate_and_period():
+    agent = agent_of(target_period=3, target_rate=0.5)
+    start = agent.target_critic.arrays()
+    for _ in range(2):
+        agent.update(batch_of())
+    for name, value in agent.target_critic.arrays().items():
+        np.testing.assert_array_equal(value, start[name])
+    agent.update(batch_of())
+    for name, value in agent.target_critic.arrays().items():
+        expected = 0.5 * (start[name] + agent.critic.arrays()[name])
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
+def test_rewards_are_scaled_once():
+    run = training(reward_scale=10.0, learning_starts=399)
+    run.run(Hooks())
+    stored = set((10.0 * run.replay.rewards()).tolist())
+    assert set(run._batch().reward.tolist()) <= stored
+
+
+def test_level_critics_start_at_what_the_first_rewards_promise():
+    # learning starts with the last step, whose four transitions owe no update yet
+    run = training(level_critics=True, learning_starts=396, total_steps=400, steps_per_update=100)
+    run.run(Hooks())
+    assert run.agent.updates == 0
+    level = float(run.replay.rewards().mean()) / (1 - 0.99)
+    for critic in (run.agent.critic, run.agent.target_critic):
+        np.testing.assert_allclose(critic.arrays()["out.bias"], level, rtol=1e-5)
+
+
+def test_first_actions_are_uniform_and_later_ones_stay_in_the_box():
+    run = training(noise_sigma=3.0, learning_starts=200, replay_capacity=4_000, total_steps=2_000)
+    run.run(Hooks())
+    action = run.replay.rows[: len(run.replay), 2:4]
+    assert action.abs().max() == 1.0  # so strong a noise reaches the walls, and no further
+    first = action[:200]
+    assert first.abs().max() < 1.0
+    assert abs(first.var().item() * 3 - 1) < 0.15
+
+
+def test_a_warm_training_starts_with_the_policys_own_actions():
+    run, twin = training(), training()
+    run.warm = True
+    obs = torch.zeros(4, 2)
+    expected = twin.agent.act(obs).numpy()
+    np.testing.assert_array_equal(run._action(obs), expected)
+
+
+# Symmetries.
+
+QUARTER = Symmetry(  # (x, y) -> (-y, x)
+    name="a quarter turn",
+    obs_index=(1, 0),
+    obs_sign=(-1, 1),
+    action_index=(1, 0),
+    action_sign=(-1, 1),
+)
+
+
+def turned(x):
+    return torch.stack((-x[:, 1], x[:, 0]), 1)
+
+
+def test_an_update_sees_whole_transitions_through_a_symmetry():
+    batch = batch_of(16)
+    agent, plain = agent_of((QUARTER,)), agent_of()
+    torch.randint(1, (16,), generator=plain.generator)  # the choice among one
+    by_hand = batch._replace(
+        obs=turned(batch.obs), action=turned(batch.action), next_obs=turned(batch.next_obs)
+    )
+    agent.update(batch)
+    plain.update(by_hand)
+    for part, network in agent.networks().items():
+        for name, value in network.arrays().items():
+            np.testing.assert_array_equal(
+                value, plain.networks()[part].arrays()[name], err_msg=f"{part}/{name}"
+            )
+
+
+def test_acting_through_a_symmetry_is_undone():
+    agent, plain = agent_of((QUARTER,)), agent_of()
+    obs = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    action = agent.act(obs)
+    torch.testing.assert_close(turned(action), plain.act(turned(obs)))
+
+
+def test_all_symmetries_are_drawn():
+    nothing = Symmetry(
+        name="identity", obs_index=(0, 1), obs_sign=(1, 1), action_index=(0, 1), action_sign=(1, 1)
+    )
+    agent = agent_of((nothing, QUARTER))
+    obs = torch.ones(400, 2)
+    seen = agent.symmetries.obs(obs, agent.symmetries.draw(400, agent.generator))
+    share = (seen[:, 0] < 0).float().mean().item()
+    assert 0.4 < share < 0.6
