@@ -197,9 +197,7 @@ class Training:
         config = self.config
         far = config.n_step_until is None or self.steps < config.n_step_until
         n_step = config.n_step if far else 1
-        batch = self.replay.sample(
-            config.batch_size, self.agent.generator, config.discount, n_step
-        )
+        batch = self.replay.sample(config.batch_size, self.agent.generator, config.discount, n_step)
         return batch._replace(reward=batch.reward * config.reward_scale)
 
     def _report(self, figures: Figures | None, hooks: Hooks, on_curve: bool) -> None:
