@@ -207,11 +207,10 @@ _MAZE: dict[str, Any] = {
     "value_samples": 2,
     "n_step": 4,  # the bump at the target is some 160 steps from the start
     "n_step_until": 100_000,
-    "temperature": 0.03,
-    "final_temperature": 0.002,
+    "temperature": 0.05,
+    "final_temperature": 0.005,
     "anneal_steps": 180_000,
-    "shrink_start": None,  # one action per state gets stuck in corners: success 98 % with noise,
-    # 27 % with a set of one
+    "shrink_start": None,  # a deterministic policy gets stuck in corners
 }
 _FINETUNE: dict[str, dict[str, Any]] = {
     "QuadrupedHallwayWide": _HALLWAY,

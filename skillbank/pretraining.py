@@ -9,7 +9,7 @@ from skillbank.agent import Agent
 from skillbank.config import FinetuneConfig, PretrainConfig, recipe
 from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
-from skillbank.spec import SkillSpec, Symmetry
+from skillbank.spec import SkillSpec
 from skillbank.task import Task
 from skillbank.training import Hooks, Training
 from skillbank.versions import versions
@@ -63,7 +63,7 @@ def pretrain(
         training.run(hooks or Hooks())
     finally:
         task.close()
-    return finished_skill(training, config, name=name, symmetries=symmetries)
+    return finished_skill(training, config, name=name)
 
 
 def for_one_action(config: PretrainConfig) -> PretrainConfig:
@@ -100,7 +100,6 @@ def finished_skill(
     config: PretrainConfig | FinetuneConfig,
     *,
     name: str,
-    symmetries: tuple[Symmetry, ...] = (),
     parents: tuple[str, ...] = (),
 ) -> Skill:
     """The skill that a training has learned so far."""
@@ -123,7 +122,8 @@ def finished_skill(
         action_high=tuple(task.action_high.tolist()),
         action_dtype="float64" if task.action_dtype == np.float64 else "float32",
         architecture=agent.architecture,
-        symmetries=symmetries,
+        # As it acted while it learned: through random symmetries, but for a finite noise set.
+        symmetries=task.symmetries if config.symmetry and agent.noise_set is None else (),
         anchored=agent.anchor is not None,
         noise_set=0 if agent.noise_set is None else len(agent.noise_set),
         config=config,
