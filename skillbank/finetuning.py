@@ -13,7 +13,8 @@ The hand-over from densities to the finite noise set: a finite set has no densit
 of the soft value (log prior - log q) and the entropy in the sampling network's objective are
 multiplied by ``lambda = (K_xi - 1) / (K_0 - 1)``, which falls with the set from 1 to 0. At 1 the
 estimate is eq. 10; at 0 it is ``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``, the soft value
-of the set; in between it moves with every member by O(1 / K_0), so that nothing jumps.
+of the set; in between each member that goes moves it by O(1 / K_xi), so that nothing jumps but
+what the last few members differ by.
 """
 
 from typing import Any
