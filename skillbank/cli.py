@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from skillbank import __version__
+from skillbank.cli_bank import BANK_COMMANDS
 from skillbank.cli_reproduce import reproduce
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.errors import Interrupted, SkillbankError
@@ -95,6 +96,8 @@ def commands() -> None:
 
 
 commands.add_command(reproduce)
+for command in BANK_COMMANDS:
+    commands.add_command(command)
 
 
 # ------------------------------------------------------------------------------- options

@@ -1,0 +1,150 @@
+"""Commands that keep house in a bank: names and versions, copies elsewhere, other formats.
+
+Registered on the command line by ``for command in BANK_COMMANDS: commands.add_command(command)``.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from skillbank.bank import Bank
+
+bank_option = click.option(
+    "--bank",
+    "bank_folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where skills are kept. [default: $SKILLBANK_HOME, or your own data folder]",
+)
+
+
+@click.command()
+@click.argument("skill")
+@click.argument("label")
+@bank_option
+def alias(skill: str, label: str, bank_folder: Path | None) -> None:
+    """Let NAME@LABEL mean a version: alias walk@2 best."""
+    _bank(bank_folder).alias(skill, label)
+    click.echo(f"{skill.partition('@')[0]}@{label} is {skill}")
+
+
+@click.command()
+@click.argument("reference", metavar="NAME@LABEL")
+@bank_option
+def unalias(reference: str, bank_folder: Path | None) -> None:
+    """Drop an alias; the version that it means stays."""
+    _bank(bank_folder).unalias(reference)
+    click.echo(f"{reference} is no more")
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@bank_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> None:
+    """Compare two skills, metadata and parameters."""
+    found = _bank(bank_folder).diff(first, second)
+    if as_json:
+        click.echo(json.dumps(found._asdict()))
+        return
+    for path, (one, other) in found.metadata.items():
+        click.echo(f"{path}: {one} -> {other}")
+    for name, how in found.parameters.items():
+        click.echo(f"{name}: {how if isinstance(how, str) else f'differs by up to {how:.3g}'}")
+    if not (found.metadata or found.parameters):
+        click.echo(f"{first} and {second} are the same skill")
+
+
+@click.command()
+@click.option("--keep", type=click.IntRange(1), help="Also drop all but the N newest versions.")
+@bank_option
+def gc(keep: int | None, bank_folder: Path | None) -> None:
+    """Sweep what crashes left behind; with --keep also old versions nothing refers to."""
+    removed = _bank(bank_folder).gc(keep)
+    click.echo("\n".join(f"removed {what}" for what in removed) or "nothing to remove")
+
+
+@click.command()
+@click.argument("skill")
+@click.argument("url")
+@bank_option
+def push(skill: str, url: str, bank_folder: Path | None) -> None:
+    """Copy a skill to a bank elsewhere, such as s3://bucket/skills."""
+    from skillbank.remote import RemoteBank
+
+    click.echo(f"{url} has {RemoteBank(url).push(_bank(bank_folder), skill)}")
+
+
+@click.command()
+@click.argument("skill")
+@click.argument("url")
+@bank_option
+def pull(skill: str, url: str, bank_folder: Path | None) -> None:
+    """Copy a skill from a bank elsewhere; its hash is checked on the way."""
+    from skillbank.remote import RemoteBank
+
+    click.echo(f"kept as {RemoteBank(url).pull(_bank(bank_folder), skill)}")
+
+
+@click.command()
+@click.argument("skill")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["h5", "safetensors", "onnx", "card"]),
+    default="h5",
+    show_default=True,
+    help="A skill file; safetensors; the networks as ONNX in a folder; a model card.",
+)
+@bank_option
+def export(skill: str, path: Path, kind: str, bank_folder: Path | None) -> None:
+    """Write a skill of the bank elsewhere, or in another format."""
+    from skillbank import storage
+    from skillbank.export import model_card, to_safetensors
+
+    bank = _bank(bank_folder)
+    stored = bank.read(skill)
+    written = [path]
+    if kind == "h5":  # byte for byte, so that it stays the same skill
+        storage.replace_file(path, storage.read_bytes(bank.path(skill)))
+    elif kind == "safetensors":
+        to_safetensors(stored, path)
+    elif kind == "onnx":
+        from skillbank.export_onnx import to_onnx
+
+        written = to_onnx(stored, path)
+    else:
+        storage.replace_file(path, model_card(stored).encode())
+    click.echo("\n".join(f"wrote {one}" for one in written))
+
+
+@click.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--as", "name", required=True, metavar="NAME", help="In the bank.")
+@bank_option
+def import_(path: Path, name: str, bank_folder: Path | None) -> None:
+    """Keep a skill file, or a .safetensors that was exported, in the bank."""
+    from skillbank import storage
+    from skillbank.export import from_safetensors
+
+    if path.suffix == ".safetensors":
+        stored = from_safetensors(path)
+        image = storage.encode(stored.spec, stored.parameters)
+    else:
+        storage.read(path)  # whose errors name the file; what is kept is checked again
+        image = storage.read_bytes(path)
+    click.echo(f"kept as {_bank(bank_folder).add(image, name)}")
+
+
+BANK_COMMANDS = (alias, unalias, diff, gc, push, pull, export, import_)
+
+
+def _bank(folder: Path | None) -> "Bank":
+    from skillbank.bank import Bank
+
+    return Bank(folder, shipped=True)
