@@ -34,9 +34,7 @@ def learn(
 
     def on_step(training: Training, step: Step) -> None:
         def policy() -> Skill:
-            declared = training.task.symmetries if isinstance(config, PretrainConfig) else ()
-            symmetries = declared if config.symmetry else ()
-            return finished_skill(training, config, name=unit.algorithm, symmetries=symmetries)
+            return finished_skill(training, config, name=unit.algorithm)
 
         tracker(training.steps, step, policy)
 
