@@ -116,6 +116,9 @@ class RayCluster:
 
     def events(self, timeout: float) -> list[Event]:
         """What has happened; waits for something at most so many seconds."""
+        if not self._running:
+            time.sleep(timeout)
+            return []
         ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
         names = {unit.name for unit in self._running.values()}
         news = self._ray.get(self._note.news.remote())

@@ -94,11 +94,15 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         Busy: Another process holds it.
     """
-    with (folder / "lock").open("w") as file:
+    with (folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Busy(f"another process works in {folder}") from error
+            file.seek(0)
+            raise Busy(f"process {file.read() or '?'} works in {folder}") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
 
 

@@ -217,7 +217,9 @@ def shortened(config: Config, steps: int) -> Config:
     }
     if isinstance(config, FinetuneConfig):
         for name in ("anneal_steps", "shrink_start", "shrink_steps"):
-            changes[name] = round(getattr(config, name) * share)
+            counted = getattr(config, name)
+            if counted is not None:
+                changes[name] = round(counted * share)
     return type(config).model_validate(config.model_dump() | changes)
 
 

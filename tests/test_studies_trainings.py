@@ -1,0 +1,266 @@
+"""Units as they are trained: what is noted, what a resumed one ends with, and the rivals."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from studying import SEGMENT, STEPS, places, tiny
+
+from skillbank import Skill
+from skillbank.config import PretrainConfig
+from skillbank.errors import IncompatibleSkill, StorageError
+from skillbank.pretraining import pretrain
+from skillbank.studies import performing, rivals, soft_q, tracking
+from skillbank.studies.unit import finished, write_json
+from skillbank.training import Hooks, Training
+
+
+class Killed(Exception):
+    """Stands for kill -9 in one process."""
+
+
+def perform(unit, where, parent=None, kill_after=None):
+    """Perform a unit; with ``kill_after``, end it after so many steps and do it again."""
+    if kill_after is not None:
+        note = tracking.Tracker.__call__
+
+        def deadly(self, steps, step, policy):
+            if steps > kill_after:
+                raise Killed
+            note(self, steps, step, policy)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tracking.Tracker, "__call__", deadly)
+            with pytest.raises(Killed):
+                performing.perform(unit, where, parent, lambda *_: None)
+        assert (where.folder(unit) / "checkpoint.npz").is_file()
+    result = performing.perform(unit, where, parent, lambda *_: None)
+    performing.keep(result, unit, where)
+    assert finished(unit, where)
+    assert not (where.folder(unit) / "checkpoint.npz").exists()
+    return result["measured"]
+
+
+@pytest.fixture(scope="module")
+def parent_skill(tmp_path_factory):
+    where, unit = places(tmp_path_factory.mktemp("parent")), tiny(seed=9)
+    perform(unit, where)
+    return where.learned(unit)
+
+
+@pytest.fixture(scope="module")
+def parent_policy(tmp_path_factory):
+    where, unit = places(tmp_path_factory.mktemp("parent")), tiny("ddpg", seed=9)
+    perform(unit, where)
+    return where.learned(unit)
+
+
+@pytest.mark.parametrize("algorithm", ["default", "anchored", "ddpg", "ddpg_pretrained", "sac"])
+def test_a_killed_unit_ends_with_the_same_numbers(tmp_path, algorithm, parent_skill, parent_policy):
+    parent = {"anchored": parent_skill, "ddpg_pretrained": parent_policy}.get(algorithm)
+    unit = tiny(algorithm, watched="goal")
+    straight = perform(unit, places(tmp_path / "a"), parent)
+    killed = perform(unit, places(tmp_path / "b"), parent, kill_after=SEGMENT + 60)
+    assert killed == straight
+    assert straight["steps"] == STEPS
+    assert len(straight["evaluations"]["steps"]) == 3
+
+
+def test_another_seed_gives_other_numbers(tmp_path):
+    assert perform(tiny(seed=0), places(tmp_path)) != perform(tiny(seed=1), places(tmp_path))
+
+
+def test_what_is_learned_does_not_depend_on_being_watched(tmp_path):
+    # evaluations on the way use no random numbers of the training
+    unit = tiny(segment_steps=STEPS)
+    where = places(tmp_path)
+    perform(unit, where)
+    assert isinstance(unit.learning, PretrainConfig)
+    alone = pretrain(unit.env_id, unit.learning, seed=0, hooks=Hooks(segment_steps=STEPS))
+    watched = Skill.load(where.learned(unit)).parameters()
+    for name, value in alone.parameters().items():
+        np.testing.assert_array_equal(value, watched[name])
+
+
+def test_a_checkpoint_of_another_definition_is_not_used(tmp_path):
+    where, unit = places(tmp_path), tiny()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(performing, "_summary", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            performing.perform(unit, where, None, lambda *_: None)
+    checkpoint = where.folder(unit) / "checkpoint.npz"
+    assert checkpoint.is_file()
+    other = tiny(evaluations=2)  # its tracker's arrays have another size
+    assert len(perform(other, where)["evaluations"]["steps"]) == 2
+
+
+def test_a_unit_is_held_by_one_process(tmp_path):
+    where, unit = places(tmp_path), tiny()
+    where.folder(unit).mkdir(parents=True)
+    with (
+        performing.alone(where.folder(unit)),
+        pytest.raises(performing.Busy, match=f"process {os.getpid()} works in"),
+    ):
+        performing.perform(unit, where, None, lambda *_: None)
+
+
+def test_a_diverged_training_is_a_result(tmp_path, monkeypatch):
+    def diverge(self, optimizers):
+        with torch.no_grad():
+            next(self.policy.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(rivals.PaperDDPG, "_update_learning_rate", diverge)
+    measured = perform(tiny("ddpg"), places(tmp_path))
+    assert "diverged before step" in measured["diverged"]
+
+
+def test_a_result_that_cannot_be_written_leaves_the_checkpoint(tmp_path):
+    where, unit = places(tmp_path), tiny()
+    checkpoint = where.folder(unit) / "checkpoint.npz"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"x")
+    where.results.write_text("a file where a folder should be")
+    with pytest.raises(StorageError):
+        performing.keep({}, unit, where)
+    assert checkpoint.exists()
+
+
+# What is noted.
+
+
+def test_the_notes_of_a_training_are_its_episodes(tmp_path):
+    rewards, ended, goals = [], [], []
+    step_of = soft_q.Tracker.__call__
+
+    def listen(self, steps, step, policy):
+        rewards.append(step.reward.numpy().copy())
+        ended.append(step.ended.copy())
+        goals.append(tracking.final_info(step.info, step.ended)["goal"])
+        step_of(self, steps, step, policy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(soft_q.Tracker, "__call__", listen)
+        measured = perform(tiny(watched="goal", segment_steps=STEPS), places(tmp_path))
+    returns, running = [], np.zeros(4)
+    for reward, end in zip(rewards, ended, strict=True):
+        running += reward
+        returns += running[end].tolist()
+        running[end] = 0.0
+    told = [value for value in measured["training_returns"] if value is not None]
+    assert min(returns) - 1e-2 <= min(told) <= max(told) <= max(returns) + 1e-2
+    most = [value for value in measured["watched"]["most"] if value is not None]
+    assert max(most) == np.max(goals)
+    assert min(v for v in measured["watched"]["least"] if v is not None) == np.min(goals)
+    assert measured["final"]["episodes"] == 4
+    assert sum(measured["final"]["goals"]) <= 4
+
+
+def test_traces_and_action_values_are_kept_where_asked(tmp_path):
+    measured = perform(tiny(traces=2, action_values=True), places(tmp_path))
+    assert len(measured["traces"]) == 2
+    assert all(len(place) == 2 for trace in measured["traces"] for place in trace)
+    values = measured["action_values"]
+    assert np.shape(values["q"]) == (3, performing.LEVELS, performing.LEVELS)
+    assert np.shape(values["actions"]) == (3, performing.SHOWN_ACTIONS, 2)
+    json.dumps(measured, allow_nan=False)
+
+
+def test_numbers_are_rounded_and_nan_becomes_null():
+    values = np.array([[1.234567891, np.nan], [np.inf, 1e-12]])
+    assert tracking.rounded(values) == [[1.2346, None], [None, 1e-12]]
+    assert tracking.rounded(np.array([2.0, 3.00004])) == [2.0, 3.0]
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json_of_nan()
+
+
+def write_json_of_nan():
+    from pathlib import Path
+
+    write_json(Path("never.json"), float("nan"))
+
+
+# The rivals.
+
+
+def model_of(unit, seed=0, warm=False):
+    envs = rivals.StableBaselinesTask(unit.env_id, 1)
+    return rivals.PaperDDPG(unit.learning, envs, seed, warm), envs
+
+
+def test_ddpg_copies_its_targets_every_so_many_updates_and_not_between():
+    unit = tiny("ddpg")
+    model, _ = model_of(unit)
+    model.set_logger(rivals.Logger(None, []))
+    model.learn(unit.learning.learning_starts + unit.learning.target_period)
+    start = {k: v.clone() for k, v in model.critic_target.state_dict().items()}
+    assert model._n_updates == unit.learning.target_period
+    for name, value in model.critic.state_dict().items():
+        torch.testing.assert_close(start[name], value, rtol=0, atol=0)
+    model.learn(10, reset_num_timesteps=False)
+    for name, value in model.critic_target.state_dict().items():
+        torch.testing.assert_close(start[name], value, rtol=0, atol=0)
+    moved = [not torch.equal(start[k], v) for k, v in model.critic.state_dict().items()]
+    assert all(moved)
+
+
+def test_ddpg_keeps_two_learning_rates_through_its_updates():
+    model, _ = model_of(tiny("ddpg"))
+    model.set_logger(rivals.Logger(None, []))
+    model.learn(70)
+    assert [g["lr"] for g in model.actor.optimizer.param_groups] == [1e-4]
+    assert [g["lr"] for g in model.critic.optimizer.param_groups] == [1e-3]
+
+
+def test_ddpgs_noise_is_that_of_a_step():
+    # stationary deviation of x += sigma n - theta x: sigma / sqrt(1 - (1 - theta)^2)
+    model, _ = model_of(tiny("ddpg"))
+    np.random.seed(0)  # the library draws from there
+    drawn = np.stack([model.action_noise() for _ in range(4000)])
+    expected = 0.3 / np.sqrt(1.0 - 0.85**2)
+    assert drawn[100:].std() == pytest.approx(expected, rel=0.1)
+
+
+def test_a_pretrained_rival_acts_by_its_policy_from_the_start_and_others_do_not(parent_policy):
+    unit = tiny("ddpg")
+    for warm in (False, True):
+        model, envs = model_of(unit, warm=warm)
+        rivals.start_from(model, envs, parent_policy)
+        model._last_obs = np.zeros((1, 2), np.float32)
+        own, _ = model.predict(model._last_obs)
+        acted, _ = model._sample_action(100, None, 1)
+        assert np.allclose(acted, own) is warm
+
+
+def test_networks_widen_to_new_observations_without_a_change(tmp_path):
+    # QuadrupedRun's observation is a part of the hallway's
+    narrow = tiny("ddpg", env_id="skillbank/QuadrupedRun-v0")
+    wide = tiny("ddpg", env_id="skillbank/QuadrupedHallwayNarrow-v0")
+    model, envs = model_of(narrow)
+    rivals.save_policy(model, tmp_path / "policy.npz")
+    other, others = model_of(wide, seed=1)
+    rivals.start_from(other, others, tmp_path / "policy.npz")
+    obs = others.reset()
+    blocks = [(b.name, b.size) for b in others.task.observation_blocks]
+    known = {b.name for b in envs.task.observation_blocks}
+    columns = np.concatenate([np.full(size, name in known) for name, size in blocks])
+    assert not columns.all()
+    np.testing.assert_allclose(other.predict(obs)[0], model.predict(obs[:, columns])[0], atol=1e-6)
+    rivals.save_policy(other, tmp_path / "wide.npz")
+    with pytest.raises(IncompatibleSkill, match="lacks some of it"):
+        rivals.start_from(model, envs, tmp_path / "wide.npz")
+
+
+def test_a_segment_of_ours_starts_all_episodes_anew_and_saves_there_alone(tmp_path):
+    saved, at = [], []
+    unit = tiny()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "save", lambda self, path: saved.append(self.steps))
+        reset_of = Training._loop
+        patch.setattr(
+            Training, "_loop", lambda self, hooks: (at.append(self.steps), reset_of(self, hooks))
+        )
+        perform(unit, places(tmp_path))
+    assert at == [0, SEGMENT, 2 * SEGMENT]
+    assert saved == [SEGMENT, 2 * SEGMENT]
