@@ -426,7 +426,7 @@ def test_symmetries_turn_with_the_skill_or_are_dropped():
 
 
 def test_a_skill_without_a_heading_cannot_be_turned():
-    with pytest.raises(IncompatibleSkill, match="it observes place 2"):
+    with pytest.raises(IncompatibleSkill, match="it observes observation 2"):
         three()[0].turned(1.0)
 
 

@@ -19,6 +19,9 @@ negative where C is not (Hölder's inequality holds for weighted samples too).
 
 import hashlib
 import json
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +48,18 @@ if TYPE_CHECKING:
 
 NETWORKS = 2  # corrections learned side by side; the larger one counts
 MAX_FILE_BYTES = 64 << 20
+# What reading a damaged archive of arrays raises.
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class CorrectionConfig(Gathering):
@@ -130,7 +145,7 @@ class Correction:
             observation = sum(block.size for block in blocks)
             network = _network(tuple(meta["hidden"]), observation, meta["action"])
             network.load_arrays(arrays)
-        except (OSError, ValueError, KeyError, EOFError, AssertionError, TypeError) as error:
+        except (*DAMAGE, AssertionError, TypeError) as error:
             raise SkillbankError(f"{path} is not a correction that can be used: {error}") from error
         reports = tuple(Report(*numbers) for numbers in meta["reports"])
         return cls(network, blocks, meta["about"], reports, meta["factor"])
