@@ -14,6 +14,7 @@ import click
 
 from skillbank import __version__
 from skillbank.cli_bank import BANK_COMMANDS
+from skillbank.cli_compose import compose_command
 from skillbank.cli_reproduce import reproduce
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.errors import Interrupted, SkillbankError
@@ -95,6 +96,7 @@ def commands() -> None:
     """Pretrain, keep and fine-tune maximum-entropy motor skills."""
 
 
+commands.add_command(compose_command)
 commands.add_command(reproduce)
 for command in BANK_COMMANDS:
     commands.add_command(command)
