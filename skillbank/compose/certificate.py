@@ -10,8 +10,9 @@ the policies' divergence). Two things follow, for every state and exactly:
 
 so that their difference bounds what the composed policy lacks of the optimal one. It is never
 above the printed theorem's bound, which has the worst policy in the first line and 0 in the second.
-The shortfall is estimated by running pi; what is unavoidable by the least e of all states that pi
-and the parts' own policies visit. A learned correction changes pi, and is taken off the promise.
+The shortfall is estimated by running pi; what is unavoidable by the stretch with the least sum
+among all that pi and the parts' own policies run through, from any state on. A learned correction
+changes pi, and is taken off the promise.
 
 All of it is about composing. Parts that are themselves far from optimal are not seen here.
 """
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 VALUE_FACTOR = 2  # times the candidates of an action, for the values of a certificate
 SCOUTS = 4  # episodes of each part's own policy
-GOOD, POOR = 0.25, 1.0  # loss per step in units of alpha: up to GOOD well, from POOR badly
+GOOD, POOR = 0.25, 2.0  # loss per step in units of alpha: up to GOOD well, from POOR badly
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Certificate:
             f"'{self.name}': {advice}. Its policy is at most {self.loss:.3g} of soft value (95 % "
             f"interval {low:.3g} to {high:.3g}) from the optimal one, {self.per_step:.2g} of "
             f"reward per step.{apart} An estimate from {len(self.shortfall)} episodes, as if no "
-            "state were better than the best of those visited."
+            "policy could do better than the best stretch of them."
         )
 
 
@@ -167,7 +168,9 @@ class _Walk:
         self.acting = policy.acting.enlarged(VALUE_FACTOR)
         self.copies = episodes + SCOUTS * len(policy.parts)
         self.alive = np.ones(self.copies, bool)
-        self.least = np.inf  # of e, over all visited states
+        self.terms: list[Float] = []  # e [N], by step; nan after the end
+        self.endless = np.ones(self.copies, bool)  # has it not ended for good?
+        self.recent = np.zeros(self.copies)  # mean of its last terms
         self.late: list[Float] = []  # terms of the shortfall [E], by step
         self.apart: list[float] = []
         self.sizes: list[float] = []
@@ -206,7 +209,9 @@ class _Walk:
         found = self._backup(next_obs)
         goes_on = 1.0 - terminated
         e = goes_on * (found.promised - gamma * found.base)  # [N]
-        self.least = min(self.least, float(e[torch.from_numpy(self.alive)].min()))
+        self.terms.append(np.where(self.alive, e.double().numpy(), np.nan))
+        self.endless = np.where(self.alive, terminated.numpy() == 0.0, self.endless)
+        self.recent = np.where(self.alive, _mean_of_last(self.terms), self.recent)
         term = goes_on * (found.promised - gamma * found.value)
         if self.correction is not None:
             with torch.no_grad():
@@ -236,17 +241,30 @@ class _Walk:
             discount=spec.discount,
             promised=self.promised,
             shortfall=self.shortfall,
-            unavoidable=self.least / (1.0 - spec.discount),
+            unavoidable=self._least_stretch(),
             divergence=float(np.mean(self.apart)) if self._is_sum() else float("nan"),
             corrected=self.correction is not None,
             sample_size=float(np.mean(self.sizes)),
         )
 
+    def _least_stretch(self) -> float:
+        """The least ``sum_t gamma^t e`` from any visited state on."""
+        gamma = self.policy.spec.discount
+        terms = np.stack(self.terms)  # [T, N]
+        total, least = np.zeros(self.copies), np.inf
+        for now in terms[::-1]:
+            alive = np.isfinite(now)
+            last = alive & (total == 0.0) & self.endless  # after it only the clock ran out
+            total = np.where(last, self.recent / (1.0 - gamma), total)
+            total = np.where(alive, np.nan_to_num(now) + gamma * total, 0.0)
+            if alive.any():
+                least = min(least, float(total[alive].min()))
+        return least
+
     def _rest(self) -> Float:
         """The tail of the sum after the last step [E]."""
         gamma = self.policy.spec.discount
-        recent: Float = np.stack(self.late[-max(1, len(self.late) // 4) :]).mean(0)
-        return gamma**self.steps / (1.0 - gamma) * recent
+        return gamma**self.steps / (1.0 - gamma) * _mean_of_last(self.late)
 
     def _backup(self, obs: Tensor) -> Any:
         from skillbank.compose.correction import backup
@@ -256,3 +274,9 @@ class _Walk:
 
     def _is_sum(self) -> bool:
         return isinstance(self.node, WeightedSum)
+
+
+def _mean_of_last(terms: list[Float]) -> Float:
+    """Mean of the last quarter of them."""
+    found: Float = np.stack(terms[-max(1, len(terms) // 4) :]).mean(0)
+    return found
