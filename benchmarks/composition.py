@@ -1,0 +1,378 @@
+"""Composition on the point mass, over pairs and seeds, beside skills trained directly.
+
+    python benchmarks/composition.py run                 every unit that has no result yet
+    python benchmarks/composition.py run --pair tricky --seeds 1
+    python benchmarks/composition.py certificates        rank agreement with exact gaps, 24 pairs
+    python benchmarks/composition.py table               the table, in docs/results/composition
+
+A unit is one pair with one seed: its parts are trained (once for each seed), composed by each way,
+and measured on the composed reward. Its result is one small JSON file in docs/results/composition,
+so that a stopped study goes on where it was. One unit takes about two minutes on one free core;
+seconds are CPU seconds of one thread.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+from composition_tasks import GOALS_ID
+from skillbank.envs import point_mass
+
+import skillbank
+from skillbank import compose, exact
+from skillbank.config import Architecture, PretrainConfig
+from skillbank.evaluation import bootstrap_interval
+from skillbank.skill import Skill
+from skillbank.task import Task
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results" / "composition"
+SKILLS = ROOT / "runs" / "composition"
+RUN_ID = "skillbank/PointMassRunToward-v0"
+SEEDS = 5
+EPISODES = 100
+SMALL = Architecture(
+    critic_hidden=(64, 64), sampler_hidden=(64, 64), couplings=2, coupling_hidden=16
+)
+RECIPE: dict[str, Any] = {
+    "architecture": SMALL,
+    "discount": 0.95,
+    "temperature": 0.1,
+    "batch_size": 128,
+    "total_steps": 24_000,
+    "learning_starts": 1_000,
+    "replay_capacity": 100_000,
+    "target_rate": 0.05,
+    "symmetry": False,
+}
+LEARNED: dict[str, Any] = {
+    "total_steps": 16_000,
+    "learning_starts": 512,
+    "batch_size": 128,
+    "hidden": (64, 64),
+    "target_rate": 0.1,
+    "replay_capacity": 50_000,
+}
+
+
+class Wish(NamedTuple):
+    """A reward of the point mass."""
+
+    env_id: str
+    kwargs: dict[str, Any]
+    scale: float = 1.0  # times the environment's reward
+
+
+def run(degrees: float, scale: float = 1.0) -> Wish:
+    return Wish(RUN_ID, {"direction": math.radians(degrees)}, scale)
+
+
+def goals(**amounts: float) -> Wish:
+    return Wish(GOALS_ID, {"amounts": amounts})
+
+
+PARTS = {
+    "east": run(0.0),
+    "north": run(90.0),
+    "northwest": run(135.0),
+    "left": goals(left=10.0),
+    "right": goals(right=10.0),
+    "left_or_up": goals(left=10.0, up=10.0),
+    "right_or_up": goals(right=10.0, up=10.0),
+    "left_or_less": goals(left=10.0, up=7.0),
+    "right_or_less": goals(right=10.0, up=7.0),
+}
+
+
+class Pair(NamedTuple):
+    """Two parts, how they are composed, and the reward that it is for."""
+
+    parts: tuple[str, str]
+    make: Callable[[Skill, Skill], compose.Composed]
+    wish: Wish
+
+
+# The sum of two speeds is a speed: w_1 d_1 + w_2 d_2, its angle and its length.
+PAIRS = {
+    "northeast": Pair(("east", "north"), lambda a, b: a & b, run(45.0, math.cos(math.pi / 4))),
+    "obtuse": Pair(
+        ("east", "northwest"), lambda a, b: a & b, run(67.5, math.cos(math.radians(67.5)))
+    ),
+    "but_not": Pair(
+        ("east", "north"),
+        lambda a, b: a - 0.5 * b,
+        run(math.degrees(math.atan2(-0.5, 1.0)), math.hypot(1.0, 0.5)),
+    ),
+    "left_right": Pair(("left", "right"), lambda a, b: a & b, goals(left=5.0, right=5.0)),
+    "left_and_up": Pair(
+        ("left_or_up", "right_or_up"), lambda a, b: a & b, goals(left=5.0, right=5.0, up=10.0)
+    ),
+    "tricky": Pair(
+        ("left_or_less", "right_or_less"), lambda a, b: a & b, goals(left=5.0, right=5.0, up=7.0)
+    ),
+    "either": Pair(
+        ("left", "right"),
+        lambda a, b: compose.any_of([a, b], shared_goals=True),
+        goals(left=10.0, right=10.0),
+    ),
+}
+
+
+def trained(wish: Wish, name: str, seed: int) -> Skill:
+    """A skill for that reward, trained once and kept."""
+    path = SKILLS / f"{name}-{seed}.h5"
+    if not path.is_file():
+        config = PretrainConfig(
+            **RECIPE, reward_scale=wish.scale, level_critics=wish.env_id == RUN_ID
+        )
+        skillbank.pretrain(wish.env_id, config, seed=seed, name=name, env_kwargs=wish.kwargs).save(
+            path
+        )
+    return Skill.load(path)
+
+
+def measured(policy: Any, wish: Wish, seed: int) -> dict[str, Any]:
+    """Return on a reward, from the middle, acting by its best and by its random actions."""
+    middle = {"anywhere": False} if wish.env_id == GOALS_ID else {}
+    found: dict[str, Any] = {}
+    for way, deterministic in (("best", True), ("random", False)):
+        e = skillbank.evaluate(
+            policy,
+            wish.env_id,
+            episodes=EPISODES,
+            seed=1000 + seed,
+            deterministic=deterministic,
+            **wish.kwargs,
+            **middle,
+        )
+        returns = wish.scale * e.returns
+        found[way] = {"return": float(returns.mean()), "interval": bootstrap_interval(returns)}
+        if "goal" in e.metrics:
+            counts = np.bincount(e.metrics["goal"].astype(int) + 1, minlength=5)
+            found[way]["goals"] = dict(
+                zip(("none", "right", "up", "left", "down"), counts.tolist(), strict=True)
+            )
+    return found
+
+
+def nearer(policy: Any, wish: Wish, seed: int) -> float:
+    """From anywhere: how often the goal that is reached is the nearer of left and right."""
+    e = skillbank.evaluate(policy, wish.env_id, episodes=EPISODES, seed=2000 + seed, **wish.kwargs)
+    starts = np.array([trace[0, 0] for trace in e.traces])
+    away = np.abs(starts) > 0.3  # in the middle there is no nearer one
+    right = e.metrics["goal"] == 0
+    left = e.metrics["goal"] == 2
+    return float(np.where(starts > 0, right, left)[away].mean())
+
+
+def run_unit(name: str, seed: int) -> dict[str, Any]:
+    """Compose a pair in every way, and measure each."""
+    torch.set_num_threads(1)
+    pair = PAIRS[name]
+    one, two = (trained(PARTS[part], part, seed) for part in pair.parts)
+    result: dict[str, Any] = {"pair": name, "seed": seed, "ways": {}}
+    wish = pair.wish
+    where: dict[str, Any] = {"env_id": wish.env_id, "env_kwargs": wish.kwargs, "seed": seed}
+
+    def note(way: str, policy: Any, started: float, steps: int) -> None:
+        seconds = time.process_time() - started
+        facts = {"seconds": seconds, "steps": steps} | measured(policy, wish, seed)
+        if name == "either":
+            facts["nearer"] = nearer(policy, wish, seed)
+        if isinstance(policy, compose.Composed):
+            facts["sample_size"] = policy.sample_size
+        result["ways"][way] = facts
+        click.echo(f"{name} {seed} {way}: {facts}")
+
+    for part, skill in zip(pair.parts, (one, two), strict=True):
+        note(f"part {part}", skill, time.process_time(), 0)
+    started = time.process_time()
+    composed = pair.make(one, two)
+    note("composed", composed, started, 0)
+    certificate = composed.certificate(episodes=16, **where)
+    result["certificate"] = {"loss": certificate.loss, "text": str(certificate)}
+    started = time.process_time()
+    corrected = composed.corrected(config=compose.CorrectionConfig(**LEARNED), **where)
+    note("corrected", corrected, started, _steps(corrected))
+    after = corrected.certificate(episodes=16, **where)
+    result["certificate corrected"] = {"loss": after.loss, "text": str(after)}
+    started = time.process_time()
+    config = compose.DistillConfig(
+        architecture=SMALL, total_steps=16_000, batch_size=64, replay_capacity=50_000
+    )
+    skill = corrected.distill(config=config, name=name, **where)
+    skill.save(SKILLS / f"{name}-{seed}.h5")
+    note("distilled", skill, started, skill.spec.steps)
+    started = time.process_time()
+    improve = compose.ImproveConfig(**LEARNED, reward_scale=wish.scale)
+    best = compose.improve((one, two), config=improve, **where)
+    note("best of parts", best, started, improve.total_steps)
+    started = time.process_time()
+    direct = trained(wish, f"direct_{name}", seed)
+    note("direct", direct, started, direct.spec.steps)
+    return result
+
+
+def _steps(composed: compose.Composed) -> int:
+    node = composed.node
+    assert isinstance(node, compose.expression.Corrected)
+    return node.correction.reports[-1].steps
+
+
+# The certificate against exact gaps.
+
+GRID, CELLS = np.linspace(-2.3, 2.3, 27), 15
+
+
+def exact_gap(composed: compose.Composed, table: exact.Table, states: Any, actions: Any) -> Any:
+    """``V* - V^pi`` and V* at rest, for the reward that its parts are exactly soft-optimal for."""
+    alpha, gamma = composed.spec.temperature, composed.spec.discount
+    obs = states.astype(np.float32)
+    every = np.broadcast_to(actions, (len(obs), *actions.shape))
+    measure = table.log_measure
+
+    def reward_of(skill: Skill) -> Any:
+        q = skill.q(obs, every).astype(float)
+        return q - gamma * table.expected(exact.soft_value(q, measure, alpha))
+
+    leaves = compose.expression.leaves(composed.node)
+    rewards = {leaf.skill.spec.name: reward_of(leaf.skill) for leaf in leaves}
+    process = exact.Table(
+        composed.reward(rewards), table.successor, table.probability, gamma, measure
+    )
+    best = exact.soft_policy_iteration(process, alpha).value
+    log_pi = exact.log_policy(composed.q(obs, every).astype(float), measure, alpha)
+    q = exact.soft_evaluation(process, log_pi, alpha)
+    kept = (np.exp(log_pi + measure) * (q - alpha * log_pi)).sum(1)
+    rest = int(np.argmin(np.abs(states).sum(1)))
+    return float(best[rest] - kept[rest]), float(best[rest])
+
+
+def velocity_table() -> tuple[exact.Table, Any, Any]:
+    """The point mass on an open floor: its velocity is all there is to know."""
+    # The simulator's own arithmetic: damping is taken implicitly, five times a step.
+    damping = point_mass.MASS / point_mass.RISE_TIME
+    h = point_mass.PHYSICS_TIMESTEP / point_mass.MASS
+
+    def step(velocity: Any, action: Any) -> tuple[Any, Any, Any]:
+        length = np.maximum(1.0, np.hypot(*action.T))[:, None]
+        force = damping * point_mass.MAX_SPEED * action / length
+        after = velocity
+        for _ in range(point_mass.SUBSTEPS):
+            after = (after + h * force) / (1.0 + h * damping)
+        limit = GRID[-1]
+        return np.clip(after, -limit, limit), np.zeros(len(after)), np.zeros(len(after), bool)
+
+    _check_against_simulator(step)
+    return exact.discretise(step, (GRID, GRID), 2, CELLS, RECIPE["discount"])
+
+
+def _check_against_simulator(step: Any) -> None:
+    task = Task(RUN_ID, 4)
+    velocity = task.reset(seed=0).double().numpy()
+    action = np.random.default_rng(0).uniform(-1.0, 1.0, (4, 2))
+    np.testing.assert_allclose(step(velocity, action)[0], task.step(action).next_obs, atol=1e-5)
+    task.close()
+
+
+def certificate_pairs(seed: int) -> list[compose.Composed]:
+    """24 compositions of three skills."""
+    east, north, west = (trained(PARTS[n], n, seed) for n in ("east", "north", "northwest"))
+    pairs = [(east, north), (east, west), (north, west)]
+    weights = [(0.5, 0.5), (0.2, 0.8), (0.8, 0.2), (1.0, 1.0), (1.0, -0.5), (-0.5, 1.0)]
+    made = [compose.add([(a, u), (b, v)]) for a, b in pairs for u, v in weights]
+    made += [compose.any_of([a, b], shared_goals=True) for a, b in pairs]
+    made += [east & north & west, east + north + west, east + north - 0.5 * west]
+    return made
+
+
+@click.group()
+def commands() -> None:
+    """Composition on the point mass."""
+
+
+@commands.command("run")
+@click.option("--pair", "names", multiple=True, type=click.Choice(list(PAIRS)))
+@click.option("--seeds", default=SEEDS, show_default=True)
+def run_command(names: tuple[str, ...], seeds: int) -> None:
+    """Every unit that has no result yet, seed by seed."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for seed in range(seeds):
+        for name in names or PAIRS:
+            path = RESULTS / f"{name}-{seed}.json"
+            if not path.is_file():
+                path.write_text(json.dumps(run_unit(name, seed), indent=1) + "\n")
+
+
+@commands.command()
+@click.option("--seed", default=0, show_default=True)
+def certificates(seed: int) -> None:
+    """The certificate's loss beside the exact gap, and their rank correlation."""
+    from scipy.stats import spearmanr
+
+    torch.set_num_threads(1)
+    table, states, actions = velocity_table()
+    rows = []
+    for composed in certificate_pairs(seed):
+        found = composed.certificate(RUN_ID, episodes=8, seed=seed)
+        gap, best = exact_gap(composed, table, states, actions)
+        rows.append(
+            {
+                "name": composed.spec.name,
+                "loss": found.loss,
+                "shortfall": float(found.shortfall.mean()),
+                "gap": gap,
+                "value": best,
+                "verdict": found.verdict,
+            }
+        )
+        click.echo(rows[-1])
+    gaps = [row["gap"] for row in rows]
+    agreement = {
+        what: float(spearmanr([row[what] for row in rows], gaps).statistic)
+        for what in ("loss", "shortfall")
+    }
+    click.echo(agreement)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"seed": seed, "pairs": rows, "spearman": agreement}, indent=1)
+    (RESULTS / f"certificates-{seed}.json").write_text(text + "\n")
+
+
+@commands.command("table")
+def table_command() -> None:
+    """The means over seeds, with 95 % bootstrap intervals."""
+    lines = []
+    for name, pair in PAIRS.items():
+        results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{name}-?.json"))]
+        if not results:
+            continue
+        lines += [
+            f"\n### {name}: {', '.join(pair.parts)} ({len(results)} seeds)\n",
+            "| way | return, best actions | share of direct | return, random | steps | CPU s |",
+            "|---|---|---|---|---|---|",
+        ]
+        direct = np.array([r["ways"]["direct"]["best"]["return"] for r in results])
+        for way in results[0]["ways"]:
+            facts = [r["ways"][way] for r in results]
+            best = np.array([f["best"]["return"] for f in facts])
+            random = np.array([f["random"]["return"] for f in facts])
+            low, high = bootstrap_interval(best)
+            share = best.mean() / direct.mean()
+            seconds = np.mean([f["seconds"] for f in facts])
+            lines.append(
+                f"| {way} | {best.mean():.1f} [{low:.1f}, {high:.1f}] | {100 * share:.0f} % | "
+                f"{random.mean():.1f} | {facts[0]['steps']} | {seconds:.0f} |"
+            )
+    text = "\n".join(["# Composition on the point mass", *lines]) + "\n"
+    (RESULTS / "README.md").write_text(text)
+    click.echo(text)
+
+
+if __name__ == "__main__":
+    commands()
