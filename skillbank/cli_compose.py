@@ -1,6 +1,7 @@
 """``skillbank compose``: several skills into one, with what is lost by it said and learned away."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,13 @@ CORRECTION = "correction.npz"
     type=float,
     multiple=True,
     help="One for each skill, in their order; negative ones with --how sum. [default: equal]",
+)
+@click.option(
+    "--turn",
+    "degrees",
+    type=float,
+    multiple=True,
+    help="Turn each skill's wanted direction by so much, counter-clockwise; one for each.",
 )
 @click.option("--correct", is_flag=True, help="Learn what composing lacks, before distilling.")
 @click.option(
@@ -81,6 +89,7 @@ def compose_command(
     name: str | None,
     how: str,
     weights: tuple[float, ...],
+    degrees: tuple[float, ...],
     correct: bool,
     correction: Path | None,
     check: bool,
@@ -109,7 +118,8 @@ def compose_command(
     import torch
 
     torch.set_num_threads(1)
-    composed = _composed([_loaded(bank, skill) for skill in skills], how, weights, rescale)
+    loaded = _turned([_loaded(bank, skill) for skill in skills], degrees)
+    composed = _composed(loaded, how, weights, rescale)
     click.echo(f"{composed.spec.name}: reward {composed.spec.reward}", err=True)
     if correction is not None:
         from skillbank.compose import Correction
@@ -151,16 +161,28 @@ def _loaded(bank: Bank, skill: str) -> "Skill":
     return bank.load(skill)
 
 
+def _turned(skills: "list[Skill]", degrees: tuple[float, ...]) -> "list[Skill]":
+    if not degrees:
+        return skills
+    _one_for_each(skills, degrees, "--turn")
+    return [s.turned(math.radians(by)) if by else s for s, by in zip(skills, degrees, strict=True)]
+
+
+def _one_for_each(skills: "Sequence[Skill]", given: Sequence[float], option: str) -> None:
+    if len(given) != len(skills):
+        raise SkillbankError(
+            f"{len(skills)} skills need {option} as many times, got {len(given)}: "
+            "once for each, in their order"
+        )
+
+
 def _composed(
     skills: "Sequence[Skill]", how: str, weights: tuple[float, ...], rescale: bool
 ) -> "Composed":
     from skillbank import compose
 
-    if weights and len(weights) != len(skills):
-        raise SkillbankError(
-            f"{len(skills)} skills need as many weights, got {len(weights)}: give --weight "
-            "once for each, in their order"
-        )
+    if weights:
+        _one_for_each(skills, weights, "--weight")
     if rescale:
         alpha = skills[0].spec.temperature
         skills = [skills[0], *(skill.at_temperature(alpha) for skill in skills[1:])]

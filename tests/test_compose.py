@@ -407,22 +407,36 @@ def test_a_turned_skill_is_an_ordinary_skill(tmp_path):
     np.testing.assert_array_equal(again.q(seen(yaw), ACTION), turned.q(seen(yaw), ACTION))
 
 
+MIRROR = Symmetry(
+    name="mirror",
+    obs_index=(0, 1, 2),
+    obs_sign=(1, 1, -1),
+    action_index=(1, 0),
+    action_sign=(1, 1),
+)
+QUARTER = Symmetry(
+    name="quarter",
+    obs_index=(0, 2, 1),
+    obs_sign=(1, 1, -1),
+    action_index=(0, 1),
+    action_sign=(1, 1),
+)
+
+
 def test_symmetries_turn_with_the_skill_or_are_dropped():
-    identity = {"action_index": (0, 1), "action_sign": (1, 1)}
-    mirror = Symmetry(
-        name="mirror",
-        obs_index=(0, 1, 2),
-        obs_sign=(1, 1, -1),
-        action_index=(1, 0),
-        action_sign=(1, 1),
-    )
-    quarter = Symmetry(name="quarter", obs_index=(0, 2, 1), obs_sign=(1, 1, -1), **identity)
-    skill = headed().with_spec(symmetries=(mirror, quarter))
+    skill = headed().with_spec(symmetries=(MIRROR, QUARTER))
     right, odd = skill.turned(np.pi / 2).spec, skill.turned(0.4).spec
     assert [s.name for s in right.symmetries] == ["mirror", "quarter"]
     assert right.symmetries[0].obs_sign == (1, -1, 1)  # about the other axis
     assert right.symmetries[1].obs_index == (0, 2, 1)  # rotations commute
     assert [s.name for s in odd.symmetries] == ["quarter"]
+
+
+def test_a_composition_has_the_symmetries_that_all_its_skills_have():
+    skill = headed().with_spec(symmetries=(MIRROR, QUARTER))
+    assert [s.name for s in (skill & skill.turned(0.4)).spec.symmetries] == ["quarter"]
+    assert [s.name for s in compose.mean([skill]).spec.symmetries] == ["mirror", "quarter"]
+    assert (skill & headed()).spec.symmetries == ()
 
 
 def test_a_skill_without_a_heading_cannot_be_turned():

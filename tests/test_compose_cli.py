@@ -77,8 +77,15 @@ def test_checking_learns_nothing(call, tmp_path):
 
 
 def test_mistakes_end_with_one_message(call):
-    assert "give --weight once for each" in call("north", "east", "--weight", "1", code=2).output
+    assert (
+        "2 skills need --weight as many times, got 1"
+        in call("north", "east", "--weight", "1", code=2).output
+    )
     assert "not negative" in call("north", "east", "--weight", "1", "--weight", "-1", code=2).output
+    assert (
+        "has no block 'heading'"
+        in call("north", "east", "--turn", "0", "--turn", "90", "--check", code=4).output
+    )
     assert "Did you mean 'north'" in call("nort", "east", code=2).output
     assert "cannot be the name" in call("north", "east", "--as", "n e", code=2).output
 

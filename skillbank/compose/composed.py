@@ -19,7 +19,7 @@ from skillbank.networks import Critic, log_squash, unsquash
 from skillbank.operators import Composable
 from skillbank.skill import Skill, block_columns
 from skillbank.soft_value import soft_value
-from skillbank.spec import ObservationBlock
+from skillbank.spec import ObservationBlock, Symmetry
 
 if TYPE_CHECKING:
     from skillbank.compose.certificate import Certificate
@@ -47,6 +47,7 @@ class ComposedSpec:
     action_high: tuple[float, ...]
     action_dtype: Literal["float32", "float64"]
     parents: tuple[str, ...]  # content hashes of all skills in it
+    symmetries: tuple[Symmetry, ...] = ()  # that all its skills have
     reward_scale: float = 1.0  # the parts' own scales are in the reward
 
     @property
@@ -109,6 +110,8 @@ class Composed(Composable):
         skills = [leaf.skill for leaf in expression.leaves(node)]
         check_together(skills)
         self._layout = layout or _widest(skills)
+        task = cast("Task", self._layout)
+        self.parts = tuple(skill.fitted_to(task) for skill in skills)
         first = skills[0].spec
         self.spec = ComposedSpec(
             name=expression.name_of(node),
@@ -121,9 +124,8 @@ class Composed(Composable):
             action_high=first.action_high,
             action_dtype=first.action_dtype,
             parents=expression.parents(node),
+            symmetries=_common([skill.spec.symmetries for skill in self.parts]),
         )
-        task = cast("Task", self._layout)
-        self.parts = tuple(skill.fitted_to(task) for skill in skills)
         self._critics = _Critics(expression.leaves(node), self.parts)
         self._proposals = [drawing.proposal_of(skill) for skill in self.parts]
         self._low, self._high = np.asarray(first.action_low), np.asarray(first.action_high)
@@ -490,6 +492,17 @@ def _stacked(members: list[tuple[Leaf, Skill]]) -> tuple[Critic, list[tuple[Leaf
     critic.load_arrays({name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]})
     critic.requires_grad_(False)
     return critic, members
+
+
+def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
+    """The symmetries that are in every tuple, whatever they are called there."""
+
+    def key(one: Symmetry) -> tuple[tuple[int, ...], ...]:
+        return one.obs_index, one.obs_sign, one.action_index, one.action_sign
+
+    first, *others = declared
+    known = [{key(one) for one in symmetries} for symmetries in others]
+    return tuple(one for one in first if all(key(one) in keys for keys in known))
 
 
 def rescaled(node: Node, temperature: float) -> Node:

@@ -34,7 +34,14 @@ from skillbank.compose import expression
 from skillbank.compose.acting import Acting, Cloud
 from skillbank.compose.composed import Composed
 from skillbank.compose.expression import Atom, Best, Corrected, Node
-from skillbank.compose.gathering import Gathering, Report, exploring_action, gather_task, learn
+from skillbank.compose.gathering import (
+    Gathering,
+    Mirrors,
+    Report,
+    exploring_action,
+    gather_task,
+    learn,
+)
 from skillbank.config import Architecture
 from skillbank.durable import replace_durably
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
@@ -214,6 +221,7 @@ class Corrector:
         self.base, self.node, self.config = composed, composed.node, config
         spec = self.base.spec
         self.generator = torch.Generator().manual_seed(seed)
+        self.mirrors = Mirrors(composed, self.generator)
         sizes = (spec.observation_size, spec.action_size)
         self.network = _network(config.hidden, *sizes)
         self.network.initialise(self.generator)
@@ -241,7 +249,7 @@ class Corrector:
 
     def update(self, batch: Batch) -> Tensor:
         """One step of regression on the correction's target."""
-        discount = self.base.spec.discount
+        discount, batch = self.base.spec.discount, self.mirrors(batch)
         with torch.no_grad():
             found = backup(
                 self.base,

@@ -17,7 +17,7 @@ from torch import Tensor
 from skillbank.agent import Agent
 from skillbank.compose.acting import Acting
 from skillbank.compose.composed import Composed
-from skillbank.compose.gathering import Gathering, exploring_action, gather_task, learn
+from skillbank.compose.gathering import Gathering, Mirrors, exploring_action, gather_task, learn
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.networks import polyak_update
 from skillbank.replay import Batch
@@ -66,6 +66,7 @@ class Distiller:
         sizes = (spec.observation_size, spec.action_size)
         self.agent = Agent(config.architecture, self.learning, *sizes, spec.temperature, seed)
         self.generator = self.agent.generator
+        self.mirrors = Mirrors(composed, self.generator)
         total = config.total_steps // config.steps_per_update
         optimisers = (self.agent.critic_optimiser, self.agent.sampler_optimiser)
         # A regression on a fixed target ends best with its steps gone to zero.
@@ -85,6 +86,7 @@ class Distiller:
     def update(self, batch: Batch) -> Tensor:
         """One step of the critics towards the composed Q, and one of the sampling network."""
         agent, config, alpha = self.agent, self.config, self.composed.spec.temperature
+        batch = self.mirrors(batch)
         with torch.no_grad():
             cloud = self.composed.candidates(batch.obs, self.generator, config.proposals)
             likely = torch.softmax(cloud.log_weight(alpha), 1)
@@ -158,6 +160,7 @@ def distill(
         action_high=theirs.action_high,
         action_dtype=theirs.action_dtype,
         architecture=config.architecture,
+        symmetries=theirs.symmetries,
         config=learner.learning,
         seed=seed,
         steps=reports[-1].steps,

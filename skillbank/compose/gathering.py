@@ -13,6 +13,7 @@ from skillbank.compose.composed import Composed
 from skillbank.config import Count, Positive, Strict, Widths
 from skillbank.errors import Interrupted, SkillbankError
 from skillbank.replay import Batch, Replay, Transitions
+from skillbank.symmetry import Symmetries
 from skillbank.task import Task
 from skillbank.training import Hooks, Progress
 
@@ -188,3 +189,23 @@ def exploring_action(
     pick = torch.where(torch.rand(pick.shape, generator=generator) < explore, anywhere, pick)
     index = pick.unsqueeze(-1).expand(-1, -1, cloud.u.shape[-1])
     return torch.tanh(cloud.u.gather(1, index)).squeeze(1)
+
+
+class Mirrors:
+    """Sees each sampled transition through a random one of the symmetries that all parts have."""
+
+    def __init__(self, composed: Composed, generator: torch.Generator) -> None:
+        declared = composed.spec.symmetries
+        self._symmetries = Symmetries(declared) if len(declared) > 1 else None
+        self._generator = generator
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch as relabelled robots see it; as it is where there is no symmetry."""
+        if self._symmetries is None:
+            return batch
+        which = self._symmetries.draw(len(batch.obs), self._generator)
+        return batch._replace(
+            obs=self._symmetries.obs(batch.obs, which),
+            action=self._symmetries.action(batch.action, which),
+            next_obs=self._symmetries.obs(batch.next_obs, which),
+        )

@@ -1,0 +1,170 @@
+"""Composition on the quadruped: run_east and run_north into run_northeast, in every way.
+
+    skillbank pretrain --env QuadrupedRunToward --as run_east       the one training it needs
+    python benchmarks/composition_quadruped.py measure run_east     zero-shot, then each way
+    python benchmarks/composition_quadruped.py speed run_east       one composed action, one core
+    python benchmarks/composition_quadruped.py ship run_east        run_north for the bank
+
+run_north is run_east with its heading block turned, exactly; and run_east turned by 45 degrees is
+what a training on the composed reward would give, for the task has no other direction in it than
+the heading block. The composed reward (east + north) / 2 is cos(45 degrees) times the speed towards
+the north-east. Figures go to docs/results/composition/quadruped.json.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+import skillbank
+from skillbank import compose
+from skillbank.evaluation import Evaluation, bootstrap_interval
+from skillbank.skill import Skill
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results" / "composition"
+SKILLS = ROOT / "runs" / "composition"
+TASK = "skillbank/QuadrupedRunToward-v0"
+NORTHEAST = math.pi / 4
+CONTROL_STEP = 0.05  # s
+
+
+def loaded(name: str) -> Skill:
+    return Skill.load(name) if name.endswith(".h5") else skillbank.Bank().load(name)
+
+
+def measured(policy: Any, episodes: int, deterministic: bool) -> dict[str, Any]:
+    """What matters of episodes in a world where heading 0 is east."""
+    e = skillbank.evaluate(policy, TASK, episodes=episodes, seed=2026, deterministic=deterministic)
+    return figures_of(e)
+
+
+def figures_of(e: Evaluation) -> dict[str, Any]:
+    degrees = np.degrees(e.metrics["direction"])
+    far = e.metrics["net_distance"]
+    travel = np.array([trace[-1] - trace[0] for trace in e.traces])
+    towards = travel @ (math.cos(NORTHEAST), math.sin(NORTHEAST))
+    return {
+        "heading": float(np.degrees(np.arctan2(travel[:, 1].mean(), travel[:, 0].mean()))),
+        "heading spread": float(np.std((degrees - 45.0 + 180.0) % 360.0 - 180.0)),
+        "off by": float(np.abs((degrees - 45.0 + 180.0) % 360.0 - 180.0).mean()),
+        "distance": float(far.mean()),
+        "towards north-east": float(towards.mean()),
+        "interval": bootstrap_interval(towards),
+        "fallen": float(e.metrics["fallen"].mean()),
+    }
+
+
+@click.group()
+def commands() -> None:
+    """Composition on the quadruped."""
+    torch.set_num_threads(1)
+
+
+@commands.command()
+@click.argument("skill")
+@click.option("--episodes", default=50, show_default=True)
+@click.option("--steps", default=160_000, show_default=True, help="Of correction and distillation.")
+@click.option("--zero-shot", is_flag=True, help="Learn nothing.")
+def measure(skill: str, episodes: int, steps: int, zero_shot: bool) -> None:
+    """Every way beside each other, with what it costs."""
+    east = loaded(skill)
+    north = east.turned(math.pi / 2)
+    composed = east & north
+    result: dict[str, Any] = {"skill": east.content_hash, "ways": {}}
+    path = RESULTS / "quadruped.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def note(way: str, policy: Any, steps: int, seconds: float) -> None:
+        found = {
+            "steps": steps,
+            "seconds": seconds,
+            "best actions": measured(policy, episodes, True),
+            "random actions": measured(policy, episodes, False),
+        }
+        if isinstance(policy, compose.Composed):
+            found["sample size"] = policy.sample_size
+        result["ways"][way] = found
+        click.echo(f"{way}: {json.dumps(found)}")
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+    note("east", east, 0, 0.0)
+    note("directly: east turned by 45 degrees", east.turned(NORTHEAST), 0, 0.0)
+    note("composed", composed, 0, 0.0)
+    note("composed, Stein steps", composed.acting_with(stein_steps=3), 0, 0.0)
+    certificate = composed.certificate(TASK, episodes=8, steps=200)
+    result["certificate"] = str(certificate)
+    click.echo(result["certificate"])
+    if zero_shot:
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        return
+    started = time.process_time()
+    config = compose.CorrectionConfig(
+        total_steps=steps, learning_starts=5_000, hidden=(200, 200), replay_capacity=steps
+    )
+    corrected = composed.corrected(TASK, config, hooks=_hooks())
+    assert isinstance(corrected.node, compose.expression.Corrected)
+    corrected.node.correction.save(SKILLS / "northeast.npz")
+    learned = corrected.node.correction.reports[-1].steps
+    note("corrected", corrected, learned, time.process_time() - started)
+    started = time.process_time()
+    distill = compose.DistillConfig(total_steps=steps, replay_capacity=steps)
+    one = corrected.distill(TASK, distill, name="run_northeast", hooks=_hooks())
+    one.save(SKILLS / "run_northeast.h5")
+    note("distilled", one, one.spec.steps, time.process_time() - started)
+
+
+def _hooks() -> Any:
+    from skillbank.training import Hooks
+
+    last = [0.0]
+
+    def show(progress: Any) -> None:
+        if progress.seconds - last[0] > 30.0:
+            last[0] = progress.seconds
+            click.echo(f"{progress.steps}/{progress.total_steps} {progress.figures}")
+
+    return Hooks(on_progress=show)
+
+
+@commands.command()
+@click.argument("skill")
+@click.option("--repeats", default=300, show_default=True)
+def speed(skill: str, repeats: int) -> None:
+    """Time one composed action, batch 1, one thread."""
+    east = loaded(skill)
+    composed = east & east.turned(math.pi / 2)
+    obs = np.random.default_rng(0).normal(size=(1, east.spec.observation_size)) * 0.3
+    for what, policy in (
+        ("composed", composed),
+        ("composed, without refinement", composed.acting_with(refined=0)),
+        ("composed, 3 Stein steps", composed.acting_with(stein_steps=3)),
+        ("one skill", east),
+    ):
+        times = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            policy.predict(obs)
+            times.append(time.perf_counter() - started)
+        median, least = float(np.median(times)), min(times)
+        click.echo(
+            f"{what}: median {1e3 * median:.2f} ms, best {1e3 * least:.2f} ms; "
+            f"{100 * median / CONTROL_STEP:.0f} % of the {1e3 * CONTROL_STEP:.0f} ms step"
+        )
+
+
+@commands.command()
+@click.argument("skill")
+def ship(skill: str) -> None:
+    """Keep run_north, which is run_east turned."""
+    north = loaded(skill).turned(math.pi / 2).with_spec(name="run_north")
+    click.echo(skillbank.Bank().save(north, "run_north"))
+
+
+if __name__ == "__main__":
+    commands()
