@@ -1,13 +1,12 @@
 """Measuring a policy: whole episodes, one per copy, with intervals and traces."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.errors import SkillbankError
-from skillbank.skill import Skill
 from skillbank.spec import EvaluationRecord
 from skillbank.task import Task
 
@@ -21,6 +20,14 @@ class Policy(Protocol):
 
     def predict(self, observation: Any, /, *, deterministic: bool = False) -> tuple[Any, Any]:
         """Actions in the environment's units for observations [B, S]."""
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """A policy that can be fitted to a task's observations: a skill, or a composed one."""
+
+    def fitted_to(self, task: Task) -> Policy:
+        """The same policy on the task's observations."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,8 @@ def evaluate(
     """Run whole episodes and measure them.
 
     Args:
-        skill: A skill (fitted to the task's observations on the way), or any policy with
-            Stable-Baselines3's ``predict``.
+        skill: A skill or a composed one (fitted to the task's observations on the way), or any
+            policy with Stable-Baselines3's ``predict``.
         env_id: A Gymnasium id.
         episodes: How many, one per parallel copy, up to 100 copies at once.
         seed: Of the starts.
@@ -109,7 +116,7 @@ def evaluate(
     for first in range(0, episodes, MAX_COPIES):
         copies = min(MAX_COPIES, episodes - first)
         task = Task(env_id, copies, **kwargs)
-        policy = skill.fitted_to(task) if isinstance(skill, Skill) else skill
+        policy = skill.fitted_to(task) if isinstance(skill, Fits) else skill
         options = {"randomize": False} if nominal_start else None
         parts.append(_rollout(policy, task, seed + first, deterministic, options))
         task.close()
