@@ -4,6 +4,7 @@
     python benchmarks/composition.py run --pair tricky --seeds 1
     python benchmarks/composition.py certificates        rank agreement with exact gaps, 24 pairs
     python benchmarks/composition.py table               the table, in docs/results/composition
+    python benchmarks/composition.py draw                the pictures of docs/composition.md
 
 A unit is one pair with one seed: its parts are trained (once for each seed), composed by each way,
 and measured on the composed reward. Its result is one small JSON file in docs/results/composition,
@@ -372,6 +373,43 @@ def table_command() -> None:
     text = "\n".join(["# Composition on the point mass", *lines]) + "\n"
     (RESULTS / "README.md").write_text(text)
     click.echo(text)
+
+
+@commands.command()
+def draw() -> None:
+    """Energies and samples of compositions at rest, and traces."""
+    from matplotlib.figure import Figure
+
+    from skillbank import figures
+
+    torch.set_num_threads(1)
+    east, north = (trained(PARTS[name], name, 0) for name in ("east", "north"))
+    shown = {
+        "east": east,
+        "north": north,
+        "east & north": east & north,
+        "east - 0.5 * north": east - 0.5 * north,
+        "east | north": compose.any_of([east, north], shared_goals=True),
+    }
+    line = np.linspace(-1.0, 1.0, 61)
+    actions = np.stack(np.meshgrid(line, line), -1).reshape(1, -1, 2)
+    rest = np.zeros((1, 2), np.float32)
+    figure = Figure(figsize=(13.0, 3.0), layout="constrained")
+    for axes, (name, skill) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+        energy = skill.energy(rest, actions)[0].reshape(61, 61)
+        axes.contourf(line, line, energy - energy.min(), levels=20, cmap="viridis_r")
+        axes.plot(*skill.sample(rest, 150, seed=0)[0].T, ".", color="tab:red", markersize=2.5)
+        axes.set(title=name, aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+        axes.set_xlabel("push east")
+    figure.axes[0].set_ylabel("push north")
+    pictures = ROOT / "docs" / "composition"
+    pictures.mkdir(exist_ok=True)
+    figure.savefig(pictures / "energies.png", dpi=120)
+    panels = [
+        (name, skillbank.evaluate(skill, RUN_ID, episodes=30, seed=0))
+        for name, skill in shown.items()
+    ]
+    figures.traces(panels, None, pictures / "traces.png")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from skillbank.studies.unit import FORMAT, Places, RivalConfig, Unit, write_json
 SMALL = Architecture(
     critic_hidden=(8, 8), sampler_hidden=(8, 8), couplings=1, coupling_hidden=4, critics=1
 )
-STEPS, SEGMENT = 300, 120  # of a training, and between its checkpoints
+STEPS, SEGMENT = 240, 100  # of a training, and between its checkpoints
 EVERYWHERE: dict[str, Any] = {"evaluations": 3, "evaluation_episodes": 2, "final_episodes": 4}
 
 
@@ -27,15 +27,15 @@ def tiny(algorithm: str = "default", seed: int = 0, **changes: Any) -> Unit:
     if algorithm in ("ddpg", "ddpg_pretrained", "sac"):
         kind: Any = "sac" if algorithm == "sac" else "ddpg"
         learning = RivalConfig(
-            algorithm=kind, learning_starts=60, hidden=(8, 8), target_period=40, **shared
+            algorithm=kind, learning_starts=40, hidden=(8, 8), target_period=40, **shared
         )
     elif algorithm == "anchored":
         learning = FinetuneConfig(
-            num_envs=4, learning_starts=60, frozen_updates=5, noise_sigma=0.1, **shared
+            num_envs=4, learning_starts=40, frozen_updates=5, noise_sigma=0.1, **shared
         )
     else:
         learning = PretrainConfig(
-            architecture=SMALL, num_envs=4, learning_starts=60, n_step=3, **shared
+            architecture=SMALL, num_envs=4, learning_starts=40, n_step=3, **shared
         )
     definition: dict[str, Any] = {
         "experiment": "MultiGoal",

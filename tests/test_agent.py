@@ -33,10 +33,10 @@ def learned(dimensions):
         ),
         temperature=ALPHA,
         discount=GAMMA,
-        batch_size=128,
+        batch_size=64 if dimensions == 1 else 128,
         target_rate=0.05,
         learning_starts=2_000,
-        total_steps=22_000,
+        total_steps=14_000 if dimensions == 1 else 18_000,
     )
     env_id = {1: "SmallWorld/Line-v0", 2: "SmallWorld/Plane-v0"}[dimensions]
     return pretrain(env_id, config, seed=0)

@@ -62,7 +62,7 @@ def test_a_killed_unit_ends_with_the_same_numbers(tmp_path, algorithm, parent_sk
     parent = {"anchored": parent_skill, "ddpg_pretrained": parent_policy}.get(algorithm)
     unit = tiny(algorithm, watched="goal")
     straight = perform(unit, places(tmp_path / "a"), parent)
-    killed = perform(unit, places(tmp_path / "b"), parent, kill_after=SEGMENT + 60)
+    killed = perform(unit, places(tmp_path / "b"), parent, kill_after=SEGMENT + 40)
     assert killed == straight
     assert straight["steps"] == STEPS
     assert len(straight["evaluations"]["steps"]) == 3

@@ -249,6 +249,13 @@ class Composed(Composable):
             IncompatibleSkill: A block is missing or has another size, or the actions differ.
         """
         layout = Layout(task.env_id, task.observation_blocks, task.action_low, task.action_high)
+        same = task.observation_blocks == self.spec.observation_blocks
+        if (
+            same
+            and np.array_equal(task.action_low, self._low)
+            and np.array_equal(task.action_high, self._high)
+        ):
+            return self
         return Composed(self.node, layout, self.acting, self.joined)
 
     def acting_with(self, **changes: Any) -> "Composed":

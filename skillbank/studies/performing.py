@@ -19,14 +19,13 @@ from skillbank.errors import SkillbankError, TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
 from skillbank.skill import Skill
 from skillbank.studies.tracking import Tracker, rounded
-from skillbank.studies.unit import FORMAT, Json, Places, RivalConfig, Unit, write_json
+from skillbank.studies.unit import BANK, FORMAT, Json, Places, RivalConfig, Unit, write_json
 from skillbank.versions import versions
 
 TRACE_POINTS = 60  # of each kept path, evenly spread over it
 LEVELS = 41  # points along each side of the kept action values
 SHOWN_STATES = ((-2.5, 0.0), (0.0, 0.0), (2.5, 2.5))  # of figure 1
 SHOWN_ACTIONS = 100  # sampled at each of them
-BANK = "bank:"  # marks a parent that is a skill of the bank
 
 
 class Busy(SkillbankError):
@@ -151,15 +150,14 @@ def _parent_skill(unit: Unit, parent: Path | None) -> Skill | None:
 
 
 def _summary(final: Evaluation) -> Json:
-    """Of the last evaluation: the return, each metric's mean, and whole counts where they tell."""
-    record = final.record().model_dump(mode="json")
+    """Of the last evaluation: the return, each metric's mean, and more where a figure needs it."""
+    means = {name: rounded(values.mean(keepdims=True))[0] for name, values in final.metrics.items()}
+    means.pop("direction", None)
     summary: Json = {
-        "episodes": record["episodes"],
-        "mean_return": rounded(np.array([record["mean_return"]]))[0],
-        "interval": rounded(np.array(record["interval"])),
-        "metrics": {
-            name: rounded(np.array([value]))[0] for name, value in record["metrics"].items()
-        },
+        "episodes": len(final.returns),
+        "mean_return": rounded(final.returns.mean(keepdims=True))[0],
+        "std_return": rounded(final.returns.std(keepdims=True))[0],
+        "metrics": means,
     }
     if "direction" in final.metrics:
         summary["directions"] = rounded(final.metrics["direction"], 3)

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from skillbank.config import Architecture, FinetuneConfig, PretrainConfig, finetune_recipe, recipe
-from skillbank.studies.performing import BANK
-from skillbank.studies.unit import Budget, RivalConfig, Unit
+from skillbank.studies.unit import BANK, Budget, RivalConfig, Unit
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 # Environment steps of each experiment by budget.

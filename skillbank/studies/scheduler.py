@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from skillbank.studies.performing import BANK
-from skillbank.studies.unit import Places, Unit, finished
+from skillbank.studies.unit import BANK, Places, Unit, finished
 
 ATTEMPTS = 3  # starts of a unit whose process dies
 BUSY_SECONDS = 20.0  # before looking again at a unit that another command works on

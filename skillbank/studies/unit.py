@@ -12,6 +12,7 @@ from skillbank.errors import SkillbankError
 from skillbank.spec import Label, Name
 
 FORMAT = 1  # of a result file
+BANK = "bank:"  # marks a parent that is a skill of the bank
 Budget = Literal["quick", "full"]
 Json = dict[str, Any]
 

@@ -1,0 +1,246 @@
+"""Pictures, tables and the command, from made-up results."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from matplotlib import image
+from studying import FakeExecutor, finish, places, planned
+
+from skillbank import cli_reproduce
+from skillbank.cli import commands
+from skillbank.studies import drawing, gathering, page, plan, scheduler
+from skillbank.studies.scheduler import Event, Standing
+
+LEVELS = np.linspace(-1.0, 0.0, 41 * 41).reshape(1, 41, 41).repeat(3, 0).tolist()
+
+
+def invent(experiment, algorithm, seed, where, *, score, **more):
+    """A result such as a training would have, whose evaluations rise linearly to ``score``."""
+    unit = planned(experiment, algorithm, seed)
+    rng = np.random.default_rng(seed)
+    steps = np.linspace(unit.total_steps / 20, unit.total_steps, 20)
+    returns = score * np.linspace(0.05, 1.0, 20)
+    metrics = {"net_distance": 30.0 + seed, "fallen": 0.02, "success": 0.9} | more.pop(
+        "metrics", {}
+    )
+    final = {"episodes": 100, "mean_return": score, "interval": [score, score], "metrics": metrics}
+    final["directions"] = rng.uniform(-3.1, 3.1, 100).round(3).tolist()
+    final |= more.pop("final", {})
+    measured = {
+        "evaluations": {"steps": steps.tolist(), "mean_return": returns.tolist()},
+        "final": final,
+    }
+    watched = more.pop("watched", None)
+    if watched is not None:
+        line = np.linspace(0.0, watched, 100).tolist()
+        measured["watched"] = {
+            "fact": unit.watched,
+            "least": [None, *line[1:]],
+            "most": line,
+            "evaluated_least": (returns * 0.1 - 0.2).tolist(),
+            "evaluated_most": (returns * 0.1).tolist(),
+        }
+    if unit.traces:
+        measured["traces"] = rng.normal(size=(3, 5, 2)).round(3).tolist()
+    finish(unit, where, **measured | more)
+    return unit
+
+
+@pytest.fixture
+def where(tmp_path):
+    return places(tmp_path)
+
+
+def table_of(text, heading):
+    """The rows of the first table after a heading: {first cell: other cells}."""
+    lines = text.split(heading, 1)[1].splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    end = lines.index("", lines.index(rows[0]))
+    rows = [line for line in lines[:end] if line.startswith("|")]
+    return {r[0]: r[1:] for r in ([c.strip() for c in line.strip("|").split("|")] for line in rows)}
+
+
+def test_a_page_without_results_says_so(where):
+    text = page.text("quick", where)
+    assert text.count("No results yet.") == len(plan.FIGURES) - 1
+    assert drawing.draw(plan.FIGURES, "quick", where) == []
+
+
+def test_rates_returns_and_steps_stand_in_the_tables(where):
+    for seed in range(4):
+        # ours is there half-way, at 50 % of the steps
+        invent("QuadrupedUMaze", "anchored", seed, where, score=220.0)
+        invent("QuadrupedUMaze", "ddpg", seed, where, score=100.0, metrics={"success": 0.25})
+        invent("QuadrupedUMaze", "sac", seed, where, score=60.0)
+    text = page.text("quick", where)
+    rows = table_of(text, "### U-shaped maze")
+    assert rows[""] == ["seeds", "final return", "final outcome", "steps to DDPG's return"]
+    assert rows["ours, anchored"] == ["4", "220 (220 to 220)", "90 % (90 to 90)", "40 k (50%)"]
+    assert rows["DDPG"] == ["4", "100 (100 to 100)", "25 % (25 to 25)", "80 k (100%)"]
+    assert rows["SAC"][-1] == "not reached"
+    cost = table_of(text, "What it took:")
+    assert cost["ours, anchored"] == ["QuadrupedUMaze", "80 k", "0 k", "4 seeds", "4.0"]
+    assert cost["DDPG, pretrained"][3] == "no results yet"
+    assert "Made with torch 2.13.0." in text
+
+
+def test_the_swimmer_is_judged_by_where_its_episodes_end(where):
+    for seed in range(5):
+        ahead = 1.2 if seed else -0.4
+        final = {"progress": [ahead, ahead, -1.0]}
+        invent("SwimmerFinishLine", "ddpg", seed, where, score=5.0, watched=1.0, final=final)
+    rows = table_of(page.text("quick", where), "Figure 3a")
+    assert rows["DDPG"][1] == "100% (57% to 100%)"
+    assert rows["DDPG"][2].startswith("80% (")
+
+
+def test_the_maze_is_judged_by_how_near_training_came(where):
+    for seed, nearest in enumerate((1.0, 6.2)):
+        invent("QuadrupedMaze", "default", seed, where, score=1.0, watched=0.0)
+        path = where.result(planned("QuadrupedMaze", "default", seed))
+        result = json.loads(path.read_text())
+        result["measured"]["watched"]["least"] = [None, 12.0, nearest, 9.0]
+        path.write_text(json.dumps(result))
+    rows = table_of(page.text("quick", where), "Figure 3b")
+    assert rows[""][1] == "below the threshold of 6.0 m"
+    assert rows["ours, from scratch"][1].startswith("50% (")
+
+
+def test_multi_goal_counts_the_goals(where):
+    for seed, goals in enumerate(([25, 25, 25, 25], [50, 50], [16, 16, 16, 52])):
+        invent("MultiGoal", "default", seed, where, score=-9.0, final={"goals": goals})
+    rows = table_of(page.text("quick", where), "Figure 1")
+    assert rows["ours, default"][1].startswith("67% (")
+    assert rows["ours, default"][2] == "0.14 to 0.42"
+
+
+def test_diverged_and_outdated_results_are_told_apart(where):
+    invent("SwimmerFinishLine", "ddpg", 0, where, score=5.0, watched=1.0, final={"progress": [1.0]})
+    finish(planned("SwimmerFinishLine", "ddpg", 1), where, diverged="at step 7")
+    old = planned("SwimmerFinishLine", "ddpg", 2).model_copy(update={"final_episodes": 3})
+    finish(old, where)
+    group = gathering.gather("SwimmerFinishLine", "ddpg", "quick", where)
+    assert (len(group), group.seeds, group.stale) == (1, 2, 1)
+    text = page.text("quick", where)
+    assert table_of(text, "Figure 3a")["DDPG"][1].startswith("50% (")
+    assert "1 seeds, 1 diverged, 1 of another definition left out" in text
+
+
+def test_temperatures_and_what_is_not_in_the_paper(where):
+    for seed in range(2):
+        for alpha in plan.TEMPERATURES:
+            invent("QuadrupedRun", f"alpha_{alpha:g}", seed, where, score=900.0)
+        for kind in ("default", "stein", "noise"):
+            invent("QuadrupedRun", kind, seed, where, score=900.0)
+            invent("MultiGoal", kind, seed, where, score=-9.0, final={"goals": [25] * 4})
+    text = page.text("quick", where)
+    rows = table_of(text, "Figure 7")
+    assert list(rows)[2:] == ["alpha = 10", "alpha = 1", "alpha = 0.1", "alpha = 0.01"]
+    assert rows["alpha = 1"][1] == "30.5 m (30.0 to 31.0)"
+    assert rows["alpha = 1"][-1] == "60 min"
+    assert set(table_of(text, "### Symmetry")) >= {"with symmetry", "without symmetry"}
+    kinds = {"flow, divergence", "flow, Stein", "noise-fed, Stein"}
+    assert set(table_of(text, "### Samplers, multi-goal")) >= kinds
+    assert set(table_of(text, "### Samplers, pretraining")) >= kinds
+
+
+def test_every_figure_is_drawn_from_its_results(where):
+    values = {"states": [[0, 0]] * 3, "q": LEVELS, "actions": np.zeros((3, 4, 2)).tolist()}
+    for seed in range(2):
+        goals = {"goals": [25] * 4}
+        invent("MultiGoal", "default", seed, where, score=1.0, final=goals, action_values=values)
+        invent("MultiGoal", "ddpg", seed, where, score=1.0, final=goals)
+        for algorithm in ("default", "ddpg"):
+            told = {"progress": [1.0]}
+            invent("SwimmerFinishLine", algorithm, seed, where, score=1.0, watched=1.0, final=told)
+            invent("QuadrupedMaze", algorithm, seed, where, score=1.0, watched=9.0)
+            invent("QuadrupedUMaze", algorithm, seed, where, score=1.0)
+        invent("QuadrupedRun", "alpha_1", seed, where, score=1.0)
+    paths = drawing.draw(plan.PAPER, "quick", where)
+    assert [path.name for path in paths] == [
+        f"figure_{name}.png" for name in ("1", "3a", "3b", "5", "6", "7")
+    ]
+    for path in paths:
+        pixels = image.imread(path)
+        assert pixels.shape[0] > 200
+        assert pixels[..., :3].std() > 0.01
+    text = page.text("quick", where)
+    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (where.results.parent / target).is_file()
+
+
+# The command.
+
+
+def reproduce(where, *words):
+    folders = ["--results", str(where.results), "--work", str(where.work)]
+    return CliRunner().invoke(commands, ["reproduce", *words, *folders])
+
+
+def test_the_command_runs_draws_and_writes_the_page(where, monkeypatch):
+    executor = FakeExecutor(where)
+    monkeypatch.setattr(cli_reproduce, "_executor", lambda *_: executor)
+    done = reproduce(where, "smoke", "--seeds", "0")
+    assert done.exit_code == 0, done.output
+    assert len(executor.started) == 3
+    assert "3 of 3 units done, 0 of them before" in done.output
+    assert (where.results.parent / "results.md").read_text().startswith("# Results")
+    assert "3 of them before" in reproduce(where, "smoke", "--seeds", "0").output
+
+
+def test_the_command_names_what_failed(where, monkeypatch):
+    executor = FakeExecutor(where, failing=["PointMassReach/ddpg-1"])
+    monkeypatch.setattr(cli_reproduce, "_executor", lambda *_: executor)
+    done = reproduce(where, "smoke")
+    assert done.exit_code == 2
+    assert "1 units failed" in done.output
+    assert "PointMassReach/ddpg-1: no such thing" in done.output
+
+
+def test_a_plan_runs_nothing_and_adds_up(where):
+    finish(planned("PointMassReach", "default", 0), where)
+    done = reproduce(where, "smoke", "--plan", "--workers", "2")
+    assert done.exit_code == 0
+    assert "5 of 6 units to run" in done.output
+    assert not (where.results.parent / "results.md").exists()
+
+
+def test_an_interrupted_command_says_that_it_can_go_on(where, monkeypatch):
+    executor = FakeExecutor(where)
+    executor.events = lambda timeout: (_ for _ in ()).throw(KeyboardInterrupt)
+    monkeypatch.setattr(cli_reproduce, "_executor", lambda *_: executor)
+    done = reproduce(where, "smoke")
+    assert done.exit_code == 130
+    assert "stopped; the same command goes on" in done.output
+    assert executor.closed
+
+
+def test_folders_that_cannot_be_written_are_refused_before_anything_runs(where):
+    where.results.write_text("a file")
+    done = reproduce(where, "smoke")
+    assert done.exit_code == 2
+    assert "--results" in done.output
+
+
+def test_the_display_tells_share_and_who_runs(capsys):
+    units = tuple(planned("PointMassReach", "default", seed) for seed in range(4))
+    half = units[1].total_steps // 2
+    standing = Standing(units, done={units[0].name})
+    standing.running[units[1].name] = Event(units[1].name, "progress", half)
+    assert cli_reproduce.share_done(standing) == pytest.approx(0.375)
+    with cli_reproduce.Board("smoke") as board:
+        board(standing)
+    said = capsys.readouterr().err
+    assert "smoke: 38%, 1 of 4 done" in said
+    assert f"{units[1].name} 50%" in said
+    assert standing.waiting == 2
+
+
+def test_the_scheduler_shows_units_without_word_as_not_begun(where):
+    units = [planned("PointMassReach", "default", 0)]
+    shown = []
+    scheduler.run(units, where, FakeExecutor(where), lambda s: shown.append(dict(s.running)))
+    assert shown[0][units[0].name].steps == 0

@@ -1,0 +1,203 @@
+"""Units and plans: definitions, files, what a figure needs; and the statistics of results."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import binomtest, trim_mean
+from skillbank.envs.swimmer import FINISH_LINE
+from studying import finish, places, planned, tiny
+
+from skillbank.cli import commands
+from skillbank.config import FinetuneConfig, finetune_recipe, recipe
+from skillbank.errors import SkillbankError
+from skillbank.studies import plan
+from skillbank.studies.statistics import (
+    direction_entropy,
+    interquartile_mean,
+    interquartile_means,
+    wilson,
+)
+from skillbank.studies.unit import RivalConfig, Unit, finished, read_result
+
+# Units.
+
+
+@pytest.mark.parametrize("algorithm", ["default", "anchored", "ddpg", "sac"])
+def test_a_definition_survives_json(algorithm):
+    unit = tiny(algorithm, 3)
+    assert Unit.model_validate_json(unit.model_dump_json()) == unit
+    assert type(Unit.model_validate_json(unit.model_dump_json()).learning) is type(unit.learning)
+
+
+def test_a_result_counts_only_for_its_own_definition(tmp_path):
+    where, unit = places(tmp_path), tiny()
+    assert not finished(unit, where)
+    finish(unit, where)
+    assert finished(unit, where)
+    assert not finished(tiny(segment_steps=400), where)
+    assert not finished(tiny(seed=1), where)
+
+
+def test_a_setting_that_came_later_has_its_default_in_older_results(tmp_path):
+    where, unit = places(tmp_path), tiny()
+    finish(unit, where)
+    path = where.result(unit)
+    result = json.loads(path.read_text())
+    del result["unit"]["learning"]["n_step"], result["unit"]["action_values"]
+    path.write_text(json.dumps(result))
+    assert finished(tiny(learning=unit.learning.model_copy(update={"n_step": 1})), where)
+    assert not finished(unit, where)  # which has n_step 3
+    result["unit"]["learning"]["gone"] = 1
+    path.write_text(json.dumps(result))
+    assert not finished(unit, where)
+
+
+def test_a_file_that_is_no_result_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    with pytest.raises(SkillbankError, match=r"x\.json is no result.*delete it"):
+        read_result(path)
+    path.write_text('{"format": 99}')
+    with pytest.raises(SkillbankError, match="format 99, expected 1"):
+        read_result(path)
+
+
+# Plans.
+
+
+@pytest.mark.parametrize("figure", plan.FIGURES)
+@pytest.mark.parametrize("budget", ["quick", "full"])
+def test_every_parent_is_planned_before_its_children_and_names_are_unique(figure, budget):
+    units = plan.units([figure], budget)
+    names = [unit.name for unit in units]
+    assert len(set(names)) == len(names)
+    for unit in units:
+        if unit.parent is not None and not unit.parent.startswith("bank:"):
+            assert names.index(unit.parent) < names.index(unit.name)
+
+
+def test_figure_5_is_at_equal_steps_and_in_full_each_seed_has_its_own_parent():
+    units = {unit.name: unit for unit in plan.units(["5"], "full", [4])}
+    for task in plan.FINETUNED:
+        steps = {u.total_steps for u in units.values() if u.experiment == task}
+        assert steps == {finetune_recipe(task).total_steps}
+        assert units[f"{task}/anchored-4"].parent == "QuadrupedRun/default-4"
+        assert units[f"{task}/ddpg_pretrained-4"].parent == "QuadrupedRun/ddpg-4"
+        assert units[f"{task}/default-4"].parent is None
+    assert planned("QuadrupedUMaze", "anchored", 4).parent == "bank:run_anywhere"
+
+
+def test_ddpg_has_the_papers_constants():
+    learning = plan.unit("QuadrupedUMaze", "ddpg", 0, "full").learning
+    assert isinstance(learning, RivalConfig)
+    assert (learning.critic_learning_rate, learning.actor_learning_rate) == (1e-3, 1e-4)
+    assert (learning.hidden, learning.batch_size) == ((200, 200), 64)
+    assert (learning.noise_theta, learning.noise_sigma) == (0.15, 0.3)
+    assert (learning.target_period, learning.target_rate) == (1000, 1.0)
+    assert (learning.replay_capacity, learning.learning_starts) == (1_000_000, 10_000)
+    swimmer = plan.unit("SwimmerFinishLine", "ddpg", 0, "full").learning
+    assert isinstance(swimmer, RivalConfig)
+    assert swimmer.target_period == 5000
+
+
+def test_a_shortened_recipe_keeps_its_proportions_and_everything_else():
+    whole = finetune_recipe("QuadrupedUMaze")
+    half = plan.shortened(whole, whole.total_steps // 2)
+    assert isinstance(half, FinetuneConfig)
+    assert half.anneal_steps == pytest.approx(whole.anneal_steps / 2, abs=1)
+    assert half.shrink_steps == pytest.approx(whole.shrink_steps / 2, abs=1)
+    same = {"total_steps", "learning_starts", "anneal_steps", "shrink_start", "shrink_steps"}
+    assert half.model_dump(exclude=same) == whole.model_dump(exclude=same)
+    run = recipe("QuadrupedRun")
+    assert plan.shortened(run, run.total_steps) == run
+
+
+def test_figure_7_varies_only_the_temperature():
+    units = [u for u in plan.units(["7"], "full") if u.seed == 1]
+    assert [u.learning.temperature for u in units] == [10.0, 1.0, 0.1, 0.01]
+    rest = {json.dumps(u.learning.model_dump(mode="json", exclude={"temperature"})) for u in units}
+    assert len(rest) == 1
+    assert not any(u.learning.symmetry for u in units)
+
+
+def test_the_finish_line_is_where_the_task_has_it():
+    assert plan.FINISH_LINE == FINISH_LINE
+
+
+def test_an_unknown_algorithm_is_refused():
+    with pytest.raises(KeyError):
+        plan.unit("MultiGoal", "ppo", 0, "quick")
+
+
+# The command's own words.
+
+
+@pytest.mark.parametrize(
+    ("given", "units"), [("0-2", 9), ("1", 3), ("0,2", 6), ("0-1,1-2", 9), (None, 6)]
+)
+def test_seeds_are_understood(tmp_path, given, units):
+    words = ["reproduce", "smoke", "--plan", "--results", str(tmp_path), "--work", str(tmp_path)]
+    done = CliRunner().invoke(commands, words + (["--seeds", given] if given else []))
+    assert done.exit_code == 0, done.output
+    assert f"{units} of {units} units to run" in done.output
+
+
+@pytest.mark.parametrize("given", ["a", "3-1", "-2", "1-", "0-99999"])
+def test_other_seeds_are_refused(given):
+    done = CliRunner().invoke(commands, ["reproduce", "smoke", "--plan", "--seeds", given])
+    assert done.exit_code == 2
+    assert "--seeds" in done.output
+
+
+# Statistics.
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 10), (10, 10), (8, 10), (3, 7), (1, 1)])
+def test_wilson_is_scipys(hits, trials):
+    estimate = wilson(hits, trials)
+    theirs = binomtest(hits, trials).proportion_ci(method="wilson")
+    assert estimate == pytest.approx((hits / trials, theirs.low, theirs.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(1, 0), (3, 2), (-1, 4)])
+def test_rates_that_cannot_be_are_refused(hits, trials):
+    with pytest.raises(ValueError, match="successes"):
+        wilson(hits, trials)
+
+
+def test_interquartile_mean_leaves_out_the_extremes():
+    values = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1e6]
+    estimate = interquartile_mean(values)
+    assert estimate.value == trim_mean(values, 0.25) == pytest.approx(3.5)
+    assert estimate.low < 3.5 < estimate.high
+    assert interquartile_mean([2.5]) == (2.5, 2.5, 2.5)
+    with pytest.raises(ValueError, match="finite"):
+        interquartile_mean([1.0, math.nan])
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = sum(
+        estimate.low <= 0.0 <= estimate.high
+        for estimate in (interquartile_mean(rng.normal(size=20)) for _ in range(60))
+    )
+    assert 48 <= hits <= 60  # a percentile bootstrap of 20 values is somewhat narrow
+
+
+def test_curves_are_resampled_whole():
+    curves = np.random.default_rng(1).normal(size=(8, 5)) + np.arange(5.0)
+    value, low, high = interquartile_means(curves)
+    np.testing.assert_allclose(value, trim_mean(curves, 0.25, axis=0))
+    assert (low <= value).all()
+    assert (value <= high).all()
+
+
+def test_direction_entropy_is_1_for_all_directions_and_0_for_one():
+    rng = np.random.default_rng(0)
+    assert direction_entropy(rng.uniform(-np.pi, np.pi, 4000)) == pytest.approx(1.0, abs=0.01)
+    assert direction_entropy(np.full(50, 0.3)) == 0.0
+    four = direction_entropy(np.tile([0.1, 1.7, 3.2, 4.8], 500))
+    assert four == pytest.approx(math.log(4) / math.log(16), abs=0.01)
