@@ -27,12 +27,13 @@ class Network(nn.Module):
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self._names = tuple(shapes)
-        for name, shape in shapes.items():
-            self.register_parameter(_attribute(name), nn.Parameter(torch.zeros(shape)))
+        self._table = {name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()}
+        for name, parameter in self._table.items():
+            self.register_parameter(_attribute(name), parameter)
 
     def __getitem__(self, name: str) -> nn.Parameter:
         """The parameter of that name in the table."""
-        return self.get_parameter(_attribute(name))
+        return self._table[name]
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all parameters, by name."""

@@ -1,0 +1,278 @@
+"""The networks once more, for training: forward passes that remember, and gradients by hand.
+
+`skillbank.networks` says what the networks are and serves everybody, with gradients by autograd.
+An update needs few of these gradients, always the same ones; written out they cost half, because
+nothing is computed or recorded that is not used. Both forms agree to rounding, which the tests
+hold them to.
+
+``dX`` is the gradient of the loss over ``X``. C critics, B states, K actions of each, N = B K.
+"""
+
+import torch
+from torch import Tensor
+
+from skillbank.networks import (
+    LOG_COUPLING_RANGE,
+    LOG_SCALE_CENTRE,
+    LOG_SCALE_RANGE,
+    Critic,
+    FlowSampler,
+    NoiseSampler,
+    log_normal,
+)
+
+threshold_backward = torch.ops.aten.threshold_backward.grad_input  # in place: relu's mask
+layer_norm_backward = torch.ops.aten.native_layer_norm_backward
+LAYER_NORM_EPSILON = 1e-5  # torch.nn.functional.layer_norm's
+Gradients = dict[str, Tensor]  # by the parameter's name
+
+
+class CriticPass:
+    """The critics at some actions: ``z = x W + b``, ``h = relu(layer norm z)``, ``q = h w + b``.
+
+    Args:
+        critic: The networks.
+        obs: [B, S].
+        action: [B, A], or [B, K, A].
+        remember: Keep what the gradients need.
+
+    Attributes:
+        q: Q-values [C, B], or [C, B, K].
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, critic: Critic, obs: Tensor, action: Tensor, *, remember: bool = True
+    ) -> None:
+        self.critic, self.remember = critic, remember
+        self.shape = action.shape
+        self.first: Tensor | None = None  # input of the first layer [C, B, S + A]
+        self.outputs: list[Tensor] = []  # h of each layer [C, N, H]
+        self.centred: list[Tensor] = []  # z - mean(z) of each normalised layer
+        self.inverse: list[Tensor] = []  # 1 / sd of it [C, N, 1]
+        z = self._first(obs, action)
+        for layer in range(1, critic.hidden):
+            z = torch.baddbmm(critic[f"{layer}.bias"], self._activate(z), critic[f"{layer}.weight"])
+        h = self._activate(z)
+        weight, bias = critic["out.weight"].squeeze(2), critic["out.bias"].view(-1, 1)
+        q = torch.stack([torch.mv(h[c], weight[c]) for c in range(len(h))]) + bias
+        self.q = q.view(-1, *self.shape[:-1])
+
+    def _first(self, obs: Tensor, action: Tensor) -> Tensor:
+        weight, bias = self.critic["0.weight"], self.critic["0.bias"]
+        critics = len(weight)
+        if action.ndim == 2:
+            self.first = torch.cat((obs, action), 1).expand(critics, -1, -1)
+            return torch.baddbmm(bias, self.first, weight)
+        # The state's part of the product is computed once per state, not once per action.
+        size = self.critic.observation
+        of_state = torch.baddbmm(bias, obs.expand(critics, -1, -1), weight[:, :size])
+        z = torch.matmul(action.flatten(0, 1), weight[:, size:])  # [C, N, H]
+        z.view(critics, *action.shape[:2], -1).add_(of_state.unsqueeze(2))
+        return z
+
+    def _activate(self, z: Tensor) -> Tensor:
+        """Relu(layer norm z); overwrites z."""
+        if not self.critic.layer_norm:
+            h = z.relu_()
+        else:
+            z -= z.mean(-1, keepdim=True)
+            norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+            inverse = norm.square_().div_(z.shape[-1]).add_(LAYER_NORM_EPSILON).rsqrt_()
+            h = (torch.relu(z) if self.remember else z.relu_()).mul_(inverse)
+            if self.remember:
+                self.centred.append(z)
+                self.inverse.append(inverse)
+        if self.remember:
+            self.outputs.append(h)
+        return h
+
+    def _into(self, layer: int, dh: Tensor) -> Tensor:
+        """From the gradient over a layer's output, overwritten, to the one over its z [C, N, H]."""
+        threshold_backward(dh, self.outputs[layer], 0.0, grad_input=dh)
+        if not self.critic.layer_norm:
+            return dh
+        z, inverse = self.centred[layer], self.inverse[layer]
+        zero, of_input = torch.zeros_like(inverse), [True, False, False]
+        dz, _, _ = layer_norm_backward(dh, z, z.shape[-1:], zero, inverse, None, None, of_input)
+        return dz  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def of_parameters(self, dq: Tensor) -> Gradients:
+        """Gradients over all parameters, for one action per state: dq [C, B]."""
+        critic, first = self.critic, self.first
+        assert first is not None, "one action per state"
+        found: Gradients = {}
+        h, column = self.outputs[-1], dq.unsqueeze(2)  # [C, B, 1]
+        found["out.weight"] = torch.stack([torch.mv(h[c].t(), dq[c]) for c in range(len(h))])
+        found["out.weight"] = found["out.weight"].unsqueeze(2)
+        found["out.bias"] = column.sum(1, keepdim=True)
+        dh = column * critic["out.weight"].transpose(1, 2)
+        for layer in range(critic.hidden - 1, -1, -1):
+            dz = self._into(layer, dh)
+            found[f"{layer}.bias"] = dz.sum(1, keepdim=True)
+            x = self.outputs[layer - 1] if layer else first
+            found[f"{layer}.weight"] = torch.bmm(x.transpose(1, 2), dz)
+            if layer:
+                dh = torch.bmm(dz, critic[f"{layer}.weight"].transpose(1, 2))
+        return found
+
+    @torch.no_grad()
+    def of_action(self, dq: Tensor) -> Tensor:
+        """The gradient over the actions: dq as ``q`` -> [B, A] or [B, K, A]."""
+        critic = self.critic
+        dz = dq.reshape(len(dq), -1, 1) * critic["out.weight"].transpose(1, 2)
+        for layer in range(critic.hidden - 1, 0, -1):
+            dz = torch.bmm(self._into(layer, dz), critic[f"{layer}.weight"].transpose(1, 2))
+        dz = self._into(0, dz)
+        of_action = critic["0.weight"][:, critic.observation :]
+        return torch.bmm(dz, of_action.transpose(1, 2)).sum(0).view(self.shape)
+
+
+class FlowPass:
+    """The flow at some noise: affine couplings, then the state's affine map.
+
+    Args:
+        sampler: The network.
+        obs: [B, S].
+        noise: [B, K, A].
+
+    Attributes:
+        u: [B, K, A].
+        log_q: log q(u | s) [B, K] (eq. 33).
+    """
+
+    @torch.no_grad()
+    def __init__(self, sampler: FlowSampler, obs: Tensor, noise: Tensor) -> None:
+        self.sampler = sampler
+        batch, count, size = noise.shape
+        layers, units = sampler.couplings, sampler.coupling_hidden
+        # Everything that depends on the state alone, once per state.
+        self.trunk = [obs]
+        for layer in range(sampler.trunk):
+            weight, bias = sampler[f"{layer}.weight"], sampler[f"{layer}.bias"]
+            self.trunk.append(torch.addmm(bias, self.trunk[-1], weight).relu_())
+        head = torch.addmm(sampler["head.bias"], self.trunk[-1], sampler["head.weight"])
+        mean = head[:, :size].unsqueeze(1)
+        self.raw = torch.tanh(head[:, size : 2 * size]).unsqueeze(1)  # [B, 1, A]
+        log_scale = LOG_SCALE_CENTRE + LOG_SCALE_RANGE * self.raw
+        self.scale = log_scale.exp()
+        # A coupling reads the kept half and moves the other: masks as factors of the weights.
+        # The same factor divides what goes into tanh by its range.
+        moved = 1.0 - sampler.masks[:layers]
+        self.kept = sampler.masks[:layers].unsqueeze(2)  # [L, A, 1]
+        self.moved = torch.cat((moved / LOG_COUPLING_RANGE, moved), 1).unsqueeze(1)  # [L, 1, 2A]
+        self.into = sampler["coupling.in"][:layers] * self.kept
+        self.out = sampler["coupling.out"][:layers] * self.moved
+        out_bias = sampler["coupling.bias"][:layers] * self.moved.squeeze(1)
+        rows = batch * count
+        self.x = noise.new_empty(layers + 1, rows, size)  # before each coupling, and at the end
+        self.hidden = noise.new_empty(layers, rows, units)
+        self.log_scales = noise.new_empty(layers, rows, size)
+        self.scales: list[Tensor] = []
+        self.x[0] = noise.view(rows, size)
+        for layer in range(layers):
+            at = (2 * size) + layer * units
+            bias = head[:, at : at + units].unsqueeze(1).expand(-1, count, -1).reshape(rows, units)
+            hidden, x = self.hidden[layer], self.x[layer]
+            torch.addmm(bias, x, self.into[layer], out=hidden).relu_()
+            out = torch.addmm(out_bias[layer], hidden, self.out[layer])
+            raw, shift = out.split(size, 1)
+            log = torch.tanh(raw, out=self.log_scales[layer]).mul_(LOG_COUPLING_RANGE)
+            self.scales.append(log.exp())
+            torch.addcmul(shift, x, self.scales[-1], out=self.x[layer + 1])
+        self.u = torch.addcmul(mean, self.scale, self.x[-1].view(noise.shape))
+        log_det = self.log_scales.sum((0, 2)).view(batch, count) + log_scale.sum(2)
+        self.log_q = log_normal(noise) - log_det
+
+    @torch.no_grad()
+    def of_parameters(self, du: Tensor, dlog_q: float = 0.0) -> Gradients:
+        """Gradients over all parameters: du [B, K, A]; dlog_q, the same for every particle."""
+        sampler = self.sampler
+        batch, count, size = du.shape
+        layers, units = sampler.couplings, sampler.coupling_hidden
+        dx = (du * self.scale).view(-1, size)
+        dlog_scale = (dx * self.x[-1]).view(du.shape).sum(1) - count * dlog_q
+        draw = dlog_scale * (1.0 - self.raw.squeeze(1).square()) * LOG_SCALE_RANGE
+        # A coupling's log-scale is r tanh(raw), which has the slope r - log_scale^2 / r.
+        slope = LOG_COUPLING_RANGE - self.log_scales.square() / LOG_COUPLING_RANGE
+        x_slope, dlog_det = self.x[:-1] * slope, slope * -dlog_q
+        dout = du.new_empty(layers, len(dx), 2 * size)  # over raw and shift
+        dhidden = torch.empty_like(self.hidden)
+        for layer in range(layers - 1, -1, -1):
+            of_scale = dx * self.scales[layer]
+            torch.addcmul(dlog_det[layer], of_scale, x_slope[layer], out=dout[layer, :, :size])
+            dout[layer, :, size:] = dx
+            dh = torch.mm(dout[layer], self.out[layer].t(), out=dhidden[layer])
+            threshold_backward(dh, self.hidden[layer], 0.0, grad_input=dh)
+            dx = torch.addmm(of_scale, dh, self.into[layer].t())
+        if layers:
+            dbias = dhidden.view(layers, batch, count, units).sum(2).transpose(0, 1).flatten(1)
+            found = {
+                "coupling.in": torch.bmm(self.x[:-1].transpose(1, 2), dhidden) * self.kept,
+                "coupling.out": torch.bmm(self.hidden.transpose(1, 2), dout) * self.moved,
+                "coupling.bias": dout.sum(1) * self.moved.squeeze(1),
+            }
+        else:  # none, or none used for want of a second component
+            dbias = du.new_zeros(batch, sampler["head.bias"].numel() - 2 * size)
+            names = ("coupling.in", "coupling.out", "coupling.bias")
+            found = {name: torch.zeros_like(sampler[name]) for name in names}
+        return found | self._of_trunk(torch.cat((du.sum(1), draw, dbias), 1))
+
+    def _of_trunk(self, dhead: Tensor) -> Gradients:
+        """From the gradient over what the trunk says of each state [B, .]."""
+        sampler, dz = self.sampler, dhead
+        found: Gradients = {}
+        names = [*(str(layer) for layer in range(sampler.trunk)), "head"]
+        for name, h in zip(reversed(names), reversed(self.trunk), strict=True):
+            found[f"{name}.weight"] = torch.mm(h.t(), dz)
+            found[f"{name}.bias"] = dz.sum(0)
+            if name != "0":
+                dz = torch.mm(dz, sampler[f"{name}.weight"].t())
+                threshold_backward(dz, h, 0.0, grad_input=dz)
+        return found
+
+
+class NoisePass:
+    """The paper's noise-fed network at some noise: ``u = f(xi; s)``.
+
+    Args:
+        sampler: The network.
+        obs: [B, S].
+        noise: [B, K, A].
+
+    Attributes:
+        u: [B, K, A].
+    """
+
+    @torch.no_grad()
+    def __init__(self, sampler: NoiseSampler, obs: Tensor, noise: Tensor) -> None:
+        self.sampler, self.obs, self.noise = sampler, obs, noise
+        weight, size = sampler["0.weight"], sampler.observation
+        of_state = torch.addmm(sampler["0.bias"], obs, weight[:size])
+        z = torch.mm(noise.flatten(0, 1), weight[size:])
+        z.view(*noise.shape[:2], -1).add_(of_state.unsqueeze(1))
+        self.hidden = [z.relu_()]
+        for layer in range(1, sampler.hidden):
+            weight, bias = sampler[f"{layer}.weight"], sampler[f"{layer}.bias"]
+            self.hidden.append(torch.addmm(bias, self.hidden[-1], weight).relu_())
+        u = torch.addmm(sampler["out.bias"], self.hidden[-1], sampler["out.weight"])
+        self.u = u.view(noise.shape)
+
+    @torch.no_grad()
+    def of_parameters(self, du: Tensor) -> Gradients:
+        """Gradients over all parameters: du [B, K, A]."""
+        sampler, dz = self.sampler, du.flatten(0, 1)
+        found: Gradients = {}
+        names = [*(str(layer) for layer in range(1, sampler.hidden)), "out"]
+        for name, h in zip(reversed(names), reversed(self.hidden), strict=True):
+            found[f"{name}.weight"] = torch.mm(h.t(), dz)
+            found[f"{name}.bias"] = dz.sum(0)
+            dz = torch.mm(dz, sampler[f"{name}.weight"].t())
+            threshold_backward(dz, h, 0.0, grad_input=dz)
+        of_state = dz.view(*du.shape[:2], -1).sum(1)  # [B, H]
+        found["0.weight"] = torch.cat(
+            (torch.mm(self.obs.t(), of_state), torch.mm(self.noise.flatten(0, 1).t(), dz))
+        )
+        found["0.bias"] = of_state.sum(0)
+        return found
