@@ -8,6 +8,8 @@ hold them to.
 ``dX`` is the gradient of the loss over ``X``. C critics, B states, K actions of each, N = B K.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,6 @@ from skillbank.networks import (
     Critic,
     FlowSampler,
     NoiseSampler,
-    log_normal,
 )
 
 threshold_backward = torch.ops.aten.threshold_backward.grad_input  # in place: relu's mask
@@ -54,15 +55,15 @@ class CriticPass:
         for layer in range(1, critic.hidden):
             z = torch.baddbmm(critic[f"{layer}.bias"], self._activate(z), critic[f"{layer}.weight"])
         h = self._activate(z)
-        weight, bias = critic["out.weight"].squeeze(2), critic["out.bias"].view(-1, 1)
-        q = torch.stack([torch.mv(h[c], weight[c]) for c in range(len(h))]) + bias
+        last = zip(critic["out.bias"].view(-1, 1), h, critic["out.weight"].squeeze(2), strict=True)
+        q = torch.stack([torch.addmv(*terms) for terms in last])  # a product, too slow as one of C
         self.q = q.view(-1, *self.shape[:-1])
 
     def _first(self, obs: Tensor, action: Tensor) -> Tensor:
         weight, bias = self.critic["0.weight"], self.critic["0.bias"]
         critics = len(weight)
-        if action.ndim == 2:
-            self.first = torch.cat((obs, action), 1).expand(critics, -1, -1)
+        if action.ndim == 2 or action.shape[1] == 1:
+            self.first = torch.cat((obs, action.view(len(obs), -1)), 1).expand(critics, -1, -1)
             return torch.baddbmm(bias, self.first, weight)
         # The state's part of the product is computed once per state, not once per action.
         size = self.critic.observation
@@ -78,7 +79,8 @@ class CriticPass:
         else:
             z -= z.mean(-1, keepdim=True)
             norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-            inverse = norm.square_().div_(z.shape[-1]).add_(LAYER_NORM_EPSILON).rsqrt_()
+            epsilon = norm.new_tensor(LAYER_NORM_EPSILON)
+            inverse = torch.addcmul(epsilon, norm, norm, value=1.0 / z.shape[-1]).rsqrt_()
             h = (torch.relu(z) if self.remember else z.relu_()).mul_(inverse)
             if self.remember:
                 self.centred.append(z)
@@ -104,8 +106,8 @@ class CriticPass:
         assert first is not None, "one action per state"
         found: Gradients = {}
         h, column = self.outputs[-1], dq.unsqueeze(2)  # [C, B, 1]
-        found["out.weight"] = torch.stack([torch.mv(h[c].t(), dq[c]) for c in range(len(h))])
-        found["out.weight"] = found["out.weight"].unsqueeze(2)
+        rows = zip(h.transpose(1, 2), dq, strict=True)
+        found["out.weight"] = torch.stack([torch.mv(*terms) for terms in rows]).unsqueeze(2)
         found["out.bias"] = column.sum(1, keepdim=True)
         dh = column * critic["out.weight"].transpose(1, 2)
         for layer in range(critic.hidden - 1, -1, -1):
@@ -157,33 +159,32 @@ class FlowPass:
         self.raw = torch.tanh(head[:, size : 2 * size]).unsqueeze(1)  # [B, 1, A]
         log_scale = LOG_SCALE_CENTRE + LOG_SCALE_RANGE * self.raw
         self.scale = log_scale.exp()
-        # A coupling reads the kept half and moves the other: masks as factors of the weights.
-        # The same factor divides what goes into tanh by its range.
-        moved = 1.0 - sampler.masks[:layers]
-        self.kept = sampler.masks[:layers].unsqueeze(2)  # [L, A, 1]
-        self.moved = torch.cat((moved / LOG_COUPLING_RANGE, moved), 1).unsqueeze(1)  # [L, 1, 2A]
-        self.into = sampler["coupling.in"][:layers] * self.kept
-        self.out = sampler["coupling.out"][:layers] * self.moved
-        out_bias = sampler["coupling.bias"][:layers] * self.moved.squeeze(1)
         rows = batch * count
+        biases = head[:, 2 * size :].unsqueeze(1).expand(-1, count, -1)
+        biases = biases.reshape(rows, len(sampler.masks), units)
+        # A coupling reads the kept half and moves the other: masks as factors of the weights.
+        self.into = sampler["coupling.in"] * sampler.reads
+        self.out = sampler["coupling.out"] * sampler.moves
+        out_bias = sampler["coupling.bias"] * sampler.moves.squeeze(1)
         self.x = noise.new_empty(layers + 1, rows, size)  # before each coupling, and at the end
         self.hidden = noise.new_empty(layers, rows, units)
         self.log_scales = noise.new_empty(layers, rows, size)
         self.scales: list[Tensor] = []
-        self.x[0] = noise.view(rows, size)
-        for layer in range(layers):
-            at = (2 * size) + layer * units
-            bias = head[:, at : at + units].unsqueeze(1).expand(-1, count, -1).reshape(rows, units)
-            hidden, x = self.hidden[layer], self.x[layer]
-            torch.addmm(bias, x, self.into[layer], out=hidden).relu_()
-            out = torch.addmm(out_bias[layer], hidden, self.out[layer])
-            raw, shift = out.split(size, 1)
-            log = torch.tanh(raw, out=self.log_scales[layer]).mul_(LOG_COUPLING_RANGE)
+        x, *later = self.x.unbind()
+        x.copy_(noise.view(rows, size))
+        weights = (biases.unbind(1), self.into, out_bias, self.out)
+        kept = (self.hidden.unbind(), self.log_scales.unbind(), later)
+        for bias, into, b, out, hidden, log, moved in zip(*weights, *kept, strict=False):
+            torch.addmm(bias, x, into, out=hidden).relu_()
+            raw, shift = torch.addmm(b, hidden, out).split(size, 1)
+            torch.tanh(raw, out=log).mul_(LOG_COUPLING_RANGE)
             self.scales.append(log.exp())
-            torch.addcmul(shift, x, self.scales[-1], out=self.x[layer + 1])
-        self.u = torch.addcmul(mean, self.scale, self.x[-1].view(noise.shape))
-        log_det = self.log_scales.sum((0, 2)).view(batch, count) + log_scale.sum(2)
-        self.log_q = log_normal(noise) - log_det
+            x = torch.addcmul(shift, x, self.scales[-1], out=moved)
+        self.u = torch.addcmul(mean, self.scale, x.view(noise.shape))
+        log_det = self.log_scales.sum(0).view(noise.shape).add_(log_scale)
+        # log N(xi) - log det
+        self.log_q = log_det.addcmul_(noise, noise, value=0.5).sum(2).neg_()
+        self.log_q -= 0.5 * size * math.log(2.0 * math.pi)
 
     @torch.no_grad()
     def of_parameters(self, du: Tensor, dlog_q: float = 0.0) -> Gradients:
@@ -199,19 +200,23 @@ class FlowPass:
         x_slope, dlog_det = self.x[:-1] * slope, slope * -dlog_q
         dout = du.new_empty(layers, len(dx), 2 * size)  # over raw and shift
         dhidden = torch.empty_like(self.hidden)
-        for layer in range(layers - 1, -1, -1):
-            of_scale = dx * self.scales[layer]
-            torch.addcmul(dlog_det[layer], of_scale, x_slope[layer], out=dout[layer, :, :size])
-            dout[layer, :, size:] = dx
-            dh = torch.mm(dout[layer], self.out[layer].t(), out=dhidden[layer])
-            threshold_backward(dh, self.hidden[layer], 0.0, grad_input=dh)
-            dx = torch.addmm(of_scale, dh, self.into[layer].t())
+        terms = (dout, dhidden, self.hidden, self.scales, x_slope, dlog_det, self.out, self.into)
+        for both, dh, hidden, scale, xs, dlog, out, into in reversed(
+            list(zip(*terms, strict=False))
+        ):
+            draw_out, dshift = both.split(size, 1)
+            of_scale = dx * scale
+            torch.addcmul(dlog, of_scale, xs, out=draw_out)
+            dshift.copy_(dx)
+            torch.mm(both, out.t(), out=dh)
+            threshold_backward(dh, hidden, 0.0, grad_input=dh)
+            dx = torch.addmm(of_scale, dh, into.t())
         if layers:
             dbias = dhidden.view(layers, batch, count, units).sum(2).transpose(0, 1).flatten(1)
             found = {
-                "coupling.in": torch.bmm(self.x[:-1].transpose(1, 2), dhidden) * self.kept,
-                "coupling.out": torch.bmm(self.hidden.transpose(1, 2), dout) * self.moved,
-                "coupling.bias": dout.sum(1) * self.moved.squeeze(1),
+                "coupling.in": torch.bmm(self.x[:-1].transpose(1, 2), dhidden) * sampler.reads,
+                "coupling.out": torch.bmm(self.hidden.transpose(1, 2), dout) * sampler.moves,
+                "coupling.bias": dout.sum(1) * sampler.moves.squeeze(1),
             }
         else:  # none, or none used for want of a second component
             dbias = du.new_zeros(batch, sampler["head.bias"].numel() - 2 * size)

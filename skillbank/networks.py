@@ -106,6 +106,14 @@ class FlowSampler(Network):
         self.coupling_hidden = architecture.coupling_hidden
         self.masks: Tensor
         self.register_buffer("masks", coupling_masks(architecture.couplings, action), False)
+        # For training, the masks as factors of what goes into a coupling and comes out of it,
+        # raw scale (in units of tanh's range) and shift.
+        self.reads: Tensor
+        self.moves: Tensor
+        moved = 1.0 - self.masks
+        self.register_buffer("reads", self.masks.unsqueeze(2), False)  # [L, A, 1]
+        moves = torch.cat((moved / LOG_COUPLING_RANGE, moved), 1).unsqueeze(1)  # [L, 1, 2A]
+        self.register_buffer("moves", moves, False)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -101,15 +101,17 @@ class Replay:
         device = self.rows.device
         age = torch.randint(len(self), (count,), generator=generator, device=device)  # 0: oldest
         oldest = self.added - len(self)
-        first = self.rows[(oldest + age) % self.capacity]
+        first = self.rows.index_select(0, (oldest + age) % self.capacity)
         obs, action, reward, terminated, ended, next_obs = torch.split(first, self._widths, dim=1)
         reward, terminated = reward.squeeze(1), terminated.squeeze(1)
         power = torch.full_like(reward, discount)
+        if n_step == 1:
+            return Batch(obs, action, reward, power, terminated, next_obs)
         goes_on = ended.squeeze(1) == 0.0
         for _ in range(n_step - 1):
             age = age + self.copies
             goes_on = goes_on & (age < len(self))
-            row = self.rows[(oldest + age) % self.capacity]
+            row = self.rows.index_select(0, (oldest + age) % self.capacity)
             scalars = row[:, self._reward : self._reward + 3]
             reward = torch.where(goes_on, reward + power * scalars[:, 0], reward)
             terminated = torch.where(goes_on, scalars[:, 1], terminated)

@@ -22,15 +22,20 @@ def soft_value(q: Tensor, log_weight: Tensor, temperature: float) -> Tensor:
         V [B].
     """
     assert q.shape == log_weight.shape, (q.shape, log_weight.shape)
+    if q.shape[-1] == 1:  # nothing to average
+        return (q + temperature * log_weight).squeeze(-1)
     log_mean = torch.logsumexp(q / temperature + log_weight, -1) - math.log(q.shape[-1])
     return temperature * log_mean
 
 
-def effective_sample_size(q: Tensor, log_weight: Tensor, temperature: float) -> Tensor:
-    """Share of the K proposals that carry the soft value: ``(sum w)^2 / (K sum w^2)`` -> [B]."""
-    log_w = q / temperature + log_weight
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    """Share of the K proposals that carry the soft value: ``(sum w)^2 / (K sum w^2)`` -> [B].
+
+    Args:
+        log_w: Logarithms of the summands of eq. 10, ``Q / alpha + log w_k`` [B, K].
+    """
     doubled = 2.0 * torch.logsumexp(log_w, -1) - torch.logsumexp(2.0 * log_w, -1)
-    return doubled.exp() / q.shape[-1]
+    return doubled.exp() / log_w.shape[-1]
 
 
 def soft_bellman_target(

@@ -201,7 +201,7 @@ class Training:
         return batch._replace(reward=batch.reward * config.reward_scale)
 
     def _report(self, figures: Figures | None, hooks: Hooks, on_curve: bool) -> None:
-        values = {} if figures is None else {k: float(v) for k, v in figures._asdict().items()}
+        values = {} if figures is None else figures.summary()
         if not all(np.isfinite(list(values.values()))):
             raise TrainingDiverged(
                 f"training diverged at step {self.steps}: {values}; "
