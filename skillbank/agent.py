@@ -5,6 +5,7 @@ Actions are scaled to [-1, 1]^A; ``u`` is an action before squashing, ``a = tanh
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from skillbank.networks import (
     unsquash,
 )
 from skillbank.replay import Batch
+from skillbank.side_by_side import InTurn
 from skillbank.soft_value import effective_sample_size, soft_bellman_target, soft_value
 from skillbank.spec import Symmetry
 from skillbank.svgd import stein_direction
@@ -37,7 +39,7 @@ class Figures:
     error: Tensor  # Q(s, a) - target [C, B]
     q: Tensor  # Q(s, a) [C, B]
     value: Tensor  # soft values of the next states [B]
-    log_w: Tensor  # log-weights of their proposals, Q / alpha + log w [B, K_V]
+    proposals: tuple[Tensor, Tensor, float]  # Q and log-weight of each [B, K_V], and alpha
 
     def summary(self) -> dict[str, float]:
         """Loss of the critics, means of Q and of the soft value, share of proposals that count."""
@@ -45,7 +47,7 @@ class Figures:
             "critic_loss": 0.5 * self.error.square().mean(1).sum(),  # eq. 11
             "q": self.q.mean(),
             "value": self.value.mean(),
-            "sample_size": effective_sample_size(self.log_w).mean(),
+            "sample_size": effective_sample_size(*self.proposals).mean(),
         }
         return {name: float(value) for name, value in found.items()}
 
@@ -102,6 +104,7 @@ class Agent:
         self.noise_set: Tensor | None = None  # the fixed noises {xi_i} [K_xi, A] of fine-tuning
         self.handover = 1.0  # 1: densities count in full; 0: the finite set alone (see finetuning)
         self.updates = 0
+        self.beside: Executor = InTurn()  # where the sampling network's gradients are made
 
     def networks(self) -> dict[str, Critic | Sampler]:
         """All networks by the name that their parameters carry in a skill file."""
@@ -145,9 +148,12 @@ class Agent:
         if self.symmetries is not None:
             batch = self.symmetries.transitions(batch, self.generator)
         draws, noise = self.value_draws(len(batch.obs)), self.particle_noise(len(batch.obs))
-        figures, of_critic = self.critic_gradients(batch, draws)
+        of_sampler = None
         if train_sampler:
-            descend(self.sampler, self.sampler_optimiser, self.sampler_gradients(batch.obs, noise))
+            of_sampler = self.beside.submit(self.sampler_gradients, batch.obs, noise)
+        figures, of_critic = self.critic_gradients(batch, draws)
+        if of_sampler is not None:
+            descend(self.sampler, self.sampler_optimiser, of_sampler.result())
         descend(self.critic, self.critic_optimiser, of_critic)
         self.updates += 1
         if self.updates % self.learning.target_period == 0:
@@ -176,7 +182,7 @@ class Agent:
         target = soft_bellman_target(batch.reward, batch.discount, batch.terminated, value)  # eq. 7
         critics = CriticPass(self.critic, batch.obs, batch.action)
         error = critics.q - target  # [C, B]; eq. 11: half its square, summed over the critics
-        figures = Figures(error, critics.q, value, q_next / self.temperature + log_weight)
+        figures = Figures(error, critics.q, value, (q_next, log_weight, self.temperature))
         return figures, critics.of_parameters(error / len(target))
 
     @property
@@ -228,10 +234,16 @@ class Agent:
         sets = 2 if self.learning.objective == "stein" else 1
         return tuple(self.noise(batch, self.learning.particles) for _ in range(sets))
 
+    @torch.no_grad()
     def sampler_gradients(self, obs: Tensor, noise: tuple[Tensor, ...]) -> Gradients:
         """Of the sampling network's way towards exp(Q / alpha) (eq. 13, 14)."""
-        objective = {"stein": self._stein, "divergence": self._divergence}
-        return objective.get(self.learning.objective, self._map)(obs, *noise)
+        match self.learning.objective:
+            case "stein":
+                return self._stein(obs, *noise)
+            case "divergence":
+                return self._divergence(obs, *noise)
+            case "map":
+                return self._map(obs, *noise)
 
     def _stein(self, obs: Tensor, fixed_noise: Tensor, noise: Tensor) -> Gradients:
         """Minus the Stein direction, pulled back through f (eq. 14)."""

@@ -176,7 +176,7 @@ class FlowPass:
         kept = (self.hidden.unbind(), self.log_scales.unbind(), later)
         for bias, into, b, out, hidden, log, moved in zip(*weights, *kept, strict=False):
             torch.addmm(bias, x, into, out=hidden).relu_()
-            raw, shift = torch.addmm(b, hidden, out).split(size, 1)
+            raw, shift = torch.addmm(b, hidden, out).chunk(2, 1)
             torch.tanh(raw, out=log).mul_(LOG_COUPLING_RANGE)
             self.scales.append(log.exp())
             x = torch.addcmul(shift, x, self.scales[-1], out=moved)
@@ -204,7 +204,7 @@ class FlowPass:
         for both, dh, hidden, scale, xs, dlog, out, into in reversed(
             list(zip(*terms, strict=False))
         ):
-            draw_out, dshift = both.split(size, 1)
+            draw_out, dshift = both.chunk(2, 1)
             of_scale = dx * scale
             torch.addcmul(dlog, of_scale, xs, out=draw_out)
             dshift.copy_(dx)

@@ -28,14 +28,11 @@ def soft_value(q: Tensor, log_weight: Tensor, temperature: float) -> Tensor:
     return temperature * log_mean
 
 
-def effective_sample_size(log_w: Tensor) -> Tensor:
-    """Share of the K proposals that carry the soft value: ``(sum w)^2 / (K sum w^2)`` -> [B].
-
-    Args:
-        log_w: Logarithms of the summands of eq. 10, ``Q / alpha + log w_k`` [B, K].
-    """
+def effective_sample_size(q: Tensor, log_weight: Tensor, temperature: float) -> Tensor:
+    """Share of the K proposals that carry the soft value: ``(sum w)^2 / (K sum w^2)`` -> [B]."""
+    log_w = q / temperature + log_weight
     doubled = 2.0 * torch.logsumexp(log_w, -1) - torch.logsumexp(2.0 * log_w, -1)
-    return doubled.exp() / log_w.shape[-1]
+    return doubled.exp() / q.shape[-1]
 
 
 def soft_bellman_target(
