@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skillbank.config import Architecture, Learning
-from skillbank.gradients import CriticPass, FlowPass, Gradients, NoisePass
+from skillbank.gradients import CriticPass, FlowPass, Gradients, NoisePass, critic_pass
 from skillbank.networks import (
     Critic,
     FlowSampler,
@@ -37,19 +37,34 @@ class Figures:
     """What an update leaves behind to look at; nobody pays for figures that nobody reads."""
 
     error: Tensor  # Q(s, a) - target [C, B]
-    q: Tensor  # Q(s, a) [C, B]
-    value: Tensor  # soft values of the next states [B]
+    estimates: Tensor  # Q(s, a) [C, B]
+    values: Tensor  # soft values of the next states [B]
     proposals: tuple[Tensor, Tensor, float]  # Q and log-weight of each [B, K_V], and alpha
 
+    @property
+    def critic_loss(self) -> Tensor:
+        """Half the mean squared error, summed over the critics (eq. 11)."""
+        return 0.5 * self.error.square().mean(1).sum()
+
+    @property
+    def q(self) -> Tensor:
+        """Mean over the batch."""
+        return self.estimates.mean()
+
+    @property
+    def value(self) -> Tensor:
+        """Mean soft value of the next states."""
+        return self.values.mean()
+
+    @property
+    def sample_size(self) -> Tensor:
+        """Effective share of the value proposals."""
+        return effective_sample_size(*self.proposals).mean()
+
     def summary(self) -> dict[str, float]:
-        """Loss of the critics, means of Q and of the soft value, share of proposals that count."""
-        found = {
-            "critic_loss": 0.5 * self.error.square().mean(1).sum(),  # eq. 11
-            "q": self.q.mean(),
-            "value": self.value.mean(),
-            "sample_size": effective_sample_size(*self.proposals).mean(),
-        }
-        return {name: float(value) for name, value in found.items()}
+        """All of them, as numbers."""
+        names = ("critic_loss", "q", "value", "sample_size")
+        return {name: float(getattr(self, name)) for name in names}
 
 
 class Agent:
@@ -199,12 +214,13 @@ class Agent:
         shape = (batch, count, self.action_size)
         return torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
 
-    def proposals(self, obs: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def proposals(self, obs: Tensor, draws: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Target Q-values of K_V proposals for each state, and their log-weights: [B, K_V] each.
 
         The weight is the prior's density over the proposal's (eq. 10); with the uniform prior of
         the paper it is ``1 / q(a|s)``, a density over actions scaled to [-1, 1]^A.
         """
+        draws = self.value_draws(len(obs)) if draws is None else draws
         if self.uniform:
             volume = self.action_size * math.log(2.0)  # -log q of the uniform density on the box
             log_weight = draws.new_full(draws.shape[:2], volume)
@@ -221,7 +237,7 @@ class Agent:
 
     def target_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest of the target critics: [B, K]."""
-        return CriticPass(self.target_critic, obs, action, remember=False).q.amin(0)
+        return critic_pass(self.target_critic, obs, action, remember=False).q.amin(0)
 
     def log_prior(self, obs: Tensor, u: Tensor) -> Tensor:
         """Log of the base measure's density over u [B, K]: the anchor's, or da's (tanh's slope)."""
@@ -269,7 +285,7 @@ class Agent:
     def score(self, obs: Tensor, u: Tensor, prior: float) -> Tensor:
         """Gradient over u of min Q(s, tanh u) + prior * alpha * log prior(u): [B, K, A]."""
         action = torch.tanh(u)
-        critics = CriticPass(self.critic, obs, action)
+        critics = critic_pass(self.critic, obs, action)
         smallest = critics.q.argmin(0, keepdim=True)
         dq = torch.zeros_like(critics.q).scatter_(0, smallest, 1.0)
         score = critics.of_action(dq) * (1.0 - action.square())

@@ -109,6 +109,8 @@ class Training:
                 except (StorageError, TrainingDiverged) as failure:
                     error.add_note(str(failure))
             raise
+        finally:
+            self.agent.beside = InTurn()
 
     def _segments(self, hooks: Hooks, beside: Executor) -> None:
         while self.steps < self.total_steps:
