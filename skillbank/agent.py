@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from skillbank.config import Architecture, Learning
-from skillbank.gradients import CriticPass, FlowPass, Gradients, NoisePass, critic_pass
+from skillbank.gradients import (
+    CriticPass,
+    FlowPass,
+    Gradients,
+    NoisePass,
+    critic_pass,
+    exact,
+    rounded,
+)
 from skillbank.networks import (
     Critic,
     FlowSampler,
@@ -98,6 +106,7 @@ class Agent:
         self.architecture, self.learning = architecture, learning
         self.temperature, self.device = temperature, device
         self.action_size = action
+        self.product = rounded if learning.precision == "mixed" else exact
         self.symmetries = Symmetries(symmetries, device) if symmetries else None
         start = torch.Generator().manual_seed(seed)
         self.critic = Critic(architecture, observation, action)
@@ -195,7 +204,7 @@ class Agent:
         q_next, log_weight = self.proposals(batch.next_obs, draws)  # [B, K_V] each
         value = soft_value(q_next, log_weight, self.temperature)  # eq. 10
         target = soft_bellman_target(batch.reward, batch.discount, batch.terminated, value)  # eq. 7
-        critics = CriticPass(self.critic, batch.obs, batch.action)
+        critics = CriticPass(self.critic, batch.obs, batch.action, product=self.product)
         error = critics.q - target  # [C, B]; eq. 11: half its square, summed over the critics
         figures = Figures(error, critics.q, value, (q_next, log_weight, self.temperature))
         return figures, critics.of_parameters(error / len(target))
@@ -231,13 +240,14 @@ class Agent:
         if isinstance(self.sampler, NoiseSampler):
             u, log_q = self.sampler.with_log_density(obs, draws)
         else:
-            flow = FlowPass(self.sampler, obs, draws)
+            flow = FlowPass(self.sampler, obs, draws, self.product)
             u, log_q = flow.u, flow.log_q
         return self.target_q(obs, torch.tanh(u)), self.handover * (self.log_prior(obs, u) - log_q)
 
     def target_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest of the target critics: [B, K]."""
-        return critic_pass(self.target_critic, obs, action, remember=False).q.amin(0)
+        made = critic_pass(self.target_critic, obs, action, remember=False, product=self.product)
+        return made.q.amin(0)
 
     def log_prior(self, obs: Tensor, u: Tensor) -> Tensor:
         """Log of the base measure's density over u [B, K]: the anchor's, or da's (tanh's slope)."""
@@ -272,7 +282,10 @@ class Agent:
     def _divergence(self, obs: Tensor, noise: Tensor) -> Gradients:
         """Of KL(sampler || exp(Q / alpha)) times alpha, by the sampler's own exact density."""
         assert isinstance(self.sampler, FlowSampler)
-        flow, count = FlowPass(self.sampler, obs, noise), noise.shape[0] * noise.shape[1]
+        flow, count = (
+            FlowPass(self.sampler, obs, noise, self.product),
+            noise.shape[0] * noise.shape[1],
+        )
         score = self.score(obs, flow.u, self.handover)
         return flow.of_parameters(score / -count, self.temperature * self.handover / count)
 
@@ -285,7 +298,7 @@ class Agent:
     def score(self, obs: Tensor, u: Tensor, prior: float) -> Tensor:
         """Gradient over u of min Q(s, tanh u) + prior * alpha * log prior(u): [B, K, A]."""
         action = torch.tanh(u)
-        critics = critic_pass(self.critic, obs, action)
+        critics = critic_pass(self.critic, obs, action, product=self.product)
         smallest = critics.q.argmin(0, keepdim=True)
         dq = torch.zeros_like(critics.q).scatter_(0, smallest, 1.0)
         score = critics.of_action(dq) * (1.0 - action.square())
@@ -300,8 +313,8 @@ class Agent:
 
     def _push(self, obs: Tensor, noise: Tensor) -> FlowPass | NoisePass:
         if isinstance(self.sampler, FlowSampler):
-            return FlowPass(self.sampler, obs, noise)
-        return NoisePass(self.sampler, obs, noise)
+            return FlowPass(self.sampler, obs, noise, self.product)
+        return NoisePass(self.sampler, obs, noise, self.product)
 
 
 def descend(network: Network, optimiser: torch.optim.Optimizer, gradients: Gradients) -> None:

@@ -9,6 +9,7 @@ hold them to.
 """
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,31 @@ LAYER_NORM_EPSILON = 1e-5  # torch.nn.functional.layer_norm's
 Gradients = dict[str, Tensor]  # by the parameter's name
 
 
+class Product(Protocol):
+    """How the large products are made, those from hidden layer to hidden layer."""
+
+    def __call__(self, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``a @ b + bias``."""
+
+
+def exact(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``a @ b + bias``, of matrices or of batches of them."""
+    if a.ndim == 2:
+        return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+    return torch.bmm(a, b) if bias is None else torch.baddbmm(bias, a, b)
+
+
+def rounded(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``a @ b + bias``, the factors and their product rounded to bfloat16 (8 bits)."""
+    found = exact(a.bfloat16(), b.bfloat16()).to(a.dtype)
+    return found if bias is None else found.add_(bias)
+
+
+def skinny(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` for b of few columns, by its transpose: four times as fast."""
+    return torch.matmul(b.mT, a.mT).mT.contiguous()
+
+
 class CriticPass:
     """The critics at some actions: ``z = x W + b``, ``h = relu(layer norm z)``, ``q = h w + b``.
 
@@ -36,6 +62,7 @@ class CriticPass:
         obs: [B, S].
         action: [B, A], or [B, K, A].
         remember: Keep what the gradients need.
+        product: ``exact`` or ``rounded``.
 
     Attributes:
         q: Q-values [C, B], or [C, B, K].
@@ -43,9 +70,15 @@ class CriticPass:
 
     @torch.no_grad()
     def __init__(
-        self, critic: Critic, obs: Tensor, action: Tensor, *, remember: bool = True
+        self,
+        critic: Critic,
+        obs: Tensor,
+        action: Tensor,
+        *,
+        remember: bool = True,
+        product: Product = exact,
     ) -> None:
-        self.critic, self.remember = critic, remember
+        self.critic, self.remember, self.product = critic, remember, product
         self.shape = action.shape
         self.first: Tensor | None = None  # input of the first layer [C, B, S + A]
         self.outputs: list[Tensor] = []  # h of each layer [C, N, H]
@@ -53,7 +86,8 @@ class CriticPass:
         self.inverse: list[Tensor] = []  # 1 / sd of it [C, N, 1]
         z = self._first(obs, action)
         for layer in range(1, critic.hidden):
-            z = torch.baddbmm(critic[f"{layer}.bias"], self._activate(z), critic[f"{layer}.weight"])
+            weight, bias = critic[f"{layer}.weight"], critic[f"{layer}.bias"]
+            z = product(self._activate(z), weight, bias)
         h = self._activate(z)
         last = zip(critic["out.bias"].view(-1, 1), h, critic["out.weight"].squeeze(2), strict=True)
         q = torch.stack([torch.addmv(*terms) for terms in last])  # a product, too slow as one of C
@@ -106,29 +140,30 @@ class CriticPass:
         assert first is not None, "one action per state"
         found: Gradients = {}
         h, column = self.outputs[-1], dq.unsqueeze(2)  # [C, B, 1]
-        rows = zip(h.transpose(1, 2), dq, strict=True)
+        rows = zip(h.mT, dq, strict=True)
         found["out.weight"] = torch.stack([torch.mv(*terms) for terms in rows]).unsqueeze(2)
         found["out.bias"] = column.sum(1, keepdim=True)
-        dh = column * critic["out.weight"].transpose(1, 2)
+        dh = column * critic["out.weight"].mT
         for layer in range(critic.hidden - 1, -1, -1):
             dz = self._into(layer, dh)
             found[f"{layer}.bias"] = dz.sum(1, keepdim=True)
-            x = self.outputs[layer - 1] if layer else first
-            found[f"{layer}.weight"] = torch.bmm(x.transpose(1, 2), dz)
             if layer:
-                dh = torch.bmm(dz, critic[f"{layer}.weight"].transpose(1, 2))
+                found[f"{layer}.weight"] = self.product(self.outputs[layer - 1].mT, dz)
+                dh = self.product(dz, critic[f"{layer}.weight"].mT)
+            else:
+                found["0.weight"] = torch.bmm(first.mT, dz)
         return found
 
     @torch.no_grad()
     def of_action(self, dq: Tensor) -> Tensor:
         """The gradient over the actions: dq as ``q`` -> [B, A] or [B, K, A]."""
         critic = self.critic
-        dz = dq.reshape(len(dq), -1, 1) * critic["out.weight"].transpose(1, 2)
+        dz = dq.reshape(len(dq), -1, 1) * critic["out.weight"].mT
         for layer in range(critic.hidden - 1, 0, -1):
-            dz = torch.bmm(self._into(layer, dz), critic[f"{layer}.weight"].transpose(1, 2))
+            dz = self.product(self._into(layer, dz), critic[f"{layer}.weight"].mT)
         dz = self._into(0, dz)
         of_action = critic["0.weight"][:, critic.observation :]
-        return torch.bmm(dz, of_action.transpose(1, 2)).sum(0).view(self.shape)
+        return skinny(dz, of_action.mT).sum(0).view(self.shape)
 
 
 class EnergyPass:
@@ -155,11 +190,16 @@ class EnergyPass:
 
 
 def critic_pass(
-    critic: nn.Module, obs: Tensor, action: Tensor, *, remember: bool = True
+    critic: nn.Module,
+    obs: Tensor,
+    action: Tensor,
+    *,
+    remember: bool = True,
+    product: Product = exact,
 ) -> CriticPass | EnergyPass:
     """Q-values that know their gradient, of critics or of what stands in for them."""
     if isinstance(critic, Critic):
-        return CriticPass(critic, obs, action, remember=remember)
+        return CriticPass(critic, obs, action, remember=remember, product=product)
     return EnergyPass(critic, obs, action)
 
 
@@ -170,6 +210,7 @@ class FlowPass:
         sampler: The network.
         obs: [B, S].
         noise: [B, K, A].
+        product: ``exact`` or ``rounded``.
 
     Attributes:
         u: [B, K, A].
@@ -177,16 +218,19 @@ class FlowPass:
     """
 
     @torch.no_grad()
-    def __init__(self, sampler: FlowSampler, obs: Tensor, noise: Tensor) -> None:
-        self.sampler = sampler
+    def __init__(
+        self, sampler: FlowSampler, obs: Tensor, noise: Tensor, product: Product = exact
+    ) -> None:
+        self.sampler, self.product = sampler, product
         batch, count, size = noise.shape
         layers, units = sampler.couplings, sampler.coupling_hidden
         # Everything that depends on the state alone, once per state.
         self.trunk = [obs]
         for layer in range(sampler.trunk):
             weight, bias = sampler[f"{layer}.weight"], sampler[f"{layer}.bias"]
-            self.trunk.append(torch.addmm(bias, self.trunk[-1], weight).relu_())
-        head = torch.addmm(sampler["head.bias"], self.trunk[-1], sampler["head.weight"])
+            make = product if layer else exact
+            self.trunk.append(make(self.trunk[-1], weight, bias).relu_())
+        head = product(self.trunk[-1], sampler["head.weight"], sampler["head.bias"])
         mean = head[:, :size].unsqueeze(1)
         self.raw = torch.tanh(head[:, size : 2 * size]).unsqueeze(1)  # [B, 1, A]
         log_scale = LOG_SCALE_CENTRE + LOG_SCALE_RANGE * self.raw
@@ -246,8 +290,8 @@ class FlowPass:
         if layers:
             dbias = dhidden.view(layers, batch, count, units).sum(2).transpose(0, 1).flatten(1)
             found = {
-                "coupling.in": torch.bmm(self.x[:-1].transpose(1, 2), dhidden) * sampler.reads,
-                "coupling.out": torch.bmm(self.hidden.transpose(1, 2), dout) * sampler.moves,
+                "coupling.in": torch.bmm(self.x[:-1].mT, dhidden) * sampler.reads,
+                "coupling.out": torch.bmm(self.hidden.mT, dout) * sampler.moves,
                 "coupling.bias": dout.sum(1) * sampler.moves.squeeze(1),
             }
         else:  # none, or none used for want of a second component
@@ -262,10 +306,11 @@ class FlowPass:
         found: Gradients = {}
         names = [*(str(layer) for layer in range(sampler.trunk)), "head"]
         for name, h in zip(reversed(names), reversed(self.trunk), strict=True):
-            found[f"{name}.weight"] = torch.mm(h.t(), dz)
+            make = exact if name == "0" else self.product
+            found[f"{name}.weight"] = make(h.t(), dz)
             found[f"{name}.bias"] = dz.sum(0)
             if name != "0":
-                dz = torch.mm(dz, sampler[f"{name}.weight"].t())
+                dz = self.product(dz, sampler[f"{name}.weight"].t())
                 threshold_backward(dz, h, 0.0, grad_input=dz)
         return found
 
@@ -277,14 +322,17 @@ class NoisePass:
         sampler: The network.
         obs: [B, S].
         noise: [B, K, A].
+        product: ``exact`` or ``rounded``.
 
     Attributes:
         u: [B, K, A].
     """
 
     @torch.no_grad()
-    def __init__(self, sampler: NoiseSampler, obs: Tensor, noise: Tensor) -> None:
-        self.sampler, self.obs, self.noise = sampler, obs, noise
+    def __init__(
+        self, sampler: NoiseSampler, obs: Tensor, noise: Tensor, product: Product = exact
+    ) -> None:
+        self.sampler, self.obs, self.noise, self.product = sampler, obs, noise, product
         weight, size = sampler["0.weight"], sampler.observation
         of_state = torch.addmm(sampler["0.bias"], obs, weight[:size])
         z = torch.mm(noise.flatten(0, 1), weight[size:])
@@ -292,8 +340,8 @@ class NoisePass:
         self.hidden = [z.relu_()]
         for layer in range(1, sampler.hidden):
             weight, bias = sampler[f"{layer}.weight"], sampler[f"{layer}.bias"]
-            self.hidden.append(torch.addmm(bias, self.hidden[-1], weight).relu_())
-        u = torch.addmm(sampler["out.bias"], self.hidden[-1], sampler["out.weight"])
+            self.hidden.append(product(self.hidden[-1], weight, bias).relu_())
+        u = skinny(self.hidden[-1], sampler["out.weight"]).add_(sampler["out.bias"])
         self.u = u.view(noise.shape)
 
     @torch.no_grad()
@@ -303,9 +351,10 @@ class NoisePass:
         found: Gradients = {}
         names = [*(str(layer) for layer in range(1, sampler.hidden)), "out"]
         for name, h in zip(reversed(names), reversed(self.hidden), strict=True):
-            found[f"{name}.weight"] = torch.mm(h.t(), dz)
+            make, back = (skinny, exact) if name == "out" else (self.product, self.product)
+            found[f"{name}.weight"] = make(h.t(), dz)
             found[f"{name}.bias"] = dz.sum(0)
-            dz = torch.mm(dz, sampler[f"{name}.weight"].t())
+            dz = back(dz, sampler[f"{name}.weight"].t())
             threshold_backward(dz, h, 0.0, grad_input=dz)
         of_state = dz.view(*du.shape[:2], -1).sum(1)  # [B, H]
         found["0.weight"] = torch.cat(
