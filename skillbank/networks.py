@@ -6,7 +6,7 @@ shapes of all parameters are dictated by ``skillbank.spec``.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -34,6 +34,12 @@ class Network(nn.Module):
     def __getitem__(self, name: str) -> nn.Parameter:
         """The parameter of that name in the table."""
         return self._table[name]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        # Moves or converts, perhaps into new parameters.
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._table = {name: self.get_parameter(_attribute(name)) for name in self._names}
+        return self
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all parameters, by name."""

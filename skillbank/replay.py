@@ -68,10 +68,14 @@ class Replay:
         return min(self.added, self.capacity)
 
     def add(self, step: Transitions) -> None:
-        """Append one transition of every copy, over the oldest where the ring is full."""
+        """Append one transition of every copy, over the oldest where the ring is full.
+
+        The step may lie on another device: it moves as one block.
+        """
         scalars = torch.stack((step.reward, step.terminated, step.ended), dim=1)
         rows = torch.cat((step.obs, step.action, scalars, step.next_obs), dim=1)
         assert rows.shape == (self.copies, self.rows.shape[1]), rows.shape
+        rows = rows.to(self.rows.device)
         start = self.added % self.capacity
         first = min(len(rows), self.capacity - start)
         self.rows[start : start + first] = rows[:first]

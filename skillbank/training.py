@@ -175,8 +175,7 @@ class Training:
     def _store(self, obs: torch.Tensor, action: NDArray[np.float32], step: Step) -> None:
         ended = torch.from_numpy(step.ended).float()
         told = (step.reward, step.terminated, ended, step.next_obs)
-        stored = (obs, torch.from_numpy(action), *told)
-        self.replay.add(Transitions(*(value.to(self.agent.device) for value in stored)))
+        self.replay.add(Transitions(obs, torch.from_numpy(action), *told))
 
     def _learn(self, train_sampler: bool) -> Figures | None:
         """The updates that are owed; figures of the last one."""

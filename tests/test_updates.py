@@ -10,9 +10,11 @@ from skillbank.agent import Agent
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.networks import FlowSampler, log_squash, unsquash
 from skillbank.pretraining import pretrain
-from skillbank.replay import Batch
+from skillbank.replay import Batch, Replay, Transitions
 from skillbank.side_by_side import InTurn, side_by_side
+from skillbank.spec import Symmetry
 from skillbank.svgd import stein_direction
+from skillbank.symmetry import Symmetries
 
 B, S, A, ALPHA = 6, 5, 3, 0.3
 TOLERANCE = {"rtol": 1e-8, "atol": 1e-10}
@@ -149,3 +151,40 @@ def test_torch_gets_its_threads_back():
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("objective", ["stein", "divergence", "map"])
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("precision", ["single", "mixed"])
+def test_an_update_stays_on_its_device(objective, anchored, precision):
+    """On the meta device, which computes nothing but refuses any tensor from elsewhere."""
+    shape = Architecture(critic_hidden=(8, 6), sampler_hidden=(7, 6), coupling_hidden=5)
+    identity = Symmetry(
+        name="identity",
+        obs_index=tuple(range(S)),
+        obs_sign=(1,) * S,
+        action_index=tuple(range(A)),
+        action_sign=(1,) * A,
+    )
+    learning = PretrainConfig(
+        architecture=shape, batch_size=B, objective=objective, precision=precision
+    )
+    anchor = FlowSampler(shape, S, A).requires_grad_(False) if anchored else None
+    agent = Agent(shape, learning, S, A, ALPHA, 0, anchor=anchor)
+    agent.device, agent.symmetries = "meta", Symmetries([identity], "meta")
+    for network in agent.networks().values():
+        network.to("meta")
+    replay = Replay(100, S, A, 10, "meta")
+    step = (torch.zeros(10, size) for size in (S, A))
+    replay.add(Transitions(*step, *(torch.zeros(10) for _ in range(3)), torch.zeros(10, S)))
+    batch = replay.sample(B, agent.generator, 0.9, n_step=3)
+    batch = agent.symmetries.transitions(batch, agent.generator)
+    figures, of_critic = agent.critic_gradients(batch, agent.value_draws(B))
+    of_sampler = agent.sampler_gradients(batch.obs, agent.particle_noise(B))
+    assert figures.critic_loss.is_meta
+    for network, found in ((agent.critic, of_critic), (agent.sampler, of_sampler)):
+        assert len(found) == len(list(network.parameters()))
+        for name, gradient in found.items():
+            assert gradient.is_meta
+            assert gradient.shape == network[name].shape
+    assert agent.act(batch.obs).shape == (B, A)
