@@ -5,15 +5,26 @@ Actions are scaled to [-1, 1]^A; ``u`` is an action before squashing, ``a = tanh
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from skillbank.config import Architecture, Learning
+from skillbank.gradients import (
+    CriticPass,
+    FlowPass,
+    Gradients,
+    NoisePass,
+    critic_pass,
+    exact,
+    rounded,
+)
 from skillbank.networks import (
     Critic,
     FlowSampler,
+    Network,
     NoiseSampler,
     Sampler,
     log_squash,
@@ -22,19 +33,46 @@ from skillbank.networks import (
     unsquash,
 )
 from skillbank.replay import Batch
+from skillbank.side_by_side import InTurn
 from skillbank.soft_value import effective_sample_size, soft_bellman_target, soft_value
 from skillbank.spec import Symmetry
 from skillbank.svgd import stein_direction
 from skillbank.symmetry import Symmetries
 
 
-class Figures(NamedTuple):
-    """What an update reports, as 0-dimensional tensors (read them rarely: each read waits)."""
+@dataclass
+class Figures:
+    """What an update leaves behind to look at; nobody pays for figures that nobody reads."""
 
-    critic_loss: Tensor
-    q: Tensor  # mean over the batch
-    value: Tensor  # mean soft value of the next states
-    sample_size: Tensor  # effective share of the value proposals
+    error: Tensor  # Q(s, a) - target [C, B]
+    estimates: Tensor  # Q(s, a) [C, B]
+    values: Tensor  # soft values of the next states [B]
+    proposals: tuple[Tensor, Tensor, float]  # Q and log-weight of each [B, K_V], and alpha
+
+    @property
+    def critic_loss(self) -> Tensor:
+        """Half the mean squared error, summed over the critics (eq. 11)."""
+        return 0.5 * self.error.square().mean(1).sum()
+
+    @property
+    def q(self) -> Tensor:
+        """Mean over the batch."""
+        return self.estimates.mean()
+
+    @property
+    def value(self) -> Tensor:
+        """Mean soft value of the next states."""
+        return self.values.mean()
+
+    @property
+    def sample_size(self) -> Tensor:
+        """Effective share of the value proposals."""
+        return effective_sample_size(*self.proposals).mean()
+
+    def summary(self) -> dict[str, float]:
+        """All of them, as numbers."""
+        names = ("critic_loss", "q", "value", "sample_size")
+        return {name: float(getattr(self, name)) for name in names}
 
 
 class Agent:
@@ -68,6 +106,7 @@ class Agent:
         self.architecture, self.learning = architecture, learning
         self.temperature, self.device = temperature, device
         self.action_size = action
+        self.product = rounded if learning.precision == "mixed" else exact
         self.symmetries = Symmetries(symmetries, device) if symmetries else None
         start = torch.Generator().manual_seed(seed)
         self.critic = Critic(architecture, observation, action)
@@ -89,6 +128,7 @@ class Agent:
         self.noise_set: Tensor | None = None  # the fixed noises {xi_i} [K_xi, A] of fine-tuning
         self.handover = 1.0  # 1: densities count in full; 0: the finite set alone (see finetuning)
         self.updates = 0
+        self.beside: Executor = InTurn()  # where the sampling network's gradients are made
 
     def networks(self) -> dict[str, Critic | Sampler]:
         """All networks by the name that their parameters carry in a skill file."""
@@ -117,120 +157,168 @@ class Agent:
         """
         noise = self.noise(len(obs), 1)
         if self.symmetries is None or self.noise_set is not None:
-            return torch.tanh(self._push(obs, noise)).squeeze(1)
+            return torch.tanh(self._push(obs, noise).u).squeeze(1)
         which = self.symmetries.draw(len(obs), self.generator)
-        action = torch.tanh(self._push(self.symmetries.obs(obs, which), noise))
+        action = torch.tanh(self._push(self.symmetries.obs(obs, which), noise).u)
         return self.symmetries.undo_action(action, which).squeeze(1)
 
+    @torch.no_grad()
     def update(self, batch: Batch, train_sampler: bool = True) -> Figures:
         """One step of the critics (eq. 11) and one of the sampling network (eq. 13, 14).
 
-        Each transition is seen through a random symmetry of the task.
+        Each transition is seen through a random symmetry of the task. Both gradients are taken
+        before either step, so that neither waits for the other.
         """
         if self.symmetries is not None:
-            which = self.symmetries.draw(len(batch.obs), self.generator)
-            batch = batch._replace(
-                obs=self.symmetries.obs(batch.obs, which),
-                action=self.symmetries.action(batch.action, which),
-                next_obs=self.symmetries.obs(batch.next_obs, which),
-            )
-        figures = self.update_critic(batch)
+            batch = self.symmetries.transitions(batch, self.generator)
+        draws, noise = self.value_draws(len(batch.obs)), self.particle_noise(len(batch.obs))
+        of_sampler = None
         if train_sampler:
-            self.update_sampler(batch.obs)
+            of_sampler = self.beside.submit(self.sampler_gradients, batch.obs, noise)
+        figures, of_critic = self.critic_gradients(batch, draws)
+        if of_sampler is not None:
+            descend(self.sampler, self.sampler_optimiser, of_sampler.result())
+        descend(self.critic, self.critic_optimiser, of_critic)
         self.updates += 1
         if self.updates % self.learning.target_period == 0:
             polyak_update(self.target_critic, self.critic, self.learning.target_rate)
         return figures
 
+    @torch.no_grad()
     def update_critic(self, batch: Batch) -> Figures:
-        """Regress Q(s, a) on r + gamma V(s') (eq. 7, 10, 11)."""
-        with torch.no_grad():
-            q_next, log_weight = self.proposals(batch.next_obs)  # [B, K_V] each
-            value = soft_value(q_next, log_weight, self.temperature)  # eq. 10
-            target = soft_bellman_target(
-                batch.reward, batch.discount, batch.terminated, value
-            )  # eq. 7
-            sample_size = effective_sample_size(q_next, log_weight, self.temperature).mean()
-        q = self.critic(batch.obs, batch.action)  # [C, B]
-        loss = 0.5 * (q - target).square().mean(1).sum()  # eq. 11
-        self.critic_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.critic_optimiser.step()
-        return Figures(loss.detach(), q.detach().mean(), value.mean(), sample_size)
+        """One step of the critics alone."""
+        figures, gradients = self.critic_gradients(batch, self.value_draws(len(batch.obs)))
+        descend(self.critic, self.critic_optimiser, gradients)
+        return figures
 
     @torch.no_grad()
-    def proposals(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def update_sampler(self, obs: Tensor) -> None:
+        """One step of the sampling network alone."""
+        gradients = self.sampler_gradients(obs, self.particle_noise(len(obs)))
+        descend(self.sampler, self.sampler_optimiser, gradients)
+
+    # The critics.
+
+    def critic_gradients(self, batch: Batch, draws: Tensor) -> tuple[Figures, Gradients]:
+        """Of the regression of Q(s, a) on r + gamma V(s') (eq. 7, 10, 11); draws [B, K_V, A]."""
+        q_next, log_weight = self.proposals(batch.next_obs, draws)  # [B, K_V] each
+        value = soft_value(q_next, log_weight, self.temperature)  # eq. 10
+        target = soft_bellman_target(batch.reward, batch.discount, batch.terminated, value)  # eq. 7
+        critics = CriticPass(self.critic, batch.obs, batch.action, product=self.product)
+        error = critics.q - target  # [C, B]; eq. 11: half its square, summed over the critics
+        figures = Figures(error, critics.q, value, (q_next, log_weight, self.temperature))
+        return figures, critics.of_parameters(error / len(target))
+
+    @property
+    def uniform(self) -> bool:
+        """Whether the soft value's proposals are uniform on the box at present."""
+        started = self.updates >= self.learning.uniform_updates
+        return self.learning.proposals == "uniform" or not started
+
+    def value_draws(self, batch: int) -> Tensor:
+        """What proposals are made of [B, K_V, A]: uniform actions, or the sampler's noise."""
+        count = self.learning.value_samples
+        if not self.uniform:
+            return self.noise(batch, count)
+        shape = (batch, count, self.action_size)
+        return torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
+
+    def proposals(self, obs: Tensor, draws: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Target Q-values of K_V proposals for each state, and their log-weights: [B, K_V] each.
 
         The weight is the prior's density over the proposal's (eq. 10); with the uniform prior of
         the paper it is ``1 / q(a|s)``, a density over actions scaled to [-1, 1]^A.
         """
-        count, batch = self.learning.value_samples, len(obs)
-        uniform = self.learning.proposals == "uniform"
-        if uniform or self.updates < self.learning.uniform_updates:
-            shape = (batch, count, self.action_size)
-            action = torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
+        draws = self.value_draws(len(obs)) if draws is None else draws
+        if self.uniform:
             volume = self.action_size * math.log(2.0)  # -log q of the uniform density on the box
-            log_weight = torch.full((batch, count), volume, device=self.device)
+            log_weight = draws.new_full(draws.shape[:2], volume)
             if self.anchor is not None:  # pi_0 as a density over actions, not over u
-                u = unsquash(action)
-                log_weight = log_weight + self.anchor.log_density(obs, u) - log_squash(u)
-            return self.target_q(obs, action), log_weight
-        noise = self.noise(batch, count)
+                u = unsquash(draws)
+                log_weight += self.anchor.log_density(obs, u) - log_squash(u)
+            return self.target_q(obs, draws), log_weight
         if isinstance(self.sampler, NoiseSampler):
-            u, log_q = self.sampler.with_log_density(obs, noise)
+            u, log_q = self.sampler.with_log_density(obs, draws)
         else:
-            u, log_q = self.sampler(obs, noise)
+            flow = FlowPass(self.sampler, obs, draws, self.product)
+            u, log_q = flow.u, flow.log_q
         return self.target_q(obs, torch.tanh(u)), self.handover * (self.log_prior(obs, u) - log_q)
 
     def target_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest of the target critics: [B, K]."""
-        return self.target_critic(obs, action).amin(0)  # type: ignore[no-any-return]
+        made = critic_pass(self.target_critic, obs, action, remember=False, product=self.product)
+        return made.q.amin(0)
 
     def log_prior(self, obs: Tensor, u: Tensor) -> Tensor:
         """Log of the base measure's density over u [B, K]: the anchor's, or da's (tanh's slope)."""
         return log_squash(u) if self.anchor is None else self.anchor.log_density(obs, u)
 
-    def update_sampler(self, obs: Tensor) -> None:
-        """Move the sampling network towards exp(Q / alpha) (eq. 13, 14)."""
-        objective = {"stein": self._stein_loss, "divergence": self._divergence_loss}
-        loss = objective.get(self.learning.objective, self._map_loss)(obs)
-        self.sampler_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.sampler_optimiser.step()
+    # The sampling network.
+
+    def particle_noise(self, batch: int) -> tuple[Tensor, ...]:
+        """What the sampling network's step is made of: noise of one set of particles, or of two."""
+        sets = 2 if self.learning.objective == "stein" else 1
+        return tuple(self.noise(batch, self.learning.particles) for _ in range(sets))
+
+    @torch.no_grad()
+    def sampler_gradients(self, obs: Tensor, noise: tuple[Tensor, ...]) -> Gradients:
+        """Of the sampling network's way towards exp(Q / alpha) (eq. 13, 14)."""
+        match self.learning.objective:
+            case "stein":
+                return self._stein(obs, *noise)
+            case "divergence":
+                return self._divergence(obs, *noise)
+            case "map":
+                return self._map(obs, *noise)
+
+    def _stein(self, obs: Tensor, fixed_noise: Tensor, noise: Tensor) -> Gradients:
+        """Minus the Stein direction, pulled back through f (eq. 14)."""
+        fixed = self._push(obs, fixed_noise).u  # x_i
+        updated = self._push(obs, noise)  # y_j
+        score = self.score(obs, fixed, self.handover)
+        phi = stein_direction(fixed, updated.u, score, self.temperature)  # eq. 13
+        return updated.of_parameters(phi / -(noise.shape[0] * noise.shape[1]))
+
+    def _divergence(self, obs: Tensor, noise: Tensor) -> Gradients:
+        """Of KL(sampler || exp(Q / alpha)) times alpha, by the sampler's own exact density."""
+        assert isinstance(self.sampler, FlowSampler)
+        flow, count = (
+            FlowPass(self.sampler, obs, noise, self.product),
+            noise.shape[0] * noise.shape[1],
+        )
+        score = self.score(obs, flow.u, self.handover)
+        return flow.of_parameters(score / -count, self.temperature * self.handover / count)
+
+    def _map(self, obs: Tensor, noise: Tensor) -> Gradients:
+        """The kernel off: every particle climbs Q, as in DDPG (section 4)."""
+        updated = self._push(obs, noise)
+        score = self.score(obs, updated.u, 0.0)
+        return updated.of_parameters(score / -(noise.shape[0] * noise.shape[1]))
 
     def score(self, obs: Tensor, u: Tensor, prior: float) -> Tensor:
-        """Gradient over u of Q(s, tanh u) + prior * alpha * log prior(u): [B, K, A]."""
-        u = u.detach().requires_grad_()
-        energy = self.critic(obs, torch.tanh(u)).amin(0)
-        if prior:
-            energy = energy + prior * self.temperature * self.log_prior(obs, u)
-        return torch.autograd.grad(energy.sum(), u)[0]
+        """Gradient over u of min Q(s, tanh u) + prior * alpha * log prior(u): [B, K, A]."""
+        action = torch.tanh(u)
+        critics = critic_pass(self.critic, obs, action, product=self.product)
+        smallest = critics.q.argmin(0, keepdim=True)
+        dq = torch.zeros_like(critics.q).scatter_(0, smallest, 1.0)
+        score = critics.of_action(dq) * (1.0 - action.square())
+        if not prior:
+            return score
+        if self.anchor is None:  # of log_squash(u)
+            return score - (2.0 * prior * self.temperature) * action
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.anchor.log_density(obs, u).sum(), u)
+        return score + (prior * self.temperature) * slope
 
-    def _stein_loss(self, obs: Tensor) -> Tensor:
-        """Its gradient is minus the Stein direction, pulled back through f (eq. 14)."""
-        count, batch = self.learning.particles, len(obs)
-        with torch.no_grad():
-            fixed = self._push(obs, self.noise(batch, count))  # x_i
-        score = self.score(obs, fixed, self.handover)
-        updated = self._push(obs, self.noise(batch, count))  # y_j
-        phi = stein_direction(fixed, updated.detach(), score, self.temperature)  # eq. 13
-        return -(phi * updated).sum(-1).mean()
-
-    def _divergence_loss(self, obs: Tensor) -> Tensor:
-        """KL(sampler || exp(Q / alpha)) times alpha, by the sampler's own exact density."""
-        assert isinstance(self.sampler, FlowSampler)
-        u, log_q = self.sampler(obs, self.noise(len(obs), self.learning.particles))
-        score = self.score(obs, u, self.handover)
-        loss: Tensor = self.temperature * self.handover * log_q - (score * u).sum(-1)
-        return loss.mean()
-
-    def _map_loss(self, obs: Tensor) -> Tensor:
-        """The kernel off: every particle climbs Q, as in DDPG (section 4)."""
-        u = self._push(obs, self.noise(len(obs), self.learning.particles))
-        return -(self.score(obs, u, 0.0) * u).sum(-1).mean()
-
-    def _push(self, obs: Tensor, noise: Tensor) -> Tensor:
+    def _push(self, obs: Tensor, noise: Tensor) -> FlowPass | NoisePass:
         if isinstance(self.sampler, FlowSampler):
-            return self.sampler(obs, noise)[0]  # type: ignore[no-any-return]
-        return self.sampler(obs, noise)  # type: ignore[no-any-return]
+            return FlowPass(self.sampler, obs, noise, self.product)
+        return NoisePass(self.sampler, obs, noise, self.product)
+
+
+def descend(network: Network, optimiser: torch.optim.Optimizer, gradients: Gradients) -> None:
+    """One step of the optimiser along given gradients of all parameters."""
+    for name, gradient in gradients.items():
+        network[name].grad = gradient
+    optimiser.step()

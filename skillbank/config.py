@@ -56,6 +56,8 @@ class Learning(Strict):
     noise_sigma: NonNegative = 0.0  # Ornstein-Uhlenbeck noise added while collecting
     noise_theta: NonNegative = 0.15  # its pull towards zero, per step
     reward_scale: Positive = 1.0  # rewards are multiplied by it
+    precision: Literal["single", "mixed"] = "single"  # mixed: large products in bfloat16, which
+    # is faster only on processors that have instructions for it
     symmetry: bool = True  # apply the environment's declared symmetries to replayed data
 
     total_steps: Count = 250_000  # environment steps over all copies

@@ -6,7 +6,7 @@ shapes of all parameters are dictated by ``skillbank.spec``.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -27,12 +27,19 @@ class Network(nn.Module):
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         self._names = tuple(shapes)
-        for name, shape in shapes.items():
-            self.register_parameter(_attribute(name), nn.Parameter(torch.zeros(shape)))
+        self._table = {name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()}
+        for name, parameter in self._table.items():
+            self.register_parameter(_attribute(name), parameter)
 
     def __getitem__(self, name: str) -> nn.Parameter:
         """The parameter of that name in the table."""
-        return self.get_parameter(_attribute(name))
+        return self._table[name]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        # Moves or converts, perhaps into new parameters.
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._table = {name: self.get_parameter(_attribute(name)) for name in self._names}
+        return self
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all parameters, by name."""
@@ -105,6 +112,14 @@ class FlowSampler(Network):
         self.coupling_hidden = architecture.coupling_hidden
         self.masks: Tensor
         self.register_buffer("masks", coupling_masks(architecture.couplings, action), False)
+        # For training, the masks as factors of what goes into a coupling and comes out of it,
+        # raw scale (in units of tanh's range) and shift.
+        self.reads: Tensor
+        self.moves: Tensor
+        moved = 1.0 - self.masks
+        self.register_buffer("reads", self.masks.unsqueeze(2), False)  # [L, A, 1]
+        moves = torch.cat((moved / LOG_COUPLING_RANGE, moved), 1).unsqueeze(1)  # [L, 1, 2A]
+        self.register_buffer("moves", moves, False)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -68,10 +68,14 @@ class Replay:
         return min(self.added, self.capacity)
 
     def add(self, step: Transitions) -> None:
-        """Append one transition of every copy, over the oldest where the ring is full."""
+        """Append one transition of every copy, over the oldest where the ring is full.
+
+        The step may lie on another device: it moves as one block.
+        """
         scalars = torch.stack((step.reward, step.terminated, step.ended), dim=1)
         rows = torch.cat((step.obs, step.action, scalars, step.next_obs), dim=1)
         assert rows.shape == (self.copies, self.rows.shape[1]), rows.shape
+        rows = rows.to(self.rows.device)
         start = self.added % self.capacity
         first = min(len(rows), self.capacity - start)
         self.rows[start : start + first] = rows[:first]
@@ -101,15 +105,17 @@ class Replay:
         device = self.rows.device
         age = torch.randint(len(self), (count,), generator=generator, device=device)  # 0: oldest
         oldest = self.added - len(self)
-        first = self.rows[(oldest + age) % self.capacity]
+        first = self.rows.index_select(0, (oldest + age) % self.capacity)
         obs, action, reward, terminated, ended, next_obs = torch.split(first, self._widths, dim=1)
         reward, terminated = reward.squeeze(1), terminated.squeeze(1)
         power = torch.full_like(reward, discount)
+        if n_step == 1:
+            return Batch(obs, action, reward, power, terminated, next_obs)
         goes_on = ended.squeeze(1) == 0.0
         for _ in range(n_step - 1):
             age = age + self.copies
             goes_on = goes_on & (age < len(self))
-            row = self.rows[(oldest + age) % self.capacity]
+            row = self.rows.index_select(0, (oldest + age) % self.capacity)
             scalars = row[:, self._reward : self._reward + 3]
             reward = torch.where(goes_on, reward + power * scalars[:, 0], reward)
             terminated = torch.where(goes_on, scalars[:, 1], terminated)

@@ -22,6 +22,8 @@ def soft_value(q: Tensor, log_weight: Tensor, temperature: float) -> Tensor:
         V [B].
     """
     assert q.shape == log_weight.shape, (q.shape, log_weight.shape)
+    if q.shape[-1] == 1:  # nothing to average
+        return (q + temperature * log_weight).squeeze(-1)
     log_mean = torch.logsumexp(q / temperature + log_weight, -1) - math.log(q.shape[-1])
     return temperature * log_mean
 

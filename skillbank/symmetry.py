@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from skillbank.replay import Batch
 from skillbank.spec import Symmetry
 
 
@@ -27,6 +28,14 @@ class Symmetries:
         self._obs_sign = table("obs_sign", torch.float32)
         self._action_index = table("action_index", torch.int64)  # [G, A]
         self._action_sign = table("action_sign", torch.float32)
+        # The same for a whole transition in one row: observation, action, next observation.
+        size = self._obs_index.shape[1]
+        width = size + self._action_index.shape[1]
+        self._row_index = torch.cat(
+            (self._obs_index, self._action_index + size, self._obs_index + width), 1
+        )
+        self._row_sign = torch.cat((self._obs_sign, self._action_sign, self._obs_sign), 1)
+        self._widths = (size, width - size, size)
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """One symmetry for each of ``batch`` states [B]."""
@@ -40,6 +49,15 @@ class Symmetries:
     def action(self, action: Tensor, which: Tensor) -> Tensor:
         """Actions [B, A] as the relabelled robots do them."""
         return action.gather(1, self._action_index[which]) * self._action_sign[which]
+
+    def transitions(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Each transition seen through a random symmetry."""
+        which = self.draw(len(batch.obs), generator)
+        rows = torch.cat((batch.obs, batch.action, batch.next_obs), 1)
+        rows = rows.gather(1, self._row_index.index_select(0, which))
+        rows *= self._row_sign.index_select(0, which)
+        obs, action, next_obs = rows.split_with_sizes(self._widths, 1)
+        return batch._replace(obs=obs, action=action, next_obs=next_obs)
 
     def undo_action(self, action: Tensor, which: Tensor) -> Tensor:
         """Actions [B, K, A] of relabelled robots as the original ones do them."""

@@ -61,6 +61,8 @@ class Task:
             self.envs = gymnasium.make_vec(self.env_id, num_envs, **how, **kwargs)
         except (gymnasium.error.Error, ImportError, TypeError) as error:
             raise UnsupportedEnvironment(f"{self.env_id} cannot be made: {error}") from error
+        # Ours may step in any thread; somebody's environment may belong to the one that made it.
+        self.any_thread = spec.vector_entry_point is not None
         self.num_envs = num_envs
         self.steps = 0  # steps of all copies since the first reset
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space

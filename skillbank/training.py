@@ -5,6 +5,7 @@ import time
 import zipfile
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from skillbank.config import Learning
 from skillbank.durable import replace_durably
 from skillbank.errors import Interrupted, SkillbankError, StorageError, TrainingDiverged
 from skillbank.replay import Batch, Replay, Transitions
+from skillbank.side_by_side import InTurn, side_by_side
 from skillbank.spec import CurvePoint
 from skillbank.task import Step, Task
 
@@ -97,11 +99,9 @@ class Training:
         if hooks.resume:
             self.load(hooks.checkpoint)
         try:
-            while self.steps < self.total_steps:
-                self._loop(hooks)
-                if hooks.segment_steps is not None and self.steps < self.total_steps:
-                    self.replay.end_episodes()
-                    self._save_if_possible(hooks)
+            with side_by_side() as beside:
+                self.agent.beside = beside
+                self._segments(hooks, beside if self.task.any_thread else InTurn())
         except BaseException as error:
             if hooks.checkpoint is not None and hooks.segment_steps is None:
                 try:
@@ -109,8 +109,21 @@ class Training:
                 except (StorageError, TrainingDiverged) as failure:
                     error.add_note(str(failure))
             raise
+        finally:
+            self.agent.beside = InTurn()
 
-    def _loop(self, hooks: Hooks) -> None:
+    def _segments(self, hooks: Hooks, beside: Executor) -> None:
+        while self.steps < self.total_steps:
+            self._loop(hooks, beside)
+            if hooks.segment_steps is not None and self.steps < self.total_steps:
+                self.replay.end_episodes()
+                self._save_if_possible(hooks)
+
+    def _loop(self, hooks: Hooks, beside: Executor) -> None:
+        """Each step of the simulation runs beside the updates that the steps before it have earned.
+
+        So the policy that acts is at most one step of all copies behind.
+        """
         agent, task, config = self.agent, self.task, self.config
         copies = task.num_envs
         obs = task.reset(seed=self.seed + self.steps)  # a resumed training sees new episodes
@@ -129,11 +142,10 @@ class Training:
             if hooks.should_stop():
                 raise Interrupted("interrupted")
             action = self._action(obs)
-            step = task.step(action)
-            ended = torch.from_numpy(step.ended).float()
-            told = (step.reward, step.terminated, ended, step.next_obs)
-            stored = (obs, torch.from_numpy(action), *told)
-            self.replay.add(Transitions(*(value.to(agent.device) for value in stored)))
+            simulation = beside.submit(task.step, action)
+            figures = self._learn(learns) or figures
+            step = simulation.result()
+            self._store(obs, action, step)
             obs = step.obs
             running += step.reward.numpy()
             self.disturbance[step.ended] = 0.0
@@ -145,9 +157,8 @@ class Training:
                 self._level_critics()
             if self.steps > self.learning_starts:
                 self.debt += copies / config.steps_per_update
-            while self.debt >= 1.0:
-                self.debt -= 1.0
-                figures = agent.update(self._batch(), train_sampler=learns)
+            if self.steps >= end:  # nothing is left to run beside
+                figures = self._learn(learns) or figures
             now = time.perf_counter()
             self.seconds = before + now - started
             on_curve = self.steps >= next_report or self.steps >= self.total_steps
@@ -160,6 +171,19 @@ class Training:
             if hooks.segment_steps is None and now - last_save > CHECKPOINT_SECONDS:
                 self._save_if_possible(hooks)
                 last_save = time.perf_counter()
+
+    def _store(self, obs: torch.Tensor, action: NDArray[np.float32], step: Step) -> None:
+        ended = torch.from_numpy(step.ended).float()
+        told = (step.reward, step.terminated, ended, step.next_obs)
+        self.replay.add(Transitions(obs, torch.from_numpy(action), *told))
+
+    def _learn(self, train_sampler: bool) -> Figures | None:
+        """The updates that are owed; figures of the last one."""
+        figures = None
+        while self.debt >= 1.0:
+            self.debt -= 1.0
+            figures = self.agent.update(self._batch(), train_sampler)
+        return figures
 
     def _save_if_possible(self, hooks: Hooks) -> None:
         if hooks.checkpoint is None:
@@ -201,7 +225,7 @@ class Training:
         return batch._replace(reward=batch.reward * config.reward_scale)
 
     def _report(self, figures: Figures | None, hooks: Hooks, on_curve: bool) -> None:
-        values = {} if figures is None else {k: float(v) for k, v in figures._asdict().items()}
+        values = {} if figures is None else figures.summary()
         if not all(np.isfinite(list(values.values()))):
             raise TrainingDiverged(
                 f"training diverged at step {self.steps}: {values}; "

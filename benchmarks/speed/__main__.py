@@ -59,6 +59,7 @@ def main(only: tuple[str, ...], seconds: float, against: str, out: Path) -> None
             now, then = revisions.timings_beside(against, seconds)
         rate = measuring.product_rate()  # beside the updates: other load may have changed it
         rows += updates.rows(now or updates.timings(seconds), then, rate)
+        rows += updates.side_by_side_rows(seconds)
         extra["against"] = against or None
     if "growth" in chosen:
         extra["growth"] = updates.growth(seconds / 3.0)

@@ -1,7 +1,9 @@
 """The update of the networks, its two steps, acting, and how the time grows."""
 
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from measuring import Row, medians
 from skillbank.agent import Agent
 from skillbank.config import Architecture, Learning, PretrainConfig, recipe
 from skillbank.replay import Batch, Replay, Transitions
+from skillbank.side_by_side import InTurn, side_by_side
 
 TASK = "QuadrupedRun"
 OBSERVATION, ACTION = 29, 8
@@ -90,6 +93,35 @@ def rows(found: dict[str, float], before: dict[str, float] | None, rate: float) 
                 row.mark += ", 2 x faster"
                 row.met = row.met and row.ratio >= 2.0
         out.append(row)
+    return out
+
+
+def side_by_side_rows(seconds: float) -> list[Row]:
+    """What a second thread gives: critics and sampling network at once, by wall clock."""
+    out = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with side_by_side() as pool:
+            for way in WAYS:
+                agent, batch = make(recipe(TASK, "paper" if way == "paper" else "default"))
+
+                def call(beside: Executor, agent: Agent = agent, batch: Batch = batch) -> object:
+                    agent.beside = beside
+                    return agent.update(batch)
+
+                rivals = {
+                    "one": lambda call=call: call(InTurn()),
+                    "two": lambda call=call: call(pool),
+                }
+                found = medians(rivals, seconds=seconds, clock=time.perf_counter)
+                gain = found["one"] / found["two"]
+                name = f"{way} update by two threads (wall clock)"
+                out.append(
+                    Row("update", name, 1e3 * found["two"], "ms", rival="one thread", ratio=gain)
+                )
+    finally:
+        torch.set_num_threads(threads)
     return out
 
 

@@ -1,0 +1,52 @@
+"""Work done side by side on the cores there are: simulation, critics and sampling network.
+
+Torch's operations and the simulator release the interpreter lock, so that threads are enough. The
+pieces do not depend on each other and draw nothing at random, so that a training gives the same
+numbers, bit for bit, whether they run one after the other or at once.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import torch
+
+MOST = 2  # threads that learn: one for the critics, one for the sampling network
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class InTurn(Executor):
+    """An executor without threads: does at once what it is given."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call, and return the result as a future that is done."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def side_by_side() -> Iterator[Executor]:
+    """An executor for what may run beside the caller, as many threads as torch is set to use.
+
+    With one (``OMP_NUM_THREADS=1`` or ``torch.set_num_threads(1)``) everything runs in turn. With
+    more, torch's own threads are set aside meanwhile: splitting the small products of an update
+    gains less than doing two of them at once.
+    """
+    threads = torch.get_num_threads()
+    if threads < MOST:
+        yield InTurn()
+        return
+    torch.set_num_threads(1)
+    try:
+        # Two beside the caller: the sampling network, and the simulation.
+        with ThreadPoolExecutor(2, "skillbank", torch.set_num_threads, (1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
