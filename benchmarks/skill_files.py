@@ -55,9 +55,11 @@ def one_skill(folder: Path, skill: str | None) -> None:
     stored = bank.read("large")
     floor = best(lambda: hashlib.sha256(path.read_bytes()).digest())
     known = best(lambda: bank.read("large"))
+    loaded = best(lambda: bank.load("large"))
     rows = {
         "read the bytes and hash them once": floor,
         f"bank.read, a known file ({known / floor:.2f} times that)": known,
+        f"bank.load, with its networks ({loaded / floor:.2f} times that)": loaded,
         "storage.read, an unknown file (separate process)": best(lambda: storage.read(path), 5),
         "storage.read_spec": best(lambda: storage.read_spec(path)),
         "storage.encode": best(lambda: storage.encode(stored.spec, stored.parameters), 10),

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import shlex
 import sys
 import warnings
@@ -191,10 +192,10 @@ _training_options = _options(
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
     click.option(
         "--threads",
-        type=click.IntRange(1, 1024),
-        default=1,
-        show_default=True,
-        help="Threads of the network's arithmetic; more seldom help.",
+        type=click.IntRange(1, 3),
+        default=min(3, os.cpu_count() or 1),
+        show_default="one a core, at most 3",
+        help="Simulation, critics and sampling network side by side; the numbers do not change.",
     ),
     _episodes_option(50),
     _bank_option,

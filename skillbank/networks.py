@@ -264,9 +264,9 @@ def coupling_masks(couplings: int, action: int) -> Tensor:
     pairs from pairs, ...), first one half and then the other, so that all meet soon.
     """
     bits = max(1, (action - 1).bit_length())
-    index = torch.arange(action)
-    rows = [((index >> (layer // 2) % bits) & 1) == layer % 2 for layer in range(couplings)]
-    return torch.stack(rows).float() if rows else torch.zeros(0, action)
+    layer, index = np.arange(couplings)[:, None], np.arange(action)
+    kept = ((index >> (layer // 2) % bits) & 1) == layer % 2
+    return torch.from_numpy(kept.astype(np.float32))
 
 
 def log_normal(noise: Tensor) -> Tensor:

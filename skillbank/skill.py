@@ -4,6 +4,7 @@ NumPy in and out, actions in the environment's own units; torch inside.
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,7 +246,8 @@ class Skill(Composable):
     def fitted_to(self, task: "Task") -> "Skill":
         """This skill on a task's observations: blocks it does not know enter at zero weight.
 
-        Its Q-values and actions are unchanged.
+        Its Q-values and actions are unchanged. Warns if the task goes by the name of the skill's
+        own, but simulates another model.
 
         Raises:
             IncompatibleSkill: A block is missing or has another size, or the actions differ.
@@ -255,6 +257,13 @@ class Skill(Composable):
         columns = block_columns(own, theirs)
         if columns is None or (low, high) != (self.spec.action_low, self.spec.action_high):
             raise IncompatibleSkill(_side_by_side(self.spec, task, low, high))
+        models = (self.spec.model_hash, task.model_hash)
+        if self.spec.env_id == task.env_id and None not in models and models[0] != models[1]:
+            warnings.warn(
+                f"'{self.spec.name}' was trained on another model of {task.env_id} (sha256 "
+                f"{models[0]:.8}..., here {models[1]:.8}...): its numbers may not hold here",
+                stacklevel=2,
+            )
         if own == theirs:
             return self
         size = task.observation_size

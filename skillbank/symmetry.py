@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +22,14 @@ class Symmetries:
     def __init__(self, declared: Sequence[Symmetry], device: str = "cpu") -> None:
         self.count = len(declared)
 
-        def table(name: str, dtype: torch.dtype) -> Tensor:
-            return torch.tensor([getattr(s, name) for s in declared], dtype=dtype, device=device)
+        def table(name: str, dtype: type) -> Tensor:
+            rows = np.array([getattr(s, name) for s in declared], dtype)
+            return torch.from_numpy(rows).to(device)
 
-        self._obs_index = table("obs_index", torch.int64)  # [G, S]
-        self._obs_sign = table("obs_sign", torch.float32)
-        self._action_index = table("action_index", torch.int64)  # [G, A]
-        self._action_sign = table("action_sign", torch.float32)
+        self._obs_index = table("obs_index", np.int64)  # [G, S]
+        self._obs_sign = table("obs_sign", np.float32)
+        self._action_index = table("action_index", np.int64)  # [G, A]
+        self._action_sign = table("action_sign", np.float32)
         # The same for a whole transition in one row: observation, action, next observation.
         size = self._obs_index.shape[1]
         width = size + self._action_index.shape[1]

@@ -1,5 +1,6 @@
 """A skill's numbers: shapes, units, densities that integrate to one, and how it acts."""
 
+import warnings
 from types import SimpleNamespace
 
 import gymnasium
@@ -257,6 +258,7 @@ def with_blocks(*blocks, low=None, high=None):
     named = tuple(ObservationBlock(name=name, size=size) for name, size in blocks)
     return SimpleNamespace(
         env_id="Somewhere-v0",
+        model_hash=None,
         observation_blocks=named,
         observation_size=sum(block.size for block in named),
         action_low=small_worlds.Lopsided.LOW if low is None else low,
@@ -292,6 +294,20 @@ def test_the_same_blocks_are_the_same_skill(skill):
     task = Task(LOPSIDED, 1)
     assert skill.fitted_to(task) is skill
     task.close()
+
+
+def test_another_model_of_its_own_task_is_told():
+    task, other = Task("PointMassRun", 1), Task("PointMassUMaze", 1)
+    skill = trained("PointMassRun")
+    assert skill.spec.model_hash == task.model_hash
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        skill.fitted_to(task)
+        skill.fitted_to(other)  # another task has another model
+    with pytest.warns(UserWarning, match=r"another model of .*PointMassRun.* \(sha256 abababab"):
+        skill.with_spec(model_hash="ab" * 32).fitted_to(task)
+    task.close()
+    other.close()
 
 
 def test_symmetries_leave_new_blocks_alone():
