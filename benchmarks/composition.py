@@ -27,7 +27,7 @@ from skillbank.envs import point_mass
 
 import skillbank
 from skillbank import compose, exact
-from skillbank.config import Architecture, PretrainConfig
+from skillbank.config import recipe
 from skillbank.evaluation import bootstrap_interval
 from skillbank.skill import Skill
 from skillbank.task import Task
@@ -38,20 +38,8 @@ SKILLS = ROOT / "runs" / "composition"
 RUN_ID = "skillbank/PointMassRunToward-v0"
 SEEDS = 5
 EPISODES = 100
-SMALL = Architecture(
-    critic_hidden=(64, 64), sampler_hidden=(64, 64), couplings=2, coupling_hidden=16
-)
-RECIPE: dict[str, Any] = {
-    "architecture": SMALL,
-    "discount": 0.95,
-    "temperature": 0.1,
-    "batch_size": 128,
-    "total_steps": 24_000,
-    "learning_starts": 1_000,
-    "replay_capacity": 100_000,
-    "target_rate": 0.05,
-    "symmetry": False,
-}
+POINT_MASS = {RUN_ID: recipe(RUN_ID), GOALS_ID: recipe("PointMassReach")}
+SMALL, DISCOUNT = POINT_MASS[RUN_ID].architecture, POINT_MASS[RUN_ID].discount
 LEARNED: dict[str, Any] = {
     "total_steps": 16_000,
     "learning_starts": 512,
@@ -129,9 +117,7 @@ def trained(wish: Wish, name: str, seed: int) -> Skill:
     """A skill for that reward, trained once and kept."""
     path = SKILLS / f"{name}-{seed}.h5"
     if not path.is_file():
-        config = PretrainConfig(
-            **RECIPE, reward_scale=wish.scale, level_critics=wish.env_id == RUN_ID
-        )
+        config = POINT_MASS[wish.env_id].model_copy(update={"reward_scale": wish.scale})
         skillbank.pretrain(wish.env_id, config, seed=seed, name=name, env_kwargs=wish.kwargs).save(
             path
         )
@@ -271,7 +257,7 @@ def velocity_table() -> tuple[exact.Table, Any, Any]:
         return np.clip(after, -limit, limit), np.zeros(len(after)), np.zeros(len(after), bool)
 
     _check_against_simulator(step)
-    return exact.discretise(step, (GRID, GRID), 2, CELLS, RECIPE["discount"])
+    return exact.discretise(step, (GRID, GRID), 2, CELLS, DISCOUNT)
 
 
 def _check_against_simulator(step: Any) -> None:

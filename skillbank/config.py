@@ -189,10 +189,25 @@ def bare_name(env_id: str) -> str:
 # What the default recipes of our tasks change.
 # Episodes of running do not end, so the level of the first rewards is telling.
 _RUN: dict[str, Any] = {"total_steps": 325_000, "value_samples": 1, "level_critics": True}
+# The point mass is quick to learn: a minute.
+_POINT_MASS: dict[str, Any] = {
+    "architecture": Architecture(
+        critic_hidden=(64, 64), sampler_hidden=(64, 64), couplings=2, coupling_hidden=16
+    ),
+    "discount": 0.95,
+    "batch_size": 128,
+    "replay_capacity": 100_000,
+    "target_rate": 0.05,
+    "total_steps": 24_000,
+    "learning_starts": 1_000,
+}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "MultiGoal": _MULTI_GOAL | {"total_steps": 40_000, "learning_starts": 2_000},
     "QuadrupedRun": _RUN,
     "QuadrupedRunToward": _RUN,
+    "PointMassRun": _POINT_MASS | {"level_critics": True},
+    "PointMassRunToward": _POINT_MASS | {"level_critics": True},
+    "PointMassReach": _POINT_MASS,
 }
 _HALLWAY: dict[str, Any] = {
     "schedule": "paper",  # the reward stays what it was, so the skill's Q is a good start

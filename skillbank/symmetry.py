@@ -1,9 +1,11 @@
 """Symmetries of a task: signed permutations of observation and action, as batched tensors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skillbank.replay import Batch
@@ -23,7 +25,7 @@ class Symmetries:
         self.count = len(declared)
 
         def table(name: str, dtype: type) -> Tensor:
-            rows = np.array([getattr(s, name) for s in declared], dtype)
+            rows: NDArray[Any] = np.array([getattr(s, name) for s in declared], dtype)
             return torch.from_numpy(rows).to(device)
 
         self._obs_index = table("obs_index", np.int64)  # [G, S]
