@@ -207,7 +207,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "QuadrupedRunToward": _RUN,
     "PointMassRun": _POINT_MASS | {"level_critics": True},
     "PointMassRunToward": _POINT_MASS | {"level_critics": True},
-    "PointMassReach": _POINT_MASS,
+    "PointMassReach": _POINT_MASS | {"noise_sigma": 0.5},  # the goals are far for a random push
 }
 _HALLWAY: dict[str, Any] = {
     "schedule": "paper",  # the reward stays what it was, so the skill's Q is a good start
