@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 import skillbank
-from skillbank import figures
+from skillbank import figures, storage
+from skillbank.export import model_card
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained"
 
@@ -48,6 +49,8 @@ def main() -> None:
         shipped = skill.with_spec(description=description, evaluations=(found.record(),))
         shipped.save(SHIPPED / f"{name}.h5")
         figures.traces([("100 episodes", found)], None, SHIPPED / f"{name}.png")
+        card = model_card(storage.read(SHIPPED / f"{name}.h5"))
+        (SHIPPED / f"{name}.md").write_text(f"{card}\n![100 episodes]({name}.png)\n")
         print(name, found.record())
 
 

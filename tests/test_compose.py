@@ -7,7 +7,7 @@ import pytest
 import torch
 from composing import ALPHA, GAMMA, exact_value, grid, peaked
 
-from skillbank import IncompatibleSkill, SkillbankError, compose
+from skillbank import Bank, IncompatibleSkill, SkillbankError, compose
 from skillbank.compose import Acting, CompositionWarning, expression
 from skillbank.skill import Skill
 from skillbank.spec import ObservationBlock, Symmetry
@@ -437,6 +437,24 @@ def test_a_composition_has_the_symmetries_that_all_its_skills_have():
     assert [s.name for s in (skill & skill.turned(0.4)).spec.symmetries] == ["quarter"]
     assert [s.name for s in compose.mean([skill]).spec.symmetries] == ["mirror", "quarter"]
     assert (skill & headed()).spec.symmetries == ()
+
+
+def test_a_skill_is_composed_by_its_average_over_its_symmetries():
+    one = Bank().load("run_anywhere")
+    composed = one & one.at_temperature(one.spec.temperature).with_spec(name="other")
+    rng = np.random.default_rng(0)
+    obs, action = rng.normal(size=(5, 29)), rng.uniform(-1.0, 1.0, (5, 7, 8))
+    seen = [
+        (obs[:, s.obs_index] * s.obs_sign, action[..., s.action_index] * s.action_sign)
+        for s in one.spec.symmetries
+    ]
+    each = np.stack([one.q(*pair) for pair in seen])  # [8, 5, 7]
+    assert each.std(0).max() > 0.01  # the network itself is only nearly symmetric
+    np.testing.assert_allclose(composed.q(obs, action), each.mean(0), rtol=1e-5)
+    for pair in seen:
+        np.testing.assert_allclose(composed.q(*pair), composed.q(obs, action), rtol=1e-5)
+    plain = composed.acting_with(averaged=False)
+    np.testing.assert_allclose(plain.q(obs, action), one.q(obs, action), rtol=1e-5)
 
 
 def test_a_skill_without_a_heading_cannot_be_turned():

@@ -36,6 +36,7 @@ class Acting(Strict):
     refined: Annotated[int, Field(ge=0, le=65536)] = 24  # around the better ones of those
     stein_steps: Annotated[int, Field(ge=0, le=1000)] = 0  # moves after resampling
     stein_step: NonNegative = STEIN_STEP  # length of each
+    averaged: bool = True  # each skill's Q over its symmetries, which its network nearly has
 
     def enlarged(self, factor: int) -> "Acting":
         """So many times the candidates."""

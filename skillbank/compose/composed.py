@@ -77,6 +77,7 @@ class Layout(NamedTuple):
     observation_blocks: tuple[ObservationBlock, ...]
     action_low: NDArray[np.float64]
     action_high: NDArray[np.float64]
+    model_hash: str | None = None
 
     @property
     def observation_size(self) -> int:
@@ -126,7 +127,7 @@ class Composed(Composable):
             parents=expression.parents(node),
             symmetries=_common([skill.spec.symmetries for skill in self.parts]),
         )
-        self._critics = _Critics(expression.leaves(node), self.parts)
+        self._critics = _Critics(expression.leaves(node), self.parts, self.acting.averaged)
         self._proposals = [drawing.proposal_of(skill) for skill in self.parts]
         self._low, self._high = np.asarray(first.action_low), np.asarray(first.action_high)
         self._generator = torch.Generator().manual_seed(seed)
@@ -459,22 +460,29 @@ class Composed(Composable):
 
 
 class _Critics:
-    """The skills' critics, those of one shape as one batch of products."""
+    """The skills' critics, those of one shape as one batch of products.
 
-    def __init__(self, leaves: Sequence[Leaf], fitted: Sequence[Skill]) -> None:
+    A skill's Q is the same for states and actions that its symmetries relate, but its network's is
+    only nearly so, and a little of that decides between the skills that are composed: averaged over
+    the symmetries it is exactly so.
+    """
+
+    def __init__(self, leaves: Sequence[Leaf], fitted: Sequence[Skill], averaged: bool) -> None:
         groups: dict[Any, list[tuple[Leaf, Skill]]] = {}
         for leaf, skill in zip(leaves, fitted, strict=True):
             shape = skill.spec.architecture
-            key = (shape.critics, shape.critic_hidden, shape.layer_norm)
+            views = len(_views(skill, averaged))
+            key = (shape.critics, shape.critic_hidden, shape.layer_norm, views)
             groups.setdefault(key, []).append((leaf, skill))
-        self._batches = [_stacked(members) for members in groups.values()]
+        self._batches = [(_stacked(members, averaged), members) for members in groups.values()]
 
     def __call__(self, obs: Tensor, action: Tensor) -> dict[Leaf, Tensor]:
         """Q of each skill at scaled actions [B, K, A]: [B, K] each."""
         found = {}
         for critic, members in self._batches:
-            q = critic(obs, action)  # [skills * C, B, K]
-            q = q.view(len(members), -1, *q.shape[1:]).amin(1)
+            q = critic(obs, action)  # [skills * views * C, B, K]
+            each = members[0][1].spec.architecture.critics
+            q = q.view(len(members), -1, each, *q.shape[1:]).amin(2).mean(1)
             for (leaf, skill), own in zip(members, q, strict=True):
                 found[leaf] = own + _log_prior(skill, obs, action)
         return found
@@ -489,16 +497,36 @@ def _log_prior(skill: Skill, obs: Tensor, action: Tensor) -> Tensor | float:
     return skill.spec.temperature * log_prior
 
 
-def _stacked(members: list[tuple[Leaf, Skill]]) -> tuple[Critic, list[tuple[Leaf, Skill]]]:
+def _views(skill: Skill, averaged: bool) -> list[dict[str, NDArray[np.float32]]]:
+    """Parameters of the critics, once for each symmetry: that of what they say after relabelling.
+
+    A relabelling permutes and signs the inputs, which is the same as doing so to the rows of the
+    first layer. An anchored skill's Q is its networks' plus its prior, and stays as it is.
+    """
+    own = skill.critic.arrays()
+    if not averaged or skill.anchor is not None or not skill.spec.symmetries:
+        return [own]
+    size, weight = skill.spec.observation_size, own["0.weight"]  # [C, S + A, H]
+    views = []
+    for one in skill.spec.symmetries:
+        rows = np.concatenate([one.obs_index, size + np.asarray(one.action_index)])
+        sign = np.concatenate([one.obs_sign, one.action_sign]).astype(np.float32)
+        seen = np.empty_like(weight)
+        seen[:, rows] = weight * sign[:, np.newaxis]
+        views.append(own | {"0.weight": seen})
+    return views
+
+
+def _stacked(members: list[tuple[Leaf, Skill]], averaged: bool) -> Critic:
     spec = members[0][1].spec
-    count = len(members) * spec.architecture.critics
+    arrays = [view for _, skill in members for view in _views(skill, averaged)]
+    count = len(arrays) * spec.architecture.critics
     # not validated: a file's critic has at most four members, a batch of several may have more
     architecture = spec.architecture.model_copy(update={"critics": count})
     critic = Critic(architecture, spec.observation_size, spec.action_size)
-    arrays = [skill.critic.arrays() for _, skill in members]
     critic.load_arrays({name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]})
     critic.requires_grad_(False)
-    return critic, members
+    return critic
 
 
 def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:

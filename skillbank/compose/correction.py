@@ -218,7 +218,8 @@ class Corrector:
     """Learns a correction (a ``gathering.Learner``)."""
 
     def __init__(self, composed: Composed, config: CorrectionConfig, seed: int) -> None:
-        self.base, self.node, self.config = composed, composed.node, config
+        self.base = composed.acting_with(averaged=config.proposals.averaged)
+        self.node, self.config = composed.node, config
         spec = self.base.spec
         self.generator = torch.Generator().manual_seed(seed)
         self.mirrors = Mirrors(composed, self.generator)

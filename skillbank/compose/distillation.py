@@ -36,7 +36,8 @@ class DistillConfig(Gathering):
     architecture: Architecture = Architecture()
     actions: int = Field(default=8, ge=1, le=4096)  # at each state, half of them likely ones
     particles: int = Field(default=1, ge=1, le=4096)  # in the sampling network's update
-    proposals: Acting = Acting(per_part=6, uniform=6, refined=6)  # that the actions come from
+    # That the actions come from.
+    proposals: Acting = Acting(per_part=6, uniform=6, refined=6, averaged=False)
     learning_starts: int = Field(default=512, ge=1)
     batch_size: int = Field(default=128, ge=1)
     settled: float = Field(default=0.0, ge=0)
@@ -46,8 +47,8 @@ class Distiller:
     """Learns to be a composition (a ``gathering.Learner``)."""
 
     def __init__(self, composed: Composed, config: DistillConfig, seed: int) -> None:
-        self.composed, self.config = composed, config
-        spec = composed.spec
+        self.composed = composed.acting_with(averaged=config.proposals.averaged)
+        self.config, spec = config, composed.spec
         self.learning = PretrainConfig(
             architecture=config.architecture,
             temperature=spec.temperature,

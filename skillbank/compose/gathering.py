@@ -34,7 +34,9 @@ class Gathering(Strict):
     hidden: Widths = (128, 128)  # units of each hidden layer of what is learned
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.05  # tau of each target update
     explore: Annotated[float, Field(ge=0, le=1)] = 0.25  # share of actions drawn from the parts
-    proposals: Acting = Acting(per_part=6, uniform=4, refined=0)  # behind each soft value
+    proposals: Acting = Acting(
+        per_part=6, uniform=4, refined=0, averaged=False
+    )  # of each soft value
     settled: Annotated[float, Field(ge=0)] = 0.02  # stop when it moves less between reports; 0: no
 
     @model_validator(mode="after")
