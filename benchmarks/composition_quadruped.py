@@ -3,7 +3,7 @@
     skillbank pretrain --env QuadrupedRunToward --as run_east       the one training it needs
     python benchmarks/composition_quadruped.py measure run_east     zero-shot, then each way
     python benchmarks/composition_quadruped.py speed run_east       one composed action, one core
-    python benchmarks/composition_quadruped.py ship run_east        run_north for the bank
+    python benchmarks/composition_quadruped.py ship run_east        both, as they ship
 
 run_north is run_east with its heading block turned, exactly; and run_east turned by 45 degrees is
 what a training on the composed reward would give, for the task has no other direction in it than
@@ -22,13 +22,15 @@ import numpy as np
 import torch
 
 import skillbank
-from skillbank import compose
+from skillbank import compose, figures, storage
 from skillbank.evaluation import Evaluation, bootstrap_interval
+from skillbank.export import model_card
 from skillbank.skill import Skill
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "composition"
 SKILLS = ROOT / "runs" / "composition"
+SHIPPED = ROOT / "pretrained"
 TASK = "skillbank/QuadrupedRunToward-v0"
 NORTHEAST = math.pi / 4
 CONTROL_STEP = 0.05  # s
@@ -161,9 +163,27 @@ def speed(skill: str, repeats: int) -> None:
 @commands.command()
 @click.argument("skill")
 def ship(skill: str) -> None:
-    """Keep run_north, which is run_east turned."""
-    north = loaded(skill).turned(math.pi / 2).with_spec(name="run_north")
-    click.echo(skillbank.Bank().save(north, "run_north"))
+    """Write run_east and run_north, which is run_east turned, with cards and pictures."""
+    east = loaded(skill)
+    found = skillbank.evaluate(east, TASK, episodes=100, seed=2026)
+    east = east.with_spec(
+        name="run_east",
+        description="Runs where heading 0 is, east: the component of its smoothed speed.",
+        evaluations=(found.record(),),
+    )
+    east.save(SHIPPED / "run_east.h5")
+    north = east.turned(math.pi / 2)
+    north = north.with_spec(
+        name="run_north",
+        description="run_east, turned: runs 90 degrees to the left of heading 0.",
+        parents=north.spec.parents,
+    )
+    north.save(SHIPPED / "run_north.h5")
+    turned = skillbank.evaluate(north, TASK, episodes=100, seed=2026)
+    for name, evaluation in (("run_east", found), ("run_north", turned)):
+        figures.traces([("100 episodes", evaluation)], None, SHIPPED / f"{name}.png")
+        card = model_card(storage.read(SHIPPED / f"{name}.h5"))
+        (SHIPPED / f"{name}.md").write_text(f"{card}\n![100 episodes]({name}.png)\n")
 
 
 if __name__ == "__main__":
