@@ -1,4 +1,6 @@
-"""The shipped skill does what its card says, and stays between the walls."""
+"""The shipped skills do what their cards say, stay between the walls, and compose."""
+
+import warnings
 
 import numpy as np
 import pytest
@@ -48,3 +50,31 @@ def test_never_passes_a_wall(run_anywhere, task):
             inside = (x > left) & (x < right) & (y > low) & (y < high)
             assert not inside.any()
     envs.close()
+
+
+def test_run_north_is_run_east_turned():
+    bank = skillbank.Bank()
+    for name, wanted in (("run_east", 0.0), ("run_north", np.pi / 2)):
+        found = skillbank.evaluate(bank.load(name), "QuadrupedRunToward", episodes=10, seed=4)
+        assert found.metrics["net_distance"].mean() > 40.0  # m in 25 s
+        assert np.abs(found.metrics["direction"] - wanted).max() < 0.2
+
+
+def test_the_mean_of_two_directions_runs_between_them():
+    bank = skillbank.Bank()
+    both = bank.load("point_run_east") & bank.load("point_run_north")
+    found = skillbank.evaluate(both, "PointMassRunToward", episodes=20, seed=4)
+    assert np.abs(np.degrees(found.metrics["direction"]).mean() - 45.0) < 8.0
+    assert found.metrics["net_distance"].mean() > 7.0  # m in 5 s; one alone makes 8
+
+
+def test_either_of_two_goals_is_the_nearer_one():
+    bank = skillbank.Bank()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # these tasks are what a soft-OR is for
+        either = bank.load("point_reach_left") | bank.load("point_reach_right")
+    goals = {"goals": ("left", "right")}
+    found = skillbank.evaluate(either, "PointMassReach", episodes=60, seed=4, **goals)
+    assert found.metrics["success"].mean() >= 0.95
+    left = (found.metrics["goal"] == 2).mean()
+    assert 0.2 < left < 0.8  # from the middle both are used
