@@ -1,7 +1,7 @@
 """The main job over seeds: pretraining, then fine-tuning by each schedule and from scratch.
 
     python benchmarks/main_job.py run --workers 2        every unit that has no result yet
-    python benchmarks/main_job.py draw                   the table and the picture
+    python benchmarks/main_job.py draw                   the tables and the pictures of its README
 
 A unit is one training with its evaluation; its result is one small JSON file in
 docs/results/main_job, so that a stopped study goes on where it was. Times are wall clock and CPU
@@ -141,12 +141,13 @@ def unit(name: str) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(result) + "\n")
 
 
+TABLES = ("<!-- tables -->", "<!-- end of the tables -->")  # around what draw writes
 FIGURE = {"QuadrupedUMaze": ("success", 100.0, "%")}  # progress in m for the hallways
 
 
 @main.command()
 def draw() -> None:
-    """Print the table and draw the learning curves."""
+    """Put the tables into the README, and draw the learning curves and figure 1."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -154,8 +155,11 @@ def draw() -> None:
     import numpy as np
 
     found = {p.stem: json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))}
-    click.echo("| task | way | seed | before | after | falls | wall s | CPU s |")
-    click.echo("|---|---|---|---|---|---|---|---|")
+    lines = [
+        "| task | way | seed | before | after | falls "
+        "| return before, lowest, after | wall s | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for name, result in found.items():
         task, way, seed = name.split("-")
         if task == "MultiGoal":
@@ -165,13 +169,17 @@ def draw() -> None:
             metric = "net_distance"
         before, after = (result[k] and result[k]["metrics"] for k in ("before", "after"))
         shown = f"{factor * before[metric]:.1f} {sign}" if before else ""
-        click.echo(
+        returns = [point[1] for point in with_start(result)] + [result["after"]["mean_return"]]
+        course = f"{returns[0]:.0f}, {min(returns):.0f}, {returns[-1]:.0f}" if before else ""
+        lines.append(
             f"| {task} | {way} | {seed} | {shown} | {factor * after[metric]:.1f} {sign} "
-            f"| {100 * after['fallen']:.0f} % | {result['wall_seconds']:.0f} "
+            f"| {100 * after['fallen']:.0f} % | {course} | {result['wall_seconds']:.0f} "
             f"| {result['cpu_seconds']:.0f} |"
         )
-    click.echo("\n| multi-goal | seed | shares of the four goals | their number | return | CPU s |")
-    click.echo("|---|---|---|---|---|---|")
+    lines.append(
+        "\n| multi-goal | seed | shares of the four goals | their number | return | CPU s |"
+    )
+    lines.append("|---|---|---|---|---|---|")
     for name, result in found.items():
         if "goals" in result:
             _, way, seed = name.split("-")
@@ -180,7 +188,14 @@ def draw() -> None:
             number = np.exp(-(share * np.log(share)).sum())  # as many, equally often
             mean = result["after"]["mean_return"]
             seconds = result["cpu_seconds"]
-            click.echo(f"| {way} | {seed} | {shares} | {number:.1f} | {mean:.0f} | {seconds:.0f} |")
+            lines.append(
+                f"| {way} | {seed} | {shares} | {number:.1f} | {mean:.0f} | {seconds:.0f} |"
+            )
+    readme = RESULTS / "README.md"
+    before, _, rest = readme.read_text().partition(TABLES[0])
+    readme.write_text(
+        "\n".join([before + TABLES[0], "", *lines, "", TABLES[1]]) + rest.partition(TABLES[1])[2]
+    )
     figure, axes = plt.subplots(1, len(TASKS), figsize=(4.2 * len(TASKS), 3.2), squeeze=False)
     colours = {"anchored": "tab:blue", "paper": "tab:orange", "scratch": "tab:gray"}
     for axis, task in zip(axes[0], TASKS, strict=True):
@@ -189,7 +204,7 @@ def draw() -> None:
                 result = found.get(f"{task}-{way}-{seed}")
                 if result is None:
                     continue
-                curve = np.asarray(result["curve"])
+                curve = np.asarray(with_start(result))
                 axis.plot(
                     curve[:, 0] / 1e3,
                     curve[:, 1],
@@ -201,6 +216,13 @@ def draw() -> None:
     figure.tight_layout()
     figure.savefig(RESULTS / "curves.png", dpi=110)
     draw_figure_1()
+
+
+def with_start(result: dict[str, Any]) -> list[list[float]]:
+    """The learning curve, from the skill as it was before fine-tuning."""
+    before = result["before"]
+    curve: list[list[float]] = result["curve"]
+    return [[0, before["mean_return"]], *curve] if before else curve
 
 
 def draw_figure_1() -> None:
