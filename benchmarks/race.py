@@ -4,9 +4,11 @@
     python benchmarks/race.py run --only SAC
     python benchmarks/race.py table                      docs/results/race/README.md
 
-A unit is one learner with one seed on QuadrupedRun, on one thread. From time to time 40 episodes
-are run from one start pose; the clock (CPU seconds of the process) stands still meanwhile. A unit
-ends where the mean net distance has passed the last mark, or at its learner's limit.
+A unit is one learner with one seed, on one thread. From time to time 40 episodes are run; the clock
+(CPU seconds of the process) stands still meanwhile. A unit ends where the last mark has been
+passed, or at its learner's limit. On the open floor the marks are mean net distances in 25 s from
+one start pose: 25 m (1 m/s), and the 35 m that `run_anywhere` must reach. In the narrow hallway the
+mark is 90 % of the progress that fine-tuning ends with.
 """
 
 import contextlib
@@ -18,52 +20,77 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "race"
-TASK = "QuadrupedRun"
-MARKS = (25.0, 35.0)  # mean net distance in 25 s, m: 1 m/s, and what run_anywhere must reach
 EPISODES = 40
 LOOK_EVERY = 15.0  # CPU seconds between looks
-LIMIT = 420.0  # CPU seconds of ours; the default recipe needs about so many
-RIVAL_LIMIT = 1500.0
 SEEDS = range(3)
 
-# Fields of the default recipe that a learner changes; of its architecture after "net.".
-OURS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "4 particles": {"particles": 4},
-    "4 value samples": {"value_samples": 4},
-    "Stein, 16 particles": {"objective": "stein", "particles": 16},
-    "noise-fed sampler, Stein, 16 particles": {
-        "net.sampler": "noise",
-        "objective": "stein",
-        "particles": 16,
-        "proposals": "uniform",
-        "value_samples": 32,
+
+class Course(NamedTuple):
+    """Where a race is run."""
+
+    task: str
+    metric: str
+    marks: tuple[float, ...]  # m
+    nominal: bool  # from one start pose
+
+
+FLOOR = Course("QuadrupedRun", "net_distance", (25.0, 35.0), True)
+HALLWAY = Course("QuadrupedHallwayNarrow", "progress", (44.7,), False)
+
+
+class Learner(NamedTuple):
+    """Who races: ours with fields of its recipe changed, or a rival."""
+
+    changes: dict[str, Any]  # of the architecture after "net."
+    course: Course = FLOOR
+    limit: float = 420.0  # CPU seconds; the default recipe needs about so many
+    rival: str = ""  # of Stable-Baselines3, with its defaults
+
+
+LEARNERS: dict[str, Learner] = {
+    "default": Learner({}),
+    **{
+        name: Learner(changes)
+        for name, changes in {
+            "4 particles": {"particles": 4},
+            "4 value samples": {"value_samples": 4},
+            "Stein, 16 particles": {"objective": "stein", "particles": 16},
+            "noise-fed sampler, Stein, 16 particles": {
+                "net.sampler": "noise",
+                "objective": "stein",
+                "particles": 16,
+                "proposals": "uniform",
+                "value_samples": 32,
+            },
+            "update every 4 steps": {"steps_per_update": 4},
+            "update every 16 steps": {"steps_per_update": 16},
+            "3-step targets": {"n_step": 3},
+            "no symmetry": {"symmetry": False},
+            "critics not levelled": {"level_critics": False},
+            "critics not normalised": {"net.layer_norm": False},
+            "one critic": {"net.critics": 1},
+            "batch of 128": {"batch_size": 128},
+            "batch of 512": {"batch_size": 512},
+            "mixed precision": {"precision": "mixed"},
+        }.items()
     },
-    "update every 4 steps": {"steps_per_update": 4},
-    "update every 16 steps": {"steps_per_update": 16},
-    "3-step targets": {"n_step": 3},
-    "no symmetry": {"symmetry": False},
-    "critics not levelled": {"level_critics": False},
-    "critics not normalised": {"net.layer_norm": False},
-    "one critic": {"net.critics": 1},
-    "batch of 128": {"batch_size": 128},
-    "batch of 512": {"batch_size": 512},
-    "mixed precision": {"precision": "mixed"},
+    "SAC": Learner({}, rival="SAC", limit=1500.0),
+    "DDPG": Learner({}, rival="DDPG", limit=1500.0),
+    "hallway, fine-tuned": Learner({}, HALLWAY),
+    "hallway, from scratch": Learner({"total_steps": 1_000_000}, HALLWAY, limit=900.0),
 }
-RIVALS = ("SAC", "DDPG")  # of Stable-Baselines3, with its defaults
 
 
 def units() -> dict[str, tuple[str, int]]:
     """Learner and seed by the unit's name, seed by seed."""
-    learners = (*OURS, *RIVALS)
-    return {f"{_file(one)}-{seed}": (one, seed) for seed in SEEDS for one in learners}
+    return {f"{_file(one)}-{seed}": (one, seed) for seed in SEEDS for one in LEARNERS}
 
 
 def _file(learner: str) -> str:
@@ -73,8 +100,9 @@ def _file(learner: str) -> str:
 class Clock:
     """CPU seconds of learning; looks at what is learned from time to time."""
 
-    def __init__(self, limit: float) -> None:
-        self.limit, self.looking, self.started = limit, 0.0, time.process_time()
+    def __init__(self, course: Course, limit: float) -> None:
+        self.course, self.limit = course, limit
+        self.looking, self.started = 0.0, time.process_time()
         self.next_look = LOOK_EVERY
         self.curve: list[dict[str, float]] = []
 
@@ -86,7 +114,7 @@ class Clock:
     @property
     def over(self) -> bool:
         """Whether the race has ended."""
-        done = bool(self.curve) and self.curve[-1]["distance"] >= MARKS[-1]
+        done = bool(self.curve) and self.curve[-1]["distance"] >= self.course.marks[-1]
         return done or self.seconds >= self.limit
 
     def look(self, steps: int, policy: Callable[[], Any]) -> None:
@@ -98,12 +126,15 @@ class Clock:
             return
         self.next_look = seconds + LOOK_EVERY
         begun = time.process_time()
-        found = skillbank.evaluate(policy(), TASK, episodes=EPISODES, seed=99, nominal_start=True)
+        course = self.course
+        found = skillbank.evaluate(
+            policy(), course.task, episodes=EPISODES, seed=99, nominal_start=course.nominal
+        )
         self.curve.append(
             {
                 "seconds": round(seconds, 2),
                 "steps": steps,
-                "distance": round(float(found.metrics["net_distance"].mean()), 2),
+                "distance": round(float(found.metrics[course.metric].mean()), 2),
                 "fallen": float(found.metrics["fallen"].mean()),
                 "smallest_sector": float(found.sectors.min()),
             }
@@ -111,53 +142,60 @@ class Clock:
         self.looking += time.process_time() - begun
 
 
-def run_ours(changes: dict[str, Any], seed: int) -> Clock:
-    """The default recipe with something changed."""
+def run_ours(learner: Learner, name: str, seed: int) -> Clock:
+    """A recipe with something changed; in the hallway also the fine-tuning of run_anywhere."""
     import skillbank
-    from skillbank.config import recipe
+    from skillbank.config import FinetuneConfig, PretrainConfig, finetune_recipe, recipe
     from skillbank.errors import Interrupted
     from skillbank.pretraining import finished_skill
     from skillbank.training import Hooks
 
-    config = recipe(TASK)
-    network = {k.removeprefix("net."): v for k, v in changes.items() if k.startswith("net.")}
-    config = config.model_copy(
-        update={k: v for k, v in changes.items() if not k.startswith("net.")}
-        | {"architecture": config.architecture.model_copy(update=network)}
-    )
-    clock = Clock(LIMIT)
+    task = learner.course.task
+    config: PretrainConfig | FinetuneConfig
+    if name == "hallway, fine-tuned":
+        config = finetune_recipe(task)
+    else:
+        config = recipe("QuadrupedRun")
+        network = {k[4:]: v for k, v in learner.changes.items() if k.startswith("net.")}
+        others = {k: v for k, v in learner.changes.items() if not k.startswith("net.")}
+        net = config.architecture.model_copy(update=network)
+        config = config.model_copy(update=others | {"architecture": net})
+    clock = Clock(learner.course, learner.limit)
 
     def on_step(training: Any, _step: Any) -> None:
         clock.look(training.steps, lambda: finished_skill(training, config, name="race"))
 
+    hooks = Hooks(on_step=on_step, should_stop=lambda: clock.over)
     with contextlib.suppress(Interrupted):
-        skillbank.pretrain(
-            TASK, config, seed=seed, hooks=Hooks(on_step=on_step, should_stop=lambda: clock.over)
-        )
+        if isinstance(config, FinetuneConfig):
+            parent = skillbank.Bank().load("run_anywhere")
+            skillbank.finetune(parent, task, config, seed=seed, hooks=hooks)
+        else:
+            skillbank.pretrain(task, config, seed=seed, hooks=hooks)
     return clock
 
 
-def run_rival(name: str, seed: int) -> Clock:
+def run_rival(learner: Learner, seed: int) -> Clock:
     """Stable-Baselines3 with its defaults."""
     import stable_baselines3
     from stable_baselines3.common.callbacks import BaseCallback
 
     from skillbank.baselines import StableBaselinesTask
 
-    clock = Clock(RIVAL_LIMIT)
+    clock = Clock(learner.course, learner.limit)
 
     class Look(BaseCallback):
         def _on_step(self) -> bool:
             clock.look(self.num_timesteps, lambda: self.model)
             return not clock.over
 
-    learner = getattr(stable_baselines3, name)
-    model = learner("MlpPolicy", StableBaselinesTask(TASK), seed=seed, device="cpu")
-    model.learn(100_000_000, callback=Look())
+    kind = getattr(stable_baselines3, learner.rival)
+    envs = StableBaselinesTask(learner.course.task)
+    kind("MlpPolicy", envs, seed=seed, device="cpu").learn(100_000_000, callback=Look())
     return clock
 
 
-def run_unit(name: str) -> dict[str, Any]:
+def run_unit(unit: str) -> dict[str, Any]:
     """Race, and return what was seen."""
     import torch
 
@@ -166,13 +204,13 @@ def run_unit(name: str) -> dict[str, Any]:
 
     keep_freed_blocks()
     torch.set_num_threads(1)
-    learner, seed = units()[name]
-    ours = learner in OURS
-    clock = run_ours(OURS[learner], seed) if ours else run_rival(learner, seed)
+    name, seed = units()[unit]
+    learner = LEARNERS[name]
+    clock = run_rival(learner, seed) if learner.rival else run_ours(learner, name, seed)
     return {
-        "learner": learner,
+        "learner": name,
         "seed": seed,
-        "changes": OURS.get(learner),
+        "changes": learner.changes,
         "seconds": round(clock.seconds, 1),
         "curve": clock.curve,
         "versions": versions(),
@@ -233,31 +271,31 @@ def table() -> None:
         "# Learning to run, against the clock",
         "",
         (__doc__ or "").split("\n\n", 2)[2].strip(),
-        "",
-        "| learner | seeds | CPU s to 1 m/s | steps | CPU s to 35 m | furthest, m |",
-        "|---|---|---|---|---|---|",
     ]
-    for learner in (*OURS, *RIVALS):
-        results = [r for r in found if r["learner"] == learner]
-        if not results:
-            continue
-        cells = [learner, str(len(results))]
-        for mark, with_steps in zip(MARKS, (True, False), strict=True):
-            times = [reached(r, mark) for r in results]
-            limits = [r["seconds"] for r in results]
-            shown = [
-                f"{t[0]:.0f}" if t else f"> {s:.0f}" for t, s in zip(times, limits, strict=True)
-            ]
-            cells.append(", ".join(shown))
-            if with_steps:
-                steps = [f"{t[1] / 1e3:.0f} k" if t else "-" for t in times]
-                cells.append(", ".join(steps))
-        furthest = [max(p["distance"] for p in r["curve"]) for r in results]
-        cells.append(f"{np.mean(furthest):.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
+    for course, titles in (
+        (FLOOR, "CPU s to 1 m/s | steps | CPU s to 35 m | steps | furthest, m"),
+        (HALLWAY, "CPU s to 90 % | steps | furthest, m"),
+    ):
+        rule = "|---" * (3 + titles.count("|")) + "|"
+        lines += ["", f"## {course.task}", "", f"| learner | seeds | {titles} |", rule]
+        for name, learner in LEARNERS.items():
+            results = [r for r in found if r["learner"] == name]
+            if learner.course is course and results:
+                lines.append("| " + " | ".join(_cells(name, course, results)) + " |")
     text = "\n".join(lines) + "\n"
     (RESULTS / "README.md").write_text(text)
     click.echo(text)
+
+
+def _cells(name: str, course: Course, results: list[dict[str, Any]]) -> list[str]:
+    cells = [name, str(len(results))]
+    for mark in course.marks:
+        times = [reached(r, mark) for r in results]
+        both = zip(times, [r["seconds"] for r in results], strict=True)
+        cells.append(", ".join(f"{t[0]:.0f}" if t else f"> {s:.0f}" for t, s in both))
+        cells.append(", ".join(f"{t[1] / 1e3:.0f} k" if t else "-" for t in times))
+    furthest = [max(point["distance"] for point in r["curve"]) for r in results]
+    return [*cells, f"{np.mean(furthest):.0f}"]
 
 
 if __name__ == "__main__":
