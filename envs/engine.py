@@ -47,6 +47,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         model_hash: sha256 (hex) of what the simulated bodies are made of, None without MuJoCo.
         mujoco_version: the MuJoCo that simulates them, None without MuJoCo.
         arena: walls and target as seen from above, None where there are neither.
+        any_thread: steps may be made in a thread other than that which made the task.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
@@ -59,6 +60,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
     model_hash: str | None = None
     mujoco_version: str | None = None
     arena: Arena | None = None
+    any_thread = True
 
     def __init__(
         self,

@@ -237,6 +237,9 @@ class Agent:
                 u = unsquash(draws)
                 log_weight += self.anchor.log_density(obs, u) - log_squash(u)
             return self.target_q(obs, draws), log_weight
+        if not self.handover:  # a finite set has no density (see finetuning)
+            u = self._push(obs, draws).u
+            return self.target_q(obs, torch.tanh(u)), draws.new_zeros(draws.shape[:2])
         if isinstance(self.sampler, NoiseSampler):
             u, log_q = self.sampler.with_log_density(obs, draws)
         else:
@@ -276,7 +279,8 @@ class Agent:
         fixed = self._push(obs, fixed_noise).u  # x_i
         updated = self._push(obs, noise)  # y_j
         score = self.score(obs, fixed, self.handover)
-        phi = stein_direction(fixed, updated.u, score, self.temperature)  # eq. 13
+        entropy = self.temperature * self.handover
+        phi = stein_direction(fixed, updated.u, score, entropy)  # eq. 13
         return updated.of_parameters(phi / -(noise.shape[0] * noise.shape[1]))
 
     def _divergence(self, obs: Tensor, noise: Tensor) -> Gradients:

@@ -312,6 +312,10 @@ def finetune(
     parent = _load(run.bank, skill)
     from skillbank.evaluation import evaluate as measure
     from skillbank.finetuning import finetune as learn
+    from skillbank.finetuning import matched
+
+    recipe = matched(config.finetune_recipe(env_id, preset, schedule), parent.spec)
+    recipe = configured(recipe, (*settings, *_steps_setting(steps)))
 
     before = measure(parent, env_id, episodes=episodes, seed=seed)
     if not as_json:

@@ -71,6 +71,11 @@ class Learning(Strict):
             raise ValueError("batch_size must not exceed replay_capacity")
         if self.num_envs * self.n_step > self.replay_capacity:
             raise ValueError("num_envs * n_step must not exceed replay_capacity")
+        if self.objective == "map" and self.proposals == "sampler":
+            raise ValueError(
+                "objective 'map' needs proposals 'uniform': a sampler that collapses to a point "
+                "says nothing about the soft value"
+            )
         return self
 
 

@@ -14,7 +14,8 @@ of the soft value (log prior - log q) and the entropy in the sampling network's 
 multiplied by ``lambda = (K_xi - 1) / (K_0 - 1)``, which falls with the set from 1 to 0. At 1 the
 estimate is eq. 10; at 0 it is ``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``, the soft value
 of the set; in between each member that goes moves it by O(1 / K_xi), so that nothing jumps but
-what the last few members differ by.
+what the last few members differ by. (With uniform proposals, as in preset ``paper``, the soft value
+stays that of the whole box.)
 """
 
 from typing import Any
@@ -27,6 +28,7 @@ from skillbank.errors import IncompatibleSkill
 from skillbank.networks import FlowSampler
 from skillbank.pretraining import check_run, finished_skill
 from skillbank.skill import Skill
+from skillbank.spec import SkillSpec
 from skillbank.task import Task
 from skillbank.training import Hooks, Training
 
@@ -48,7 +50,7 @@ def finetune(
         skill: Where to start; not changed. Observation blocks that it does not know enter at zero
             weight.
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
-        config: How; None takes the recipe of the task.
+        config: How; None takes the recipe of the task, with the skill's discount and reward scale.
         seed: Of the simulation and all sampling.
         name: Of the new skill; None: the skill's with the task's.
         device: ``cpu``, ``cuda``, ...
@@ -61,7 +63,7 @@ def finetune(
         Interrupted: The hooks stopped it.
     """
     check_run(seed, device)
-    config = finetune_recipe(env_id) if config is None else config
+    config = matched(finetune_recipe(env_id), skill.spec) if config is None else config
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     start = skill.fitted_to(task)
     training = Training(
@@ -74,6 +76,7 @@ def finetune(
         schedule=Schedule(config, start, seed, device),
         warm=True,
         level=config.schedule == "anchored",
+        parent=skill.content_hash,
     )
     try:
         training.run(hooks or Hooks())
@@ -88,6 +91,12 @@ def finetune(
     )
 
 
+def matched(config: FinetuneConfig, spec: SkillSpec) -> FinetuneConfig:
+    """The same in the skill's own units: alpha and Q mean what they meant when it was learned."""
+    same = {"discount": spec.discount, "reward_scale": spec.reward_scale}
+    return config.model_copy(update=same)
+
+
 def started_agent(
     skill: Skill, task: Task, config: FinetuneConfig, seed: int, device: str
 ) -> Agent:
@@ -100,7 +109,17 @@ def started_agent(
         )
     arrays = skill.sampler.arrays()
     sizes = (spec.observation_size, spec.action_size)
+    if config.schedule == "paper" and spec.anchored and skill.noise_set is None:
+        raise IncompatibleSkill(
+            f"skill '{spec.name}' is anchored to the one it came from, and its critic alone does "
+            "not say what it does; use schedule 'anchored'"
+        )
     if config.schedule == "anchored":
+        if skill.noise_set is not None:
+            raise IncompatibleSkill(
+                f"skill '{spec.name}' acts by a finite noise set, which has no density to be "
+                "anchored to; use schedule 'paper'"
+            )
         if spec.architecture.sampler != "flow":
             raise IncompatibleSkill(
                 f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
@@ -131,12 +150,12 @@ class Schedule:
         self.config = config
         self.start = config.temperature or skill.spec.temperature
         self.frozen = config.frozen_updates
-        generator = torch.Generator().manual_seed(seed)
-        shape = (config.noise_set, skill.spec.action_size)
-        noises = torch.randn(shape, generator=generator)
-        if skill.noise_set is not None:  # a skill with a finite set goes on with its members
-            known = skill.noise_set[: config.noise_set]
-            noises[: len(known)] = known
+        self.finite = skill.noise_set is not None
+        if skill.noise_set is not None:  # goes on with the members that it has learned
+            noises = skill.noise_set[: config.noise_set]
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            noises = torch.randn(config.noise_set, skill.spec.action_size, generator=generator)
         self.noises = noises.to(device)
 
     def __call__(self, agent: Agent, steps: int) -> bool:
@@ -145,9 +164,10 @@ class Schedule:
         learned = max(0, steps - config.learning_starts)
         progress = min(1.0, learned / config.anneal_steps)
         agent.temperature = self.start * (config.final_temperature / self.start) ** progress
-        if config.shrink_start is not None and learned >= config.shrink_start:
-            shrunk = min(1.0, (learned - config.shrink_start) / config.shrink_steps)
-            size = max(1, round(config.noise_set + (1 - config.noise_set) * shrunk))
+        begin = float("inf") if config.shrink_start is None else config.shrink_start
+        if self.finite or learned >= begin:
+            shrunk = min(1.0, max(0.0, learned - begin) / config.shrink_steps)
+            size = max(1, round(len(self.noises) + (1 - len(self.noises)) * shrunk))
             agent.noise_set = self.noises[:size]
             agent.handover = (size - 1) / max(1, config.noise_set - 1)
         return agent.updates >= self.frozen

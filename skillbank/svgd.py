@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+NARROWEST = 1e-4  # least bandwidth: where particles coincide, rounding must not drive them apart
+
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Squared distances between two sets of particles, x [B, M, d] and y [B, K, d] -> [B, M, K]."""
@@ -36,7 +38,7 @@ def bandwidth(squared: Tensor) -> Tensor:
     """
     median = _median(squared.detach().flatten(1))
     count = squared.shape[1]
-    return (median / (2.0 * math.log(count + 1.0))).clamp_min(1e-8).view(-1, 1, 1)
+    return (median / (2.0 * math.log(count + 1.0))).clamp_min(NARROWEST).view(-1, 1, 1)
 
 
 def _median(values: Tensor) -> Tensor:
@@ -70,6 +72,9 @@ def stein_direction(
     h = bandwidth(squared) if h is None else h
     kernel = torch.exp(-squared / h).transpose(1, 2)  # k(x_i, y_j) as [B, K, M]
     attraction = kernel @ score  # [B, K, d]
-    # sum_i grad_x k(x_i, y_j) = -2/h sum_i (x_i - y_j) k(x_i, y_j), as one product
-    repulsion = (2.0 / h) * (updated * kernel.sum(-1, keepdim=True) - kernel @ fixed)
+    # sum_i grad_x k(x_i, y_j) = -2/h sum_i (x_i - y_j) k(x_i, y_j), as one product; around the
+    # particles' centre, so that those which coincide cancel exactly
+    centre = fixed.mean(1, keepdim=True)
+    x, y = fixed - centre, updated - centre
+    repulsion = (2.0 / h) * (y * kernel.sum(-1, keepdim=True) - kernel @ x)
     return (attraction + temperature * repulsion) / fixed.shape[1]

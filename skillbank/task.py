@@ -61,9 +61,7 @@ class Task:
             self.envs = gymnasium.make_vec(self.env_id, num_envs, **how, **kwargs)
         except (gymnasium.error.Error, ImportError, TypeError) as error:
             raise UnsupportedEnvironment(f"{self.env_id} cannot be made: {error}") from error
-        # Ours may step in any thread; somebody's environment may belong to the one that made it.
-        self.any_thread = spec.vector_entry_point is not None
-        self.num_envs = num_envs
+        self.num_envs, self.kwargs = num_envs, kwargs
         self.steps = 0  # steps of all copies since the first reset
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
         _check_spaces(self.env_id, obs_space, action_space)
@@ -80,6 +78,8 @@ class Task:
         )
         self.model_hash: str | None = getattr(source, "model_hash", None)
         self.arena: Any = getattr(source, "arena", None)
+        # Somebody's environment may belong to the thread that made it.
+        self.any_thread = bool(getattr(source, "any_thread", False))
         self.control_timestep: float | None = getattr(source, "control_timestep", None)
         self.symmetries = tuple(
             Symmetry(
@@ -136,7 +136,8 @@ class Task:
         return _tensor(obs)
 
     def _check(self, what: str, value: Array, shape: tuple[int, ...]) -> None:
-        value = np.asarray(value)
+        with np.errstate(over="ignore"):  # what does not fit into 32 bits is not finite here
+            value = np.asarray(value, np.float32)
         where = f"{self.env_id}, step {self.steps}"
         if value.shape != shape:
             raise UnsupportedEnvironment(

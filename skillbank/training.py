@@ -71,6 +71,7 @@ class Training:
     schedule: Callable[[Agent, int], bool]  # sets alpha and noise set; says if the sampler learns
     warm: bool  # first steps by the sampling network (a skill's rollouts), not at random
     level: bool  # start the critics at the value that the first rewards promise
+    parent: str | None = None  # content hash of the skill that it started from
     steps: int = 0
     seconds: float = 0.0
     debt: float = 0.0  # updates owed to the steps made
@@ -102,6 +103,8 @@ class Training:
             with side_by_side() as beside:
                 self.agent.beside = beside
                 self._segments(hooks, beside if self.task.any_thread else InTurn())
+        except TrainingDiverged:
+            raise  # the checkpoint stays the last good one
         except BaseException as error:
             if hooks.checkpoint is not None and hooks.segment_steps is None:
                 try:
@@ -267,9 +270,7 @@ class Training:
         arrays["generator"] = self.agent.generator.get_state().numpy()
         arrays |= {f"memory/{name}": value for name, value in self.memory.items()}
         meta = {
-            "config": self.config.model_dump(mode="json"),
-            "env_id": self.task.env_id,
-            "seed": self.seed,
+            "started": self._started(),
             "steps": self.steps,
             "seconds": self.seconds,
             "debt": self.debt,
@@ -298,9 +299,7 @@ class Training:
             meta = json.loads(arrays.pop("meta").tobytes())
         except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
-        mine = self.config.model_dump(mode="json")
-        mine |= {"env_id": self.task.env_id, "seed": self.seed}
-        theirs = meta["config"] | {"env_id": meta["env_id"], "seed": meta["seed"]}
+        mine, theirs = self._started(), meta.get("started", {})
         differ = {
             key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own
         }
@@ -310,6 +309,25 @@ class Training:
             raise SkillbankError(
                 f"{path} was started differently; resume with the same: {'; '.join(lines)}"
             )
+        try:
+            self._restore(arrays, meta)
+        except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+            raise SkillbankError(f"{path} is not a checkpoint of this training: {error}") from error
+
+    def _started(self) -> dict[str, Any]:
+        """What a resumed training must have in common with the one that was stopped."""
+        agent = self.agent
+        started = self.config.model_dump(mode="json") | {
+            "architecture": agent.architecture.model_dump(mode="json"),
+            "env_id": self.task.env_id,
+            "env_kwargs": {name: repr(value) for name, value in self.task.kwargs.items()},
+            "seed": self.seed,
+            "parent": self.parent,
+            "device": torch.device(agent.device).type,
+        }
+        return json.loads(json.dumps(started))  # type: ignore[no-any-return]
+
+    def _restore(self, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
         for part, network in self.agent.networks().items():
             prefix = f"{part}/"
             network.load_arrays(
@@ -325,6 +343,7 @@ class Training:
         rows = torch.from_numpy(arrays["replay"])
         self.replay.rows[: len(rows)] = rows.to(self.agent.device)
         self.replay.added = meta["added"]
+        assert len(rows) == len(self.replay), f"{len(rows)} transitions of {len(self.replay)}"
         self.replay.end_episodes()  # the simulation starts anew
         self.agent.generator.set_state(torch.from_numpy(arrays["generator"]))
         for key, value in arrays.items():
@@ -335,6 +354,7 @@ class Training:
         self.returns.extend(meta["returns"])
         self.curve = [CurvePoint.model_validate(point) for point in meta["curve"]]
         self.rng.bit_generator.state = meta["rng"]
+        self.schedule(self.agent, self.steps)
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
         return {

@@ -8,9 +8,9 @@ import small_worlds
 import torch
 
 from skillbank.agent import Agent
-from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
+from skillbank.config import Architecture, FinetuneConfig, PretrainConfig, finetune_recipe
 from skillbank.errors import IncompatibleSkill, SkillbankError
-from skillbank.finetuning import Schedule, finetune, started_agent
+from skillbank.finetuning import Schedule, finetune, matched, started_agent
 from skillbank.networks import FlowSampler
 from skillbank.pretraining import pretrain
 from skillbank.skill import Skill
@@ -262,8 +262,31 @@ def test_at_the_end_there_is_one_action_per_state(schedule, skill):
 def test_a_finished_skill_goes_on_with_its_own_members(skill):
     end = finished(skill)
     again = Schedule(FinetuneConfig(noise_set=4), end, seed=5, device="cpu")
-    np.testing.assert_array_equal(again.noises[:1].numpy(), end.parameters()["noise"])
-    assert again.noises.shape == (4, 2)
+    np.testing.assert_array_equal(again.noises.numpy(), end.parameters()["noise"])  # and no others
+    obs = states(6)
+    for way in ("anchored", "paper"):
+        end = finished(skill, way)
+        start = finetune(end, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))
+        action = end.predict(obs)[0]
+        np.testing.assert_array_equal(start.predict(obs)[0], action)
+    np.testing.assert_array_equal(start.q(obs, action), end.q(obs, action))
+
+
+def test_what_does_not_say_what_it_does_alone_is_refused(skill):
+    with pytest.raises(IncompatibleSkill, match=r"finite noise set.*use schedule 'paper'"):
+        finetune(finished(skill), PLANE, FinetuneConfig(schedule="anchored", **NOT_AT_ALL))
+    config = FinetuneConfig(schedule="anchored", **NOT_AT_ALL, **NEVER)
+    anchored = finetune(skill, PLANE, config)
+    with pytest.raises(IncompatibleSkill, match=r"is anchored.*use schedule 'anchored'"):
+        finetune(anchored, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))
+    assert finetune(anchored, PLANE, config).spec.anchored
+
+
+def test_a_recipe_takes_the_skills_own_units(skill):
+    own = skill.spec.model_copy(update={"discount": 0.9, "reward_scale": 0.1})
+    config = matched(finetune_recipe(PLANE), own)
+    assert (config.discount, config.reward_scale) == (0.9, 0.1)
+    assert matched(finetune_recipe(PLANE), skill.spec) == finetune_recipe(PLANE)
 
 
 # Anchored: the sampling network converges to pi_0 exp(Q / alpha).

@@ -21,7 +21,7 @@ def shares(**changes):
     }
     config = recipe("MultiGoal").model_copy(update=quick | changes)
     skill = pretrain("MultiGoal", config, seed=0)
-    goal = evaluate(skill, "MultiGoal", episodes=100, seed=1).metrics["goal"]
+    goal = evaluate(skill, "MultiGoal", episodes=100, seed=1, nominal_start=True).metrics["goal"]
     return np.bincount(goal[goal >= 0].astype(int), minlength=4) / len(goal)
 
 
@@ -32,5 +32,6 @@ def test_every_goal_is_visited():
 
 
 def test_with_the_kernel_off_goals_are_lost():
-    found = shares(objective="map", particles=4, total_steps=9_000)
-    assert (found > 0.02).sum() < 4, found
+    found = shares(objective="map", particles=4, proposals="uniform", value_samples=32)
+    assert found.sum() >= 0.9, found
+    assert found.max() >= 0.99, found

@@ -1,6 +1,7 @@
 """The loop: determinism, checkpoints, what ends an episode, symmetries, and what goes wrong."""
 
 import dataclasses
+import io
 import math
 
 import numpy as np
@@ -163,9 +164,29 @@ def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
         training(seed=3).load(path)
     with pytest.raises(SkillbankError, match="env_id: SmallWorld/Plane-v0, now"):
         training("skillbank/MultiGoal-v0").load(path)
+    other = training()
+    other.parent = "ab" * 32
+    with pytest.raises(SkillbankError, match="parent: None, now abab"):
+        other.load(path)
 
 
-def test_what_is_no_checkpoint_is_refused_and_changes_nothing(tmp_path):
+def test_a_resumed_training_is_where_its_schedule_says(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    run = training()
+    run.run(Hooks())
+    run.save(path)
+    again = training()
+
+    def schedule(agent, steps):
+        agent.temperature = 1.0 / steps
+        return True
+
+    again.schedule = schedule
+    again.run(Hooks(checkpoint=path, resume=True))  # nothing is left to do
+    assert again.agent.temperature == 1.0 / 400
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(SkillbankError, match="no checkpoint at"):
         training().run(Hooks(checkpoint=path, resume=True))
@@ -176,6 +197,13 @@ def test_what_is_no_checkpoint_is_refused_and_changes_nothing(tmp_path):
     for content in (b"", b"not a checkpoint", whole[: len(whole) // 2], whole[:-30]):
         path.write_bytes(content)
         with pytest.raises(SkillbankError, match="is not a checkpoint"):
+            training().load(path)
+    with np.load(io.BytesIO(whole)) as file:
+        arrays = dict(file)
+    for name in ("generator", "replay", "critic/0.weight"):
+        with path.open("wb") as file:
+            np.savez(file, **{k: v[:1] if k == name else v for k, v in arrays.items()})
+        with pytest.raises(SkillbankError, match="is not a checkpoint of this training"):
             training().load(path)
 
 
@@ -231,6 +259,22 @@ def test_a_diverged_training_keeps_the_last_good_checkpoint(tmp_path):
 
     with pytest.raises(TrainingDiverged, match="smaller learning rate"):
         again.run(Hooks(checkpoint=path, resume=True, should_stop=poison))
+    assert path.read_bytes() == good
+
+
+def test_an_overflow_does_not_reach_the_checkpoint(tmp_path):
+    path, run = tmp_path / "checkpoint.npz", training()
+    with pytest.raises(Interrupted):
+        run.run(dataclasses.replace(stop_after(200, run), checkpoint=path))
+    good = path.read_bytes()
+    again = training()
+
+    def overflow():  # the loss is infinite, ADAM's step zero, and every parameter stays finite
+        again.replay.rows[:, again.replay._reward] = 1e25
+        return False
+
+    with pytest.raises(TrainingDiverged, match="inf"):
+        again.run(Hooks(checkpoint=path, resume=True, should_stop=overflow))
     assert path.read_bytes() == good
 
 

@@ -205,9 +205,4 @@ class Mirrors:
         """The batch as relabelled robots see it; as it is where there is no symmetry."""
         if self._symmetries is None:
             return batch
-        which = self._symmetries.draw(len(batch.obs), self._generator)
-        return batch._replace(
-            obs=self._symmetries.obs(batch.obs, which),
-            action=self._symmetries.action(batch.action, which),
-            next_obs=self._symmetries.obs(batch.next_obs, which),
-        )
+        return self._symmetries.transitions(batch, self._generator)
