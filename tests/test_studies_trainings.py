@@ -259,7 +259,7 @@ def test_a_segment_of_ours_starts_all_episodes_anew_and_saves_there_alone(tmp_pa
         patch.setattr(Training, "save", lambda self, path: saved.append(self.steps))
         reset_of = Training._loop
         patch.setattr(
-            Training, "_loop", lambda self, hooks: (at.append(self.steps), reset_of(self, hooks))
+            Training, "_loop", lambda self, *how: (at.append(self.steps), reset_of(self, *how))
         )
         perform(unit, places(tmp_path))
     assert at == [0, SEGMENT, 2 * SEGMENT]
