@@ -195,6 +195,10 @@ class Bank:
             StorageError: the folder cannot be written, or the disk is full.
         """
         bank_folder.checked_name(name)
+        if not hasattr(skill, "stored"):
+            raise errors.SkillbankError(
+                f"a bank keeps skills, not {skill!r}; distill() makes one of a composition"
+            )
         image, stored = storage.prepare(*skill.stored())
         reference = self._keep(image, stored, name)
         skill.content_hash = stored.content_hash

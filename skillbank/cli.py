@@ -22,6 +22,7 @@ from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
+    from skillbank.config import Learning
     from skillbank.evaluation import Evaluation
     from skillbank.skill import Skill
     from skillbank.spec import EvaluationRecord
@@ -241,7 +242,7 @@ def pretrain(
     from skillbank.cli_settings import configured, pretrained_name
 
     recipe = config.recipe(env_id, preset)
-    recipe = configured(recipe, (*settings, *_steps_setting(steps)))
+    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
     run = cli_training.Run.prepare(
         name or pretrained_name(env_id), bank_folder, out, again=_again(ctx), resume=resume
     )
@@ -300,7 +301,7 @@ def finetune(
     from skillbank.cli_settings import configured, finetuned_name
 
     recipe = config.finetune_recipe(env_id, preset, schedule)
-    recipe = configured(recipe, (*settings, *_steps_setting(steps)))
+    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
     run = cli_training.Run.prepare(
         name or finetuned_name(_bare_reference(skill), env_id),
         bank_folder,
@@ -315,7 +316,7 @@ def finetune(
     from skillbank.finetuning import matched
 
     recipe = matched(config.finetune_recipe(env_id, preset, schedule), parent.spec)
-    recipe = configured(recipe, (*settings, *_steps_setting(steps)))
+    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
 
     before = measure(parent, env_id, episodes=episodes, seed=seed)
     if not as_json:
@@ -601,8 +602,17 @@ def _again(ctx: click.Context) -> str:
     return shlex.join(["skillbank", *words, *(() if "--resume" in words else ("--resume",))])
 
 
-def _steps_setting(steps: int | None) -> tuple[str, ...]:
-    return () if steps is None else (f"total_steps={steps}",)
+def _steps_settings(
+    recipe: "Learning", steps: int | None, settings: Sequence[str]
+) -> tuple[str, ...]:
+    """``--steps`` as settings; a short training starts to learn early enough."""
+    if steps is None:
+        return ()
+    early = max(1, steps // 10)
+    told = any(setting.startswith("learning_starts=") for setting in settings)
+    if told or recipe.learning_starts <= early or steps < 2:
+        return (f"total_steps={steps}",)
+    return (f"total_steps={steps}", f"learning_starts={early}")
 
 
 def _lineup(skill: "Skill") -> str:

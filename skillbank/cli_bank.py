@@ -97,18 +97,18 @@ def pull(skill: str, url: str, bank_folder: Path | None) -> None:
     "--format",
     "kind",
     type=click.Choice(["h5", "safetensors", "onnx", "card"]),
-    default="h5",
-    show_default=True,
-    help="A skill file; safetensors; the networks as ONNX in a folder; a model card.",
+    help="A skill file; safetensors; the networks as ONNX in a folder; a model card. "
+    "[default: what PATH ends with, or else h5]",
 )
 @bank_option
-def export(skill: str, path: Path, kind: str, bank_folder: Path | None) -> None:
+def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -> None:
     """Write a skill of the bank elsewhere, or in another format."""
     from skillbank import storage
     from skillbank.export import model_card, to_safetensors
 
     bank = _bank(bank_folder)
     stored = bank.read(skill)
+    kind = kind or {".safetensors": "safetensors", ".md": "card"}.get(path.suffix, "h5")
     written = [path]
     if kind == "h5":  # byte for byte, so that it stays the same skill
         storage.replace_file(path, storage.read_bytes(bank.path(skill)))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import checked_name
 from skillbank.cli_signals import stop_on_signals
 from skillbank.doctor import folder_problem
-from skillbank.errors import Interrupted, SkillbankError, StorageError
+from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError, StorageError
 
 if TYPE_CHECKING:
     from skillbank.compose import Certificate, Composed
@@ -104,7 +105,7 @@ def compose_command(
 ) -> None:
     """Compose several skills, and keep the result as one skill of its own.
 
-    It says first how well they compose. `skillbank compose north east --as northeast`
+    It says first how well they compose. `skillbank compose run_north run_east`
     """
     bank = Bank(bank_folder, shipped=True)
     if not check:
@@ -112,9 +113,10 @@ def compose_command(
             name or "_".join(s.rpartition("/")[2].partition("@")[0] for s in skills)
         )
         folder = out or Path("runs", kept)
-        for problem in (folder_problem(bank.folder), folder_problem(folder)):
-            if problem:
-                raise StorageError(f"{problem}; choose another with --bank or --out FOLDER")
+        _check_folders(bank.folder, folder)
+    if correct and correction is not None:
+        raise click.UsageError("--correct learns a correction and --correction takes one: name one")
+    keep_freed_blocks()
     import torch
 
     torch.set_num_threads(1)
@@ -125,22 +127,37 @@ def compose_command(
         from skillbank.compose import Correction
 
         composed = composed.with_correction(Correction.load(correction))
-    found = composed.certificate(env_id, episodes=episodes, seed=seed)
+    found = None
+    try:
+        found = composed.certificate(env_id, episodes=episodes, seed=seed)
+    except IncompatibleSkill as error:  # there is none for it, but it can be one skill all the same
+        if check or correct:
+            raise
+        click.echo(f"no certificate: {error}", err=True)
     if check:
         _print(_result(composed, found, None, None, None), as_json, str(found))
         return
-    click.echo(str(found), err=True)
-    with stop_on_signals() as stop, Watch(folder, lambda text: click.echo(text, err=True)) as watch:
+    if found is not None:
+        click.echo(str(found), err=True)
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    with stop_on_signals() as stop:
         from skillbank.training import Hooks
 
         path = folder / CORRECTION
-        hooks = Hooks(on_progress=watch, should_stop=stop, checkpoint=path)
+        hooks = Hooks(should_stop=stop, checkpoint=path)
         try:
             if correct:
-                composed = _corrected(composed, env_id, steps, seed, hooks)
+                with Watch(folder / "correction", say) as watch:
+                    hooks.on_progress = watch
+                    composed = _corrected(composed, env_id, steps, seed, hooks)
                 found = composed.certificate(env_id, episodes=episodes, seed=seed)
-                click.echo(str(found), err=True)
-            skill = _distilled(composed, env_id, steps, seed, hooks, kept)
+                say(str(found))
+            with Watch(folder, say) as watch:
+                hooks.on_progress = watch
+                skill = _distilled(composed, env_id, steps, seed, hooks, kept)
         except Interrupted as error:
             saved = f"; what was corrected is in {path}: --correction takes it" if correct else ""
             raise Interrupted(f"stopped{saved}") from error
@@ -150,6 +167,12 @@ def compose_command(
         f"made from {', '.join(skills)}"
     )
     _print(_result(composed, found, reference, skill, path if correct else None), as_json, text)
+
+
+def _check_folders(*folders: Path) -> None:
+    for problem in map(folder_problem, folders):
+        if problem:
+            raise StorageError(f"{problem}; choose another with --bank or --out FOLDER")
 
 
 def _loaded(bank: Bank, skill: str) -> "Skill":
@@ -231,12 +254,12 @@ def _distilled(
 
 def _result(
     composed: "Composed",
-    found: "Certificate",
+    found: "Certificate | None",
     reference: str | None,
     skill: "Skill | None",
     correction: Path | None,
 ) -> dict[str, Any]:
-    certificate = {
+    certificate = found and {
         "loss": found.loss,
         "interval": list(found.interval),
         "per_step": found.per_step,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from skillbank.training import Progress
 
 PLAIN_SECONDS = 30.0  # between the lines of a training that nobody watches
-BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}, {rate_fmt}, {postfix}, {remaining} left"
+BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
 RATE_REPORTS = 20  # the rate is that of so many reports
 
 
@@ -134,6 +134,8 @@ class Watch:
 
 
 def _state(progress: "Progress") -> str:
+    if not math.isfinite(progress.temperature):  # no policy is trained, but something about one
+        return ", ".join(f"{name} {value:.3g}" for name, value in progress.figures.items())
     known = math.isfinite(progress.mean_return)  # an episode has ended
     score = f"{progress.mean_return:.4g}" if known else "-"
     return f"return {score}, alpha {progress.temperature:.3g}"

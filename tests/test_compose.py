@@ -223,6 +223,22 @@ def test_soft_or_outside_its_conditions_warns_and_says_what_holds():
         assert (reach[0] | reach[1]).spec.name == "a | b"
 
 
+def test_what_nothing_is_known_about_is_refused():
+    with pytest.warns(CompositionWarning):
+        either = peaked("a") | peaked("b", (0.5, 0.0))
+    for composed in (either, compose.add([(either, 2.0), (peaked("c"), 1.0)])):
+        for learn in (composed.certificate, composed.corrected):
+            with pytest.raises(IncompatibleSkill, match=r"nothing is known.*shared_goals=True"):
+                learn()
+    told = compose.any_of([peaked("a"), peaked("b")], shared_goals=True)
+    expression.check_bounded(told.at_temperature(2.0).node)
+
+
+def test_a_bank_keeps_no_composition(tmp_path):
+    with pytest.raises(SkillbankError, match=r"distill\(\) makes one"):
+        Bank(tmp_path).save(peaked("a") & peaked("b"), "ab")
+
+
 def test_a_skill_of_fewer_blocks_joins_one_of_more():
     a = peaked("a", (0.3, 0.0), slope=(0.2, 0.5))
     blocks = (ObservationBlock(name="extra", size=1), ObservationBlock(name="observation", size=2))

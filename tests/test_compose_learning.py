@@ -324,6 +324,12 @@ def test_an_interrupted_correction_keeps_what_it_has(tmp_path):
     assert np.isfinite(kept.q(LINE[:, None], np.zeros((41, 1, 1)))).all()
 
 
+def test_a_correction_is_not_corrected_again(learned):
+    _, _, corrected = learned
+    with pytest.raises(IncompatibleSkill, match=r"corrected already.*more total_steps"):
+        corrected.corrected()
+
+
 def test_a_corrected_skill_is_rescaled_and_composed_again(learned):
     a, _, corrected = learned
     obs, action = LINE[::8, None], np.full((6, 2, 1), 0.3)

@@ -108,7 +108,7 @@ class Certificate:
         apart = (
             ""
             if np.isnan(self.divergence)
-            else f" Where it goes, the parts overlap by {100.0 * self.overlap:.2g} %."
+            else f" Where it goes, the parts overlap by {100.0 * self.overlap:.3g} %."
         )
         return (
             f"'{self.name}': {advice}. Its policy is at most {self.loss:.3g} of soft value (95 % "
@@ -131,6 +131,11 @@ def certify(
     root = composed.node
     correction = root.correction if isinstance(root, Corrected) else None
     node = root.node if isinstance(root, Corrected) else root
+    expression.check_bounded(node)
+    if isinstance(node, Corrected):
+        raise IncompatibleSkill(
+            "a correction of a correction has no certificate; correct the composition itself"
+        )
     if any(isinstance(atom, Best) for atom in expression.atoms(node)):
         raise IncompatibleSkill(
             "the best of evaluated policies has no certificate: their values already are what "
@@ -242,7 +247,7 @@ class _Walk:
             promised=self.promised,
             shortfall=self.shortfall,
             unavoidable=self._least_stretch(),
-            divergence=float(np.mean(self.apart)) if self._is_sum() else float("nan"),
+            divergence=float(np.mean(self.apart)) if self._is_mean() else float("nan"),
             corrected=self.correction is not None,
             sample_size=float(np.mean(self.sizes)),
         )
@@ -272,8 +277,8 @@ class _Walk:
         with torch.no_grad():
             return backup(self.policy, self.node, self.correction, obs, self.acting, self.generator)
 
-    def _is_sum(self) -> bool:
-        return isinstance(self.node, WeightedSum)
+    def _is_mean(self) -> bool:
+        return isinstance(self.node, WeightedSum) and expression.is_convex(self.node)
 
 
 def _mean_of_last(terms: list[Float]) -> Float:

@@ -307,6 +307,12 @@ def corrected(
 ) -> Composed:
     """See ``Composed.corrected``."""
     config = config or CorrectionConfig()
+    expression.check_bounded(composed.node)
+    if isinstance(composed.node, Corrected):
+        raise IncompatibleSkill(
+            "it has been corrected already; to learn longer, correct the composition itself again "
+            "with more total_steps"
+        )
     for atom in expression.atoms(composed.node):
         if isinstance(atom, Best):
             raise IncompatibleSkill(

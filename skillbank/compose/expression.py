@@ -11,7 +11,7 @@ soft-optimal for its reward, ``Q_i = r_i + gamma E V_i(s')``; with that
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from skillbank import storage
+from skillbank.errors import IncompatibleSkill
 from skillbank.networks import Critic
 from skillbank.skill import Skill
 from skillbank.spec import ObservationBlock
@@ -47,6 +48,7 @@ class SoftOr:
     """``alpha log sum_i w_i exp(Q_i / alpha)``; weights are positive and sum to 1."""
 
     terms: tuple[tuple["Node", float], ...]
+    shared: bool = True  # do the rewards differ only on entering absorbing goals that all share?
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,28 @@ def is_convex(node: Node) -> bool:
 def mapped(node: Node, change: Callable[[Atom], Node]) -> Node:
     """The same expression of changed atoms."""
     if isinstance(node, WeightedSum | SoftOr):
-        return type(node)(tuple((mapped(part, change), weight) for part, weight in node.terms))
+        terms = tuple((mapped(part, change), weight) for part, weight in node.terms)
+        return replace(node, terms=terms)
     return change(node)
+
+
+def check_bounded(node: Node) -> None:
+    """Refuse an expression about whose optimality nothing is known.
+
+    Raises:
+        IncompatibleSkill: It has a soft-OR of rewards that differ in more than shared goals.
+    """
+    if isinstance(node, SoftOr) and not node.shared:
+        raise IncompatibleSkill(
+            f"{name_of(node)}: nothing is known about how far from optimal a soft-OR is whose "
+            "rewards differ in more than entering shared goals; any_of(..., shared_goals=True) "
+            "says that they do not"
+        )
+    if isinstance(node, WeightedSum | SoftOr):
+        for part, _ in node.terms:
+            check_bounded(part)
+    elif isinstance(node, Corrected):
+        check_bounded(node.node)
 
 
 # In words.

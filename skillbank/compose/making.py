@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from skillbank.compose import expression
 from skillbank.compose.composed import Composed
@@ -68,15 +69,18 @@ def any_of(
     """
     nodes = [node_of(skill) for skill in skills]
     share = _shares(weights, len(nodes), least=math.ulp(0.0))
-    node = nodes[0] if len(nodes) == 1 else SoftOr(tuple(zip(nodes, share, strict=True)))
+    node = nodes[0]
+    if len(nodes) > 1:
+        either = SoftOr(tuple(zip(nodes, share, strict=True)))
+        node = replace(either, shared=_goals_are_shared(either, shared_goals))
     composed = Composed(node)
-    if len(nodes) > 1 and not _goals_are_shared(node, shared_goals):
+    if isinstance(node, SoftOr) and not node.shared:
         warnings.warn(
             f"{composed.spec.name}: a soft-OR is for rewards that differ only on entering "
             "absorbing goals which all its tasks share; any_of(..., shared_goals=True) says that "
             "these do, and then it is a lower bound of the optimal Q. Where they do not, it still "
             "is a policy that at every state prefers what either skill values most, but no bound "
-            "holds; certificate() and corrected() do not apply",
+            "holds, and there is no certificate and no correction",
             CompositionWarning,
             stacklevel=2,
         )
@@ -119,7 +123,7 @@ def _shares(weights: Sequence[float] | None, count: int, least: float) -> list[f
         kind = "positive" if least > 0.0 else "not negative"
         raise SkillbankError(
             f"{count} skills need {count} weights, {kind} and finite; got {given}. "
-            "Negative ones are for compose.add"
+            "Negative ones are for sums: compose.add, --how sum"
         )
     return [weight / total for weight in given]
 
