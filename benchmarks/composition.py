@@ -27,6 +27,7 @@ from skillbank.envs import point_mass
 
 import skillbank
 from skillbank import compose, exact
+from skillbank.allocator import keep_freed_blocks
 from skillbank.config import recipe
 from skillbank.evaluation import bootstrap_interval
 from skillbank.skill import Skill
@@ -282,6 +283,7 @@ def certificate_pairs(seed: int) -> list[compose.Composed]:
 @click.group()
 def commands() -> None:
     """Composition on the point mass."""
+    keep_freed_blocks()
 
 
 @commands.command("run")

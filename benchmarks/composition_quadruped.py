@@ -23,6 +23,7 @@ import torch
 
 import skillbank
 from skillbank import compose, figures, storage
+from skillbank.allocator import keep_freed_blocks
 from skillbank.evaluation import Evaluation, bootstrap_interval
 from skillbank.export import model_card
 from skillbank.skill import Skill
@@ -65,6 +66,7 @@ def figures_of(e: Evaluation) -> dict[str, Any]:
 @click.group()
 def commands() -> None:
     """Composition on the quadruped."""
+    keep_freed_blocks()
     torch.set_num_threads(1)
 
 
@@ -98,7 +100,6 @@ def measure(skill: str, episodes: int, steps: int, zero_shot: bool) -> None:
     note("east", east, 0, 0.0)
     note("directly: east turned by 45 degrees", east.turned(NORTHEAST), 0, 0.0)
     note("composed", composed, 0, 0.0)
-    note("composed, Stein steps", composed.acting_with(stein_steps=3), 0, 0.0)
     certificate = composed.certificate(TASK, episodes=8, steps=200)
     result["certificate"] = str(certificate)
     click.echo(result["certificate"])
