@@ -23,7 +23,7 @@ import skillbank
         (["pretrain", "--steps", "0"], 2, "--steps"),
         (["pretrain", "--steps", "-5"], 2, "--steps"),
         (["pretrain", "--steps", "many"], 2, "--steps"),
-        (["pretrain", "--steps", "100"], 2, "learning_starts must be below total_steps"),
+        (["pretrain", "--set", "total_steps=9"], 2, "learning_starts must be below total_steps"),
         (["pretrain", "--seed", "-1"], 2, "--seed"),
         (["pretrain", "--seed", "1.5"], 2, "--seed"),
         (["pretrain", "--preset", "papr"], 2, "paper"),
