@@ -9,15 +9,12 @@ seconds of one thread.
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import click
+from running import run_missing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "main_job"
@@ -118,18 +115,7 @@ def main() -> None:
 @click.option("--only", default="", help="Only units whose name contains this.")
 def run(workers: int, only: str) -> None:
     """Run every unit that has no result yet."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    todo = [u for u in units() if only in u and not (RESULTS / f"{u}.json").exists()]
-
-    def work(unit: str) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, __file__, "unit", unit], check=False, env=environment
-        ).returncode
-        click.echo(f"{unit}: {'done' if done == 0 else f'failed ({done})'}")
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, todo))
+    run_missing(__file__, units(), RESULTS, only, workers)
 
 
 @main.command()

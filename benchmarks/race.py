@@ -13,17 +13,14 @@ mark is 90 % of the progress that fine-tuning ends with.
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
+from running import run_missing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "race"
@@ -227,17 +224,7 @@ def main() -> None:
 @click.option("--only", default="", help="Only units whose name contains this.")
 def run(workers: int, only: str) -> None:
     """Run every unit that has no result yet."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    todo = [u for u in units() if only in u and not (RESULTS / f"{u}.json").exists()]
-
-    def work(unit: str) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, "unit", unit]
-        code = subprocess.run(command, check=False, env=environment).returncode
-        click.echo(f"{unit}: {'done' if code == 0 else f'failed ({code})'}")
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, todo))
+    run_missing(__file__, units(), RESULTS, only, workers)
 
 
 @main.command()

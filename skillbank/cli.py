@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from skillbank import __version__
-from skillbank.cli_bank import BANK_COMMANDS
+from skillbank.cli_bank import BANK_COMMANDS, bank_option
 from skillbank.cli_compose import compose_command
 from skillbank.cli_reproduce import reproduce
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
@@ -118,13 +118,6 @@ def _options(*options: Callable[[Function], Function]) -> Callable[[Function], F
     return decorate
 
 
-_bank_option = click.option(
-    "--bank",
-    "bank_folder",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Where skills are kept. [default: $SKILLBANK_HOME, or your own data folder]",
-)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _seed_option = click.option(
     "--seed",
@@ -199,7 +192,7 @@ _training_options = _options(
         help="Simulation, critics and sampling network side by side; the numbers do not change.",
     ),
     _episodes_option(50),
-    _bank_option,
+    bank_option,
     click.option(
         "--out",
         type=click.Path(path_type=Path),
@@ -353,7 +346,7 @@ def finetune(
 @_seed_option
 @click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
 @click.option("--nominal-start", is_flag=True, help="Start every episode from the one same pose.")
-@_bank_option
+@bank_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -410,7 +403,7 @@ def evaluate(
 @click.option("--episodes", type=click.IntRange(1, 1000), default=1, show_default=True)
 @_seed_option
 @click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
-@_bank_option
+@bank_option
 def play(
     skill: str,
     env_id: str | None,
@@ -437,7 +430,7 @@ def play(
 
 
 @commands.command("list")
-@_bank_option
+@bank_option
 @_json_option
 def list_skills(bank_folder: Path | None, as_json: bool) -> None:
     """List the skills in the bank."""
@@ -480,7 +473,7 @@ _FILE_FACTS = {"size", "mtime_ns", "body_hash", "offsets"}
 
 @commands.command()
 @click.argument("name")
-@_bank_option
+@bank_option
 @_json_option
 def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
     """Show everything that is known about a skill."""
@@ -519,7 +512,7 @@ def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
 
 @commands.command()
 @click.argument("names", nargs=-1)
-@_bank_option
+@bank_option
 @_json_option
 def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> None:
     """Check the skill files of the bank, or some of them, bit by bit."""
@@ -540,7 +533,7 @@ def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> N
 @commands.command()
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_bank_option
+@bank_option
 def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
     """Delete a skill, or one version of it (NAME@2), from the bank."""
     bank = _bank(bank_folder)
@@ -553,7 +546,7 @@ def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
 
 
 @commands.command()
-@_bank_option
+@bank_option
 @_json_option
 def doctor(bank_folder: Path | None, as_json: bool) -> None:
     """Say what this machine has, and what is known not to work."""

@@ -10,6 +10,7 @@ import click
 
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
+from skillbank.cli_bank import bank_option
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import checked_name
 from skillbank.cli_signals import stop_on_signals
@@ -71,13 +72,7 @@ CORRECTION = "correction.npz"
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of it all."
 )
-@click.option(
-    "--bank",
-    "bank_folder",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Where skills are kept. [default: $SKILLBANK_HOME, or your own data folder]",
-)
+@bank_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

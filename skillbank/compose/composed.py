@@ -19,7 +19,7 @@ from skillbank.networks import Critic, log_squash, unsquash
 from skillbank.operators import Composable
 from skillbank.skill import Skill, block_columns
 from skillbank.soft_value import soft_value
-from skillbank.spec import ObservationBlock, Symmetry
+from skillbank.spec import ObservationBlock, SkillSpec, Symmetry
 
 if TYPE_CHECKING:
     from skillbank.compose.certificate import Certificate
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from skillbank.training import Hooks
 
 Array = NDArray[Any]
+Arrays = dict[str, NDArray[np.float32]]  # of one skill's critics, by the parameter's name
 VALUE_FACTOR = 8  # times the candidates of an action, for a soft value
 
 
@@ -468,13 +469,14 @@ class _Critics:
     """
 
     def __init__(self, leaves: Sequence[Leaf], fitted: Sequence[Skill], averaged: bool) -> None:
-        groups: dict[Any, list[tuple[Leaf, Skill]]] = {}
+        groups: dict[Any, tuple[list[tuple[Leaf, Skill]], list[Arrays]]] = {}
         for leaf, skill in zip(leaves, fitted, strict=True):
-            shape = skill.spec.architecture
-            views = len(_views(skill, averaged))
-            key = (shape.critics, shape.critic_hidden, shape.layer_norm, views)
-            groups.setdefault(key, []).append((leaf, skill))
-        self._batches = [(_stacked(members, averaged), members) for members in groups.values()]
+            shape, views = skill.spec.architecture, _views(skill, averaged)
+            key = (shape.critics, shape.critic_hidden, shape.layer_norm, len(views))
+            members, stack = groups.setdefault(key, ([], []))
+            members.append((leaf, skill))
+            stack.extend(views)
+        self._batches = [(_stacked(m[0][1].spec, stack), m) for m, stack in groups.values()]
 
     def __call__(self, obs: Tensor, action: Tensor) -> dict[Leaf, Tensor]:
         """Q of each skill at scaled actions [B, K, A]: [B, K] each."""
@@ -497,7 +499,7 @@ def _log_prior(skill: Skill, obs: Tensor, action: Tensor) -> Tensor | float:
     return skill.spec.temperature * log_prior
 
 
-def _views(skill: Skill, averaged: bool) -> list[dict[str, NDArray[np.float32]]]:
+def _views(skill: Skill, averaged: bool) -> list[Arrays]:
     """Parameters of the critics, once for each symmetry: that of what they say after relabelling.
 
     A relabelling permutes and signs the inputs, which is the same as doing so to the rows of the
@@ -517,9 +519,8 @@ def _views(skill: Skill, averaged: bool) -> list[dict[str, NDArray[np.float32]]]
     return views
 
 
-def _stacked(members: list[tuple[Leaf, Skill]], averaged: bool) -> Critic:
-    spec = members[0][1].spec
-    arrays = [view for _, skill in members for view in _views(skill, averaged)]
+def _stacked(spec: SkillSpec, arrays: list[Arrays]) -> Critic:
+    """Critics of one shape, that of ``spec``, as one batch of products."""
     count = len(arrays) * spec.architecture.critics
     # not validated: a file's critic has at most four members, a batch of several may have more
     architecture = spec.architecture.model_copy(update={"critics": count})
