@@ -39,6 +39,7 @@ SKILLS = ROOT / "runs" / "composition"
 RUN_ID = "skillbank/PointMassRunToward-v0"
 SEEDS = 5
 EPISODES = 100
+KINDS = ("best", "random")  # a policy's best actions, or its random ones
 POINT_MASS = {RUN_ID: recipe(RUN_ID), GOALS_ID: recipe("PointMassReach")}
 SMALL, DISCOUNT = POINT_MASS[RUN_ID].architecture, POINT_MASS[RUN_ID].discount
 LEARNED: dict[str, Any] = {
@@ -129,7 +130,7 @@ def measured(policy: Any, wish: Wish, seed: int) -> dict[str, Any]:
     """Return on a reward, from the middle, acting by its best and by its random actions."""
     middle = {"anywhere": False} if wish.env_id == GOALS_ID else {}
     found: dict[str, Any] = {}
-    for way, deterministic in (("best", True), ("random", False)):
+    for kind, deterministic in zip(KINDS, (True, False), strict=True):
         e = skillbank.evaluate(
             policy,
             wish.env_id,
@@ -140,13 +141,25 @@ def measured(policy: Any, wish: Wish, seed: int) -> dict[str, Any]:
             **middle,
         )
         returns = wish.scale * e.returns
-        found[way] = {"return": float(returns.mean()), "interval": bootstrap_interval(returns)}
+        found[kind] = {"return": float(returns.mean()), "interval": bootstrap_interval(returns)}
         if "goal" in e.metrics:
             counts = np.bincount(e.metrics["goal"].astype(int) + 1, minlength=5)
-            found[way]["goals"] = dict(
+            found[kind]["goals"] = dict(
                 zip(("none", "right", "up", "left", "down"), counts.tolist(), strict=True)
             )
     return found
+
+
+class Anyhow:
+    """Uniform actions: the zero of the shares in the table, whose one is the direct skill."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def predict(self, observation: Any, *, deterministic: bool = False) -> tuple[Any, None]:
+        """An action for every observation [B, S]."""
+        del deterministic
+        return self.generator.uniform(-1.0, 1.0, (len(observation), 2)), None
 
 
 def nearer(policy: Any, wish: Wish, seed: int) -> float:
@@ -178,6 +191,7 @@ def run_unit(name: str, seed: int) -> dict[str, Any]:
         result["ways"][way] = facts
         click.echo(f"{name} {seed} {way}: {facts}")
 
+    note("anyhow", Anyhow(seed), time.process_time(), 0)
     for part, skill in zip(pair.parts, (one, two), strict=True):
         note(f"part {part}", skill, time.process_time(), 0)
     started = time.process_time()
@@ -343,21 +357,23 @@ def table_command() -> None:
             continue
         lines += [
             f"\n### {name}: {', '.join(pair.parts)} ({len(results)} seeds)\n",
-            "| way | return, best actions | share of direct | return, random | steps | CPU s |",
-            "|---|---|---|---|---|---|",
+            "| way | best actions | of direct | random actions | of direct | steps | CPU s |",
+            "|---|---|---|---|---|---|---|",
         ]
-        direct = np.array([r["ways"]["direct"]["best"]["return"] for r in results])
-        for way in results[0]["ways"]:
+        returns = {
+            way: {k: np.array([r["ways"][way][k]["return"] for r in results]) for k in KINDS}
+            for way in results[0]["ways"]
+        }
+        for way, by_kind in returns.items():
+            cells = []
+            for kind, values in by_kind.items():
+                low, high = bootstrap_interval(values)
+                zero, one = (returns[w][kind].mean() for w in ("anyhow", "direct"))
+                share = 100.0 * (values.mean() - zero) / (one - zero)
+                cells += [f"{values.mean():.1f} [{low:.1f}, {high:.1f}]", f"{share:.0f} %"]
             facts = [r["ways"][way] for r in results]
-            best = np.array([f["best"]["return"] for f in facts])
-            random = np.array([f["random"]["return"] for f in facts])
-            low, high = bootstrap_interval(best)
-            share = best.mean() / direct.mean()
             seconds = np.mean([f["seconds"] for f in facts])
-            lines.append(
-                f"| {way} | {best.mean():.1f} [{low:.1f}, {high:.1f}] | {100 * share:.0f} % | "
-                f"{random.mean():.1f} | {facts[0]['steps']} | {seconds:.0f} |"
-            )
+            lines.append(f"| {way} | {' | '.join(cells)} | {facts[0]['steps']} | {seconds:.0f} |")
     text = "\n".join(["# Composition on the point mass", *lines]) + "\n"
     (RESULTS / "README.md").write_text(text)
     click.echo(text)

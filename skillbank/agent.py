@@ -4,7 +4,7 @@ Actions are scaled to [-1, 1]^A; ``u`` is an action before squashing, ``a = tanh
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -33,11 +33,13 @@ from skillbank.networks import (
     unsquash,
 )
 from skillbank.replay import Batch
-from skillbank.side_by_side import InTurn
+from skillbank.side_by_side import InTurn, Piece
 from skillbank.soft_value import effective_sample_size, soft_bellman_target, soft_value
 from skillbank.spec import Symmetry
 from skillbank.svgd import stein_direction
 from skillbank.symmetry import Symmetries
+
+WORTH_HALVING = 1024  # particles of an update, to be shared by two threads
 
 
 @dataclass
@@ -172,12 +174,12 @@ class Agent:
         if self.symmetries is not None:
             batch = self.symmetries.transitions(batch, self.generator)
         draws, noise = self.value_draws(len(batch.obs)), self.particle_noise(len(batch.obs))
-        of_sampler = None
-        if train_sampler:
-            of_sampler = self.beside.submit(self.sampler_gradients, batch.obs, noise)
+        shares = self.shares(batch.obs, *noise) if train_sampler else []
+        of_sampler = [Piece(self.beside, self.sampler_gradients, *share) for share in shares]
         figures, of_critic = self.critic_gradients(batch, draws)
-        if of_sampler is not None:
-            descend(self.sampler, self.sampler_optimiser, of_sampler.result())
+        if of_sampler:
+            gradients = mean_of([piece.result() for piece in reversed(of_sampler)])
+            descend(self.sampler, self.sampler_optimiser, gradients)
         descend(self.critic, self.critic_optimiser, of_critic)
         self.updates += 1
         if self.updates % self.learning.target_period == 0:
@@ -194,7 +196,7 @@ class Agent:
     @torch.no_grad()
     def update_sampler(self, obs: Tensor) -> None:
         """One step of the sampling network alone."""
-        gradients = self.sampler_gradients(obs, self.particle_noise(len(obs)))
+        gradients = self.sampler_gradients(obs, *self.particle_noise(len(obs)))
         descend(self.sampler, self.sampler_optimiser, gradients)
 
     # The critics.
@@ -263,8 +265,14 @@ class Agent:
         sets = 2 if self.learning.objective == "stein" else 1
         return tuple(self.noise(batch, self.learning.particles) for _ in range(sets))
 
+    def shares(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Tensors of states [B, ...] in halves, where each half is worth a thread."""
+        batch, particles = len(tensors[0]), self.learning.particles
+        halves = batch % 2 == 0 and batch * particles >= WORTH_HALVING and self.device == "cpu"
+        return zip(*(tensor.chunk(2 if halves else 1) for tensor in tensors), strict=True)
+
     @torch.no_grad()
-    def sampler_gradients(self, obs: Tensor, noise: tuple[Tensor, ...]) -> Gradients:
+    def sampler_gradients(self, obs: Tensor, *noise: Tensor) -> Gradients:
         """Of the sampling network's way towards exp(Q / alpha) (eq. 13, 14)."""
         match self.learning.objective:
             case "stein":
@@ -319,6 +327,14 @@ class Agent:
         if isinstance(self.sampler, FlowSampler):
             return FlowPass(self.sampler, obs, noise, self.product)
         return NoisePass(self.sampler, obs, noise, self.product)
+
+
+def mean_of(shares: list[Gradients]) -> Gradients:
+    """Of gradients from equal shares of the states."""
+    first, *others = shares
+    if not others:
+        return first
+    return {name: torch.stack([share[name] for share in shares]).mean(0) for name in first}
 
 
 def descend(network: Network, optimiser: torch.optim.Optimizer, gradients: Gradients) -> None:

@@ -477,13 +477,18 @@ _FILE_FACTS = {"size", "mtime_ns", "body_hash", "offsets"}
 @_json_option
 def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
     """Show everything that is known about a skill."""
+    from skillbank.config import FinetuneConfig
+
     bank = _bank(bank_folder)
     card = bank.show(name)
     if as_json:
         _print_json(card)
         return
     spec = bank.spec(name)
-    kind = "fine-tuned" if spec.parents else "pretrained"
+    kind = "pretrained"
+    if spec.parents:
+        tuned = isinstance(spec.config, FinetuneConfig)
+        kind = "fine-tuned" if tuned else "made from other skills"
     lines = {
         "skill": card["reference"],
         "about": spec.description,

@@ -117,27 +117,24 @@ def compose_command(
     torch.set_num_threads(1)
     loaded = _turned([_loaded(bank, skill) for skill in skills], degrees)
     composed = _composed(loaded, how, weights, rescale)
-    click.echo(f"{composed.spec.name}: reward {composed.spec.reward}", err=True)
+    say(f"{composed.spec.name}: reward {composed.spec.reward}")
     if correction is not None:
         from skillbank.compose import Correction
 
         composed = composed.with_correction(Correction.load(correction))
     found = None
     try:
-        found = composed.certificate(env_id, episodes=episodes, seed=seed)
+        found = _certified(composed, env_id, episodes, seed)
     except IncompatibleSkill as error:  # there is none for it, but it can be one skill all the same
         if check or correct:
             raise
-        click.echo(f"no certificate: {error}", err=True)
+        say(f"no certificate: {error}")
     if check:
         _print(_result(composed, found, None, None, None), as_json, str(found))
         return
+
     if found is not None:
-        click.echo(str(found), err=True)
-
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
+        say(str(found))
     with stop_on_signals() as stop:
         from skillbank.training import Hooks
 
@@ -148,7 +145,7 @@ def compose_command(
                 with Watch(folder / "correction", say) as watch:
                     hooks.on_progress = watch
                     composed = _corrected(composed, env_id, steps, seed, hooks)
-                found = composed.certificate(env_id, episodes=episodes, seed=seed)
+                found = _certified(composed, env_id, episodes, seed)
                 say(str(found))
             with Watch(folder, say) as watch:
                 hooks.on_progress = watch
@@ -162,6 +159,11 @@ def compose_command(
         f"made from {', '.join(skills)}"
     )
     _print(_result(composed, found, reference, skill, path if correct else None), as_json, text)
+
+
+def say(text: str) -> None:
+    """What is not the result goes to stderr."""
+    click.echo(text, err=True)
 
 
 def _check_folders(*folders: Path) -> None:
@@ -210,6 +212,11 @@ def _composed(
     return make(skills, list(weights) or None)
 
 
+def _certified(composed: "Composed", env_id: str | None, episodes: int, seed: int) -> "Certificate":
+    say(f"running {episodes} episodes to see how well they go together")
+    return composed.certificate(env_id, episodes=episodes, seed=seed)
+
+
 def _corrected(
     composed: "Composed", env_id: str | None, steps: int | None, seed: int, hooks: "Hooks"
 ) -> "Composed":
@@ -219,7 +226,7 @@ def _corrected(
     if steps is not None:
         start = min(config.learning_starts, max(1, steps // 10))
         config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
-    click.echo(f"learning what composing lacks, at most {config.total_steps} steps", err=True)
+    say(f"learning what composing lacks, at most {config.total_steps} steps")
     composed = composed.corrected(env_id, config, seed=seed, hooks=hooks)
     from skillbank.compose.expression import Corrected
 
@@ -243,7 +250,7 @@ def _distilled(
     if steps is not None:
         start = min(config.learning_starts, max(1, steps // 10))
         config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
-    click.echo(f"distilling it into one skill, {config.total_steps} steps", err=True)
+    say(f"distilling it into one skill, {config.total_steps} steps")
     return composed.distill(env_id, config, name=name, seed=seed, hooks=hooks)
 
 

@@ -8,11 +8,12 @@ numbers, bit for bit, whether they run one after the other or at once.
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
 
 import torch
 
-MOST = 2  # threads that learn: one for the critics, one for the sampling network
+MOST = 3  # threads that find work: the critics, the sampling network, and the simulation
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +32,20 @@ class InTurn(Executor):
         return future
 
 
+class Piece(Generic[T]):
+    """A call given to an executor; whoever needs its result makes it where nobody has begun."""
+
+    def __init__(
+        self, executor: Executor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        self._call = partial(fn, *args, **kwargs)
+        self._future = executor.submit(self._call)
+
+    def result(self) -> T:
+        """What the call returns."""
+        return self._call() if self._future.cancel() else self._future.result()
+
+
 @contextmanager
 def side_by_side() -> Iterator[Executor]:
     """An executor for what may run beside the caller, as many threads as torch is set to use.
@@ -40,13 +55,13 @@ def side_by_side() -> Iterator[Executor]:
     gains less than doing two of them at once.
     """
     threads = torch.get_num_threads()
-    if threads < MOST:
+    if threads == 1:
         yield InTurn()
         return
     torch.set_num_threads(1)
     try:
-        # Two beside the caller: the sampling network, and the simulation.
-        with ThreadPoolExecutor(2, "skillbank", torch.set_num_threads, (1,)) as pool:
+        others = min(threads, MOST) - 1
+        with ThreadPoolExecutor(others, "skillbank", torch.set_num_threads, (1,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads)

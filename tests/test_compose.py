@@ -318,7 +318,7 @@ def test_acting_deterministically_takes_the_best_and_repeats():
     assert state is None
     assert action.shape == (6, 2)
     assert action.dtype == np.float64
-    assert (composed.q(OBS, action) > q.max(1) - 0.15).all()
+    assert (composed.q(OBS, action) > q.max(1) - 0.03).all()  # of the best on a grid of 6,561
     np.testing.assert_array_equal(action, composed.predict(OBS, deterministic=True)[0])
     ten = composed.draw(OBS, 10, seed=0, deterministic=True).q
     assert (np.diff(ten, axis=1) <= 0).all()

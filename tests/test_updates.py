@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skillbank.agent import Agent
+from skillbank.agent import Agent, mean_of
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.networks import FlowSampler, log_squash, unsquash
 from skillbank.pretraining import pretrain
@@ -119,7 +119,18 @@ def test_the_sampling_network_follows_its_objective(sampler, anchored, count, ob
         loss = (ALPHA * agent.handover * log_q - (score * u).sum(-1)).mean()
     else:
         loss = -(plain_score(agent, obs, u, 0.0) * u).sum(-1).mean()
-    assert_gradients(agent.sampler_gradients(obs, noise), agent.sampler, loss)
+    assert_gradients(agent.sampler_gradients(obs, *noise), agent.sampler, loss)
+
+
+@pytest.mark.parametrize("objective", ["stein", "divergence"])
+def test_shared_by_two_threads_the_gradients_are_the_same(objective):
+    agent, batch, normal = make(objective=objective, particles=200)
+    noise = tuple(normal(B, 200, A) for _ in agent.particle_noise(B))
+    shares = list(agent.shares(batch.obs, *noise))
+    assert [len(states) for states, *_ in shares] == [B // 2, B // 2]
+    found = mean_of([agent.sampler_gradients(*share) for share in shares])
+    for name, whole in agent.sampler_gradients(batch.obs, *noise).items():
+        torch.testing.assert_close(found[name], whole, **TOLERANCE, msg=name)
 
 
 def test_mixed_precision_is_nearly_single():
@@ -202,7 +213,7 @@ def test_an_update_stays_on_its_device(objective, anchored, precision):
     batch = replay.sample(B, agent.generator, 0.9, n_step=3)
     batch = agent.symmetries.transitions(batch, agent.generator)
     figures, of_critic = agent.critic_gradients(batch, agent.value_draws(B))
-    of_sampler = agent.sampler_gradients(batch.obs, agent.particle_noise(B))
+    of_sampler = agent.sampler_gradients(batch.obs, *agent.particle_noise(B))
     assert figures.critic_loss.is_meta
     for network, found in ((agent.critic, of_critic), (agent.sampler, of_sampler)):
         assert len(found) == len(list(network.parameters()))

@@ -24,6 +24,7 @@ Energy = Callable[[Tensor, Tensor], Tensor]  # obs [B, S], scaled actions [B, K,
 Density = Callable[[Tensor], Tensor]  # u [B, K, A] -> log-density over u [B, K]
 WIDEST = 4.0  # |u| of candidates around the better ones: tanh(4) is 0.9993
 NARROWEST = 0.05  # standard deviation of those, over u
+NARROWING = (0.4, 0.15, 0.05)  # standard deviations, over u, of rounds around the best candidate
 STEIN_PARTICLES = 32  # moved for each state
 STEIN_STEP = 0.3  # share of the way to the mode that a step goes where the target is Gaussian
 
@@ -222,6 +223,22 @@ def resampled(cloud: Cloud, n: int, temperature: float, generator: torch.Generat
     """Indices of ``n`` candidates for each state, drawn by their weights: [B, n]."""
     share = torch.softmax(cloud.log_weight(temperature), 1)
     return torch.multinomial(share, n, replacement=True, generator=generator)
+
+
+@torch.no_grad()
+def climbed(
+    obs: Tensor, u: Tensor, q: Tensor, energy: Energy, acting: Acting, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Candidates u [B, N, A] with Q [B, N], and more, ever closer, around the best of each state.
+
+    The best of a sample is some way from the maximum, the further the more dimensions there are.
+    """
+    for width in NARROWING if acting.refined else ():
+        best = u.gather(1, q.argmax(1).view(-1, 1, 1).expand(-1, -1, u.shape[-1]))
+        shape = (len(obs), acting.refined, u.shape[-1])
+        more = best.clamp(-WIDEST, WIDEST) + width * torch.randn(shape, generator=generator)
+        u, q = torch.cat((u, more), 1), torch.cat((q, energy(obs, torch.tanh(more))), 1)
+    return u, q
 
 
 def moved(

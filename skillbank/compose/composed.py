@@ -182,7 +182,8 @@ class Composed(Composable):
             obs: [B, S].
             n: Actions per state.
             seed: The same seed gives the same actions; None: the own stream goes on.
-            deterministic: The best candidates by Q instead of random ones, best first.
+            deterministic: The best by Q of the candidates and of more around the best of them,
+                instead of random ones; best first.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
@@ -209,6 +210,7 @@ class Composed(Composable):
                 return torch.tanh(after[0][:, :n]), after[1][:, :n], sizes, q.shape[1]
             u, q = torch.cat((u, after[0]), 1), torch.cat((q, after[1]), 1)
         if deterministic:
+            u, q = drawing.climbed(obs, u, q, self.tensor_q, acting, generator)
             pick = q.topk(n, 1).indices
         else:
             pick = drawing.resampled(cloud, n, alpha, generator)
@@ -232,7 +234,7 @@ class Composed(Composable):
             observation: [S] or [B, S].
             state: Ignored; a skill has no memory.
             episode_start: Ignored.
-            deterministic: Take the best of a fixed set of candidates instead of a random one.
+            deterministic: Take the best by Q that a fixed search finds instead of a random one.
 
         Returns:
             Actions [A] or [B, A] in the environment's units, and None.

@@ -29,6 +29,8 @@ from skillbank.versions import versions
 if TYPE_CHECKING:
     from skillbank.training import Hooks
 
+BETWEEN = 10.0  # weight of Q's differences between actions, which make the policy; its level not
+
 
 class DistillConfig(Gathering):
     """How a composition becomes one skill."""
@@ -101,8 +103,9 @@ class Distiller:
             if agent.updates == 0:
                 value = soft_value(cloud.q, cloud.log_base, alpha).mean()
                 torch.nn.init.constant_(agent.critic["out.bias"], float(value))
-        q = agent.critic(batch.obs, action)  # [C, B, K]
-        loss = 0.5 * (q - target).square().mean((1, 2)).sum()
+        error = agent.critic(batch.obs, action) - target  # [C, B, K]
+        level = error.mean(2, keepdim=True)
+        loss = 0.5 * (level.square() + BETWEEN * (error - level).square()).mean((1, 2)).sum()
         agent.critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         agent.critic_optimiser.step()

@@ -35,7 +35,7 @@ class Gathering(Strict):
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.05  # tau of each target update
     explore: Annotated[float, Field(ge=0, le=1)] = 0.25  # share of actions drawn from the parts
     proposals: Acting = Acting(
-        per_part=6, uniform=4, refined=0, averaged=False
+        per_part=6, uniform=4, refined=8, averaged=False
     )  # of each soft value
     settled: Annotated[float, Field(ge=0)] = 0.02  # stop when it moves less between reports; 0: no
 
