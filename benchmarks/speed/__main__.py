@@ -54,12 +54,12 @@ def main(only: tuple[str, ...], seconds: float, against: str, out: Path) -> None
     if "environment" in chosen:
         rows += environments.measure(seconds)
     if "update" in chosen:
-        now, then = None, None
         if against:
-            now, then = revisions.timings_beside(against, seconds)
-        rate = measuring.product_rate()  # beside the updates: other load may have changed it
-        rows += updates.rows(now or updates.timings(seconds), then, rate)
-        rows += updates.side_by_side_rows(seconds)
+            now, gains = revisions.timings_beside(against, seconds)
+        else:
+            now, gains = updates.timings(seconds), None
+        rows += updates.rows(now, gains)
+        rows += updates.side_by_side_rows(seconds, gains)
         extra["against"] = against or None
     if "growth" in chosen:
         extra["growth"] = updates.growth(seconds / 3.0)

@@ -89,13 +89,20 @@ def medians(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+PRODUCT = 768  # rows and columns of a large product
+OF_PRODUCT = 2.0 * PRODUCT**3  # its operations
+
+
+def large_product(dtype: torch.dtype = torch.float32) -> Callable[[], torch.Tensor]:
+    """A large matrix product, to be timed."""
+    a, b = (torch.rand(PRODUCT, PRODUCT).to(dtype) for _ in range(2))
+    out = torch.empty(PRODUCT, PRODUCT, dtype=dtype)
+    return lambda: torch.mm(a, b, out=out)
+
+
 def product_rate(dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations per second of a large matrix product, on one thread."""
-    size = 768
-    a, b = (torch.rand(size, size).to(dtype) for _ in range(2))
-    out = torch.empty(size, size, dtype=dtype)
-    best = medians({"product": lambda: torch.mm(a, b, out=out)}, seconds=0.5)["product"]
-    return 2.0 * size**3 / best
+    """Floating-point operations per second of a large product, on one thread."""
+    return OF_PRODUCT / medians({"product": large_product(dtype)}, seconds=0.5)["product"]
 
 
 def bandwidth() -> float:

@@ -8,7 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from updates import THEN, THEN_BY_TWO, Gains
+
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+TURNS = 5
 
 
 def check_out(revision: str, folder: Path) -> Path:
@@ -24,15 +28,25 @@ def check_out(revision: str, folder: Path) -> Path:
     return folder
 
 
-def timings_beside(revision: str, seconds: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds by name of this checkout and of the revision: medians of three turns."""
+def timings_beside(revision: str, seconds: float) -> tuple[dict[str, float], Gains]:
+    """Milliseconds of this checkout by one thread, and how many times faster it is.
+
+    The median of turns, in each of which all sides are timed one after the other.
+    """
     with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
-        sides = {"now": check_out_tree(Path(here)), "then": check_out(revision, Path(there))}
-        found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        for _ in range(3):
-            for side, folder in sides.items():
-                found[side].append(_timings(folder, seconds))
-    return _medians(found["now"]), _medians(found["then"])
+        now, then = check_out_tree(Path(here)), check_out(revision, Path(there))
+        sides = {"": (now, 1), THEN: (then, 1), THEN_BY_TWO: (then, 2)}
+        turns = [
+            {side: _timings(folder, seconds / TURNS, n) for side, (folder, n) in sides.items()}
+            for _ in range(TURNS)
+        ]
+    ours = [turn[""] for turn in turns]
+    found = {name: statistics.median(turn[name] for turn in ours) for name in ours[0]}
+    gains = {
+        side: {n: statistics.median(turn[side][n] / turn[""][n] for turn in turns) for n in found}
+        for side in (THEN, THEN_BY_TWO)
+    }
+    return found, gains
 
 
 def check_out_tree(folder: Path) -> Path:
@@ -46,18 +60,14 @@ def check_out_tree(folder: Path) -> Path:
     return folder
 
 
-def _timings(folder: Path, seconds: float) -> dict[str, float]:
+def _timings(folder: Path, seconds: float, threads: int) -> dict[str, float]:
     script = Path(__file__).with_name("updates.py")
     output = subprocess.run(
-        [sys.executable, script, str(seconds)],
+        [sys.executable, script, str(seconds), str(threads)],
         check=True,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(folder)},
     ).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])
     return found
-
-
-def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}

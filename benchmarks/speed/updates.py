@@ -3,22 +3,23 @@
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
 import torch
 from arithmetic import Needed
-from measuring import Row, medians
+from measuring import OF_PRODUCT, Row, large_product, medians
 
 from skillbank.agent import Agent
 from skillbank.config import Architecture, Learning, PretrainConfig, recipe
 from skillbank.replay import Batch, Replay, Transitions
-from skillbank.side_by_side import InTurn, side_by_side
 
 TASK = "QuadrupedRun"
 OBSERVATION, ACTION = 29, 8
 WAYS = ("default", "paper")
+PRODUCT = "large product"
+Gains = dict[str, dict[str, float]]  # times faster than a rival, by what is timed
+THEN, THEN_BY_TWO = ", one thread, as it ran", ", two threads of torch"
 
 
 def make(
@@ -73,31 +74,32 @@ def needed(way: str) -> dict[str, float]:
 
 
 def timings(seconds: float) -> dict[str, float]:
-    """Milliseconds of everything, in one run."""
+    """Milliseconds of everything, in turns with a large product."""
     calls = {name: call for way in WAYS for name, call in steps(way).items()}
-    return {name: 1e3 * value for name, value in medians(calls, seconds=seconds).items()}
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    found = medians({PRODUCT: large_product()} | calls, seconds=seconds, clock=clock)
+    return {name: 1e3 * value for name, value in found.items()}
 
 
-def rows(found: dict[str, float], before: dict[str, float] | None, rate: float) -> list[Row]:
+def rows(found: dict[str, float], gains: Gains | None) -> list[Row]:
     """The table's part: against the arithmetic, and against an earlier revision."""
-    least = {name: value for way in WAYS for name, value in needed(way).items()}
+    rate = OF_PRODUCT / found[PRODUCT]  # operations per ms
+    least = {name: value / rate for way in WAYS for name, value in needed(way).items()}
     out = []
-    for name, value in found.items():
-        row = Row("update", name, value, "ms", 1e3 * least[name] / rate)
-        if before is not None:
-            row = replace(row, rival="earlier revision", ratio=before[name] / value)
+    for name, floor in least.items():
+        row = Row("update", name, found[name], "ms", floor)
+        if gains is not None:
+            row = replace(row, rival="earlier revision", ratio=gains[THEN][name])
         if name == "paper update":
-            assert row.times_floor is not None
-            row.mark, row.met = "<= 2 floors", row.times_floor <= 2.0
-            if row.ratio is not None:
-                row.mark += ", 2 x faster"
-                row.met = row.met and row.ratio >= 2.0
+            row = replace(row, mark="<= 2 floors", met=found[name] <= 2.0 * floor)
         out.append(row)
     return out
 
 
-def side_by_side_rows(seconds: float) -> list[Row]:
+def side_by_side_rows(seconds: float, gains: Gains | None) -> list[Row]:
     """What a second thread gives: critics and sampling network at once, by wall clock."""
+    from skillbank.side_by_side import InTurn, side_by_side
+
     out = []
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -106,7 +108,7 @@ def side_by_side_rows(seconds: float) -> list[Row]:
             for way in WAYS:
                 agent, batch = make(recipe(TASK, "paper" if way == "paper" else "default"))
 
-                def call(beside: Executor, agent: Agent = agent, batch: Batch = batch) -> object:
+                def call(beside: Any, agent: Agent = agent, batch: Batch = batch) -> object:
                     agent.beside = beside
                     return agent.update(batch)
 
@@ -115,11 +117,16 @@ def side_by_side_rows(seconds: float) -> list[Row]:
                     "two": lambda call=call: call(pool),
                 }
                 found = medians(rivals, seconds=seconds, clock=time.perf_counter)
-                gain = found["one"] / found["two"]
-                name = f"{way} update by two threads (wall clock)"
-                out.append(
-                    Row("update", name, 1e3 * found["two"], "ms", rival="one thread", ratio=gain)
-                )
+                gain, name = found["one"] / found["two"], f"{way} update by two threads"
+                row = Row("update", f"{name} (wall clock)", 1e3 * found["two"], "ms")
+                out.append(replace(row, rival="one thread", ratio=gain))
+                for rival, of in (gains or {}).items():
+                    # Both were measured beside ours on one thread.
+                    ratio = gain * of[f"{way} update"]
+                    compared = replace(row, rival=f"earlier revision{rival}", ratio=ratio)
+                    if (way, rival) == ("paper", THEN):
+                        compared = replace(compared, mark=">= 2", met=ratio >= 2.0)
+                    out.append(compared)
     finally:
         torch.set_num_threads(threads)
     return out
@@ -206,5 +213,5 @@ if __name__ == "__main__":  # one revision's timings, as JSON, for a comparison 
     from skillbank.allocator import keep_freed_blocks
 
     keep_freed_blocks()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(sys.argv[2]))
     print(json.dumps(timings(float(sys.argv[1]))))
