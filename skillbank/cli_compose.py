@@ -265,7 +265,7 @@ def _result(
         "loss": found.loss,
         "interval": list(found.interval),
         "per_step": found.per_step,
-        "overlap": found.overlap,
+        "overlap": None if math.isnan(found.overlap) else found.overlap,
         "corrected": found.corrected,
         "sample_size": found.sample_size,
         "text": str(found),
@@ -282,4 +282,4 @@ def _result(
 
 
 def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(result, indent=2) if as_json else text)
+    click.echo(json.dumps(result, indent=2, allow_nan=False) if as_json else text)

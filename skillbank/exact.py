@@ -10,7 +10,7 @@ temperature are composed. NumPy only; everything is a pure function.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
 
@@ -401,6 +401,23 @@ def correction_bounds(
         return table.discount * table.expected(lacking + c.min(1))
 
     return _fixed_point(least, table, tolerance), _fixed_point(most, table, tolerance)
+
+
+def composition_gap(
+    table: Table, log_policies: Sequence[Float], weights: Sequence[float], temperature: float
+) -> Float:
+    """At most how much soft Q the composed policy lacks of the optimal one [S, A].
+
+    ``sum_i w_i Q_i`` promises what the policy ``pi prop. to prod_i pi_i^{w_i}`` keeps, plus the
+    divergences on its own way; the optimal policy keeps less than promised too, at least those on
+    the way with the least of them. The difference is what a certificate estimates. Any weights.
+    """
+    lacking = temperature * policy_divergence(log_policies, weights, table.log_measure)
+    unkept = replace(table, reward=table.discount * table.expected(lacking))
+    joint = weighted_sum(log_policies, weights)
+    composed = joint + (lacking / temperature)[:, np.newaxis]  # normalised
+    least, _ = correction_bounds(table, log_policies, weights, temperature)
+    return soft_evaluation(unkept, composed, 0.0) - least
 
 
 def _log_sum(x: Float) -> Float:

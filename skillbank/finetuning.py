@@ -63,6 +63,8 @@ def finetune(
         Interrupted: The hooks stopped it.
     """
     check_run(seed, device)
+    if not isinstance(skill, Skill):
+        raise IncompatibleSkill(f"{skill!r} is not a skill; distill() makes one of a composition")
     config = matched(finetune_recipe(env_id), skill.spec) if config is None else config
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     start = skill.fitted_to(task)

@@ -28,6 +28,10 @@ class Composable:
             return NotImplemented
         return _added(self, 1.0, other, 1.0)
 
+    def __radd__(self, other: object) -> "Composable":
+        """The start of ``sum([a, b])``, which is 0."""
+        return self if other == 0 else NotImplemented
+
     def __sub__(self, other: object) -> "Composed":
         """Difference of rewards: one but not the other."""
         if not isinstance(other, Composable):

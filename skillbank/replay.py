@@ -67,6 +67,11 @@ class Replay:
         """Transitions that can be sampled."""
         return min(self.added, self.capacity)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """S and A."""
+        return self._widths[0], self._widths[1]
+
     def add(self, step: Transitions) -> None:
         """Append one transition of every copy, over the oldest where the ring is full.
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from composing import ALPHA, GAMMA, exact_value, grid, peaked
 
-from skillbank import Bank, IncompatibleSkill, SkillbankError, compose
-from skillbank.compose import Acting, CompositionWarning, expression
+from skillbank import Bank, IncompatibleSkill, SkillbankError, compose, finetune
+from skillbank.compose import Acting, CompositionWarning, CorrectionConfig, expression
 from skillbank.skill import Skill
 from skillbank.spec import ObservationBlock, Symmetry
 
@@ -221,6 +221,12 @@ def test_soft_or_outside_its_conditions_warns_and_says_what_holds():
         compose.any_of([a, b], shared_goals=True)
         reach = [s.with_spec(env_id="skillbank/PointMassReach-v0") for s in (a, b)]
         assert (reach[0] | reach[1]).spec.name == "a | b"
+        assert ((reach[0] & reach[1]) | reach[1]).spec.name == "(0.5 a + 0.5 b) | b"
+    # a cost of time is no longer the same in both where one is scaled
+    half = reach[1].with_spec(reward_scale=0.5)
+    for one, other in ((reach[0], half), (2 * reach[0], reach[1]), (reach[0] - reach[1], reach[0])):
+        with pytest.warns(CompositionWarning):
+            one | other
 
 
 def test_what_nothing_is_known_about_is_refused():
@@ -235,8 +241,25 @@ def test_what_nothing_is_known_about_is_refused():
 
 
 def test_a_bank_keeps_no_composition(tmp_path):
-    with pytest.raises(SkillbankError, match=r"distill\(\) makes one"):
-        Bank(tmp_path).save(peaked("a") & peaked("b"), "ab")
+    composed = peaked("a") & peaked("b")
+    for use in (
+        lambda: Bank(tmp_path).save(composed, "ab"),
+        lambda: composed.save(tmp_path / "ab.h5"),
+        lambda: finetune(composed, "PointMassRun"),
+    ):
+        with pytest.raises(SkillbankError, match=r"distill\(\) makes one"):
+            use()
+
+
+def test_skills_can_be_summed_as_numbers_are():
+    a, b, c = three()
+    np.testing.assert_array_equal(sum([a, b, c]).q(OBS, ACTION), (a + b + c).q(OBS, ACTION))
+
+
+def test_parts_of_one_name_have_no_reward_by_name():
+    composed = peaked("a") & peaked("a", (0.5, 0.0))
+    with pytest.raises(IncompatibleSkill, match="two have one name"):
+        composed.reward({"a": 1.0})
 
 
 def test_a_skill_of_fewer_blocks_joins_one_of_more():
@@ -320,6 +343,10 @@ def test_acting_deterministically_takes_the_best_and_repeats():
     assert action.dtype == np.float64
     assert (composed.q(OBS, action) > q.max(1) - 0.03).all()  # of the best on a grid of 6,561
     np.testing.assert_array_equal(action, composed.predict(OBS, deterministic=True)[0])
+    for other in (composed, composed.acting_with(stein_steps=3)):
+        whole, _ = other.predict(OBS, deterministic=True)
+        alone = [other.predict(obs, deterministic=True)[0] for obs in OBS]
+        np.testing.assert_allclose(alone, whole, atol=1e-4)  # whoever else is in the batch
     ten = composed.draw(OBS, 10, seed=0, deterministic=True).q
     assert (np.diff(ten, axis=1) <= 0).all()
 
@@ -366,7 +393,24 @@ def test_stein_steps_bring_poor_candidates_towards_the_target():
     assert (sure.q >= composed.draw(OBS, 1, seed=0, deterministic=True).q).all()
 
 
-def test_candidates_weigh_by_the_exact_density_of_their_mixture():
+@pytest.mark.parametrize(
+    ("acting", "error"),
+    [(Acting(refined=0), 0.01), (Acting(), 0.04), (CorrectionConfig().proposals, 0.1)],
+    ids=["unrefined", "acting", "learning"],
+)
+def test_few_candidates_estimate_the_integral_nearly_without_bias(acting, error):
+    a, b, _ = three()
+    composed = a & b
+    points, log_area = grid(2, 201)
+    q = composed.q(OBS[:1], points[None]).astype(float)[0]
+    exact_integral = np.exp(q / ALPHA + log_area).sum()
+    obs = torch.from_numpy(np.repeat(OBS[:1], 20_000, 0))
+    cloud = composed.candidates(obs, torch.Generator().manual_seed(0), acting)
+    found = cloud.log_weight(ALPHA).exp().mean(1)  # [20 000]
+    assert float(found.mean()) / exact_integral == pytest.approx(1.0, abs=error)
+
+
+def test_candidates_weigh_by_the_density_of_their_mixture():
     # the mean of 1 / density is the volume of the box, whatever the proposals are
     for name, composed in compositions().items():
         acting = Acting(per_part=300, uniform=100, refined=300)

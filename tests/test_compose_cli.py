@@ -66,14 +66,17 @@ def test_two_skills_become_one_that_knows_its_parents(call, pair, tmp_path):
 
 def test_checking_learns_nothing(call, tmp_path):
     text = call("north", "east", "--check", *QUICK).stdout
-    assert "compose" in text
-    assert "An estimate from 2 episodes" in text
+    assert "'0.5 north + 0.5 east': they" in text
+    assert "From 2 episodes" in text
     assert skillbank.Bank(shipped=False).names() == ["east", "north"]
     assert not (tmp_path / "runs").exists()
     text = call(
         "north", "east", "--how", "sum", "--weight", "1", "--weight", "-0.5", "--check", *QUICK
     ).stdout
     assert "north - 0.5 east" in text
+    rather = ("--how", "sum", "--weight", "1", "--weight", "-0.5", "--check", "--json")
+    found = json.loads(call("north", "east", *rather, *QUICK).stdout, parse_constant=pytest.fail)
+    assert found["certificate"]["overlap"] is None
 
 
 def test_mistakes_end_with_one_message(call):

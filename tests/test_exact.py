@@ -356,3 +356,61 @@ def test_soft_or_of_a_gamble():
 def test_soft_or_refuses_weights_that_are_not_shares(weights):
     with pytest.raises(ValueError, match="positive and sum to 1"):
         exact.soft_or([np.zeros((1, 1))] * 2, weights, 0.1)
+
+
+# The grid tasks of the literature: where averaging fails, where the best of the parts fails, and
+# that the correction solves all of them.
+
+SIDE, MIDDLE = 11, 60  # cells along each side of the grid; its middle, where an episode starts
+GOALS = {"left": (0, 5), "right": (10, 5), "up": (5, 10), "down": (5, 0)}
+MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1))
+TIME_COST, COLD, PATIENT = 0.02, 0.02, 0.99  # per step; temperature; discount
+
+
+def goal_task(**amounts):
+    """Walk over the grid; every goal ends the episode and pays its amount."""
+    x, y = np.divmod(np.arange(SIDE * SIDE), SIDE)
+    last = SIDE - 1
+    moved = [(np.clip(x + dx, 0, last), np.clip(y + dy, 0, last)) for dx, dy in MOVES]
+    successor = np.stack([across * SIDE + along for across, along in moved], 1)
+    pay, terminal = np.zeros(SIDE * SIDE), np.zeros(SIDE * SIDE, bool)
+    for name, (across, along) in GOALS.items():
+        terminal[across * SIDE + along] = True
+        pay[across * SIDE + along] = amounts.get(name, 0.0)
+    uniform = np.full(len(MOVES), -np.log(len(MOVES)))  # so that wandering pays nothing
+    reward = pay[successor] - TIME_COST
+    return exact.deterministic(successor, reward, PATIENT, terminal=terminal, log_measure=uniform)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "averaging_solves", "best_of_parts_solves"),
+    [
+        (({"left": 1.0}, {"right": 1.0}), False, True),
+        (({"left": 1.0, "up": 1.0}, {"right": 1.0, "up": 1.0}), True, True),
+        (({"left": 1.0, "up": 0.7}, {"right": 1.0, "up": 0.7}), False, False),
+    ],
+    ids=["left-right", "left-and-up", "tricky"],
+)
+def test_the_grid_tasks_of_the_literature(amounts, averaging_solves, best_of_parts_solves):
+    weights = (0.5, 0.5)
+    tables = [goal_task(**one) for one in amounts]
+    qs = [exact.soft_policy_iteration(table, COLD).q for table in tables]
+    task = goal_task(**{name: 0.5 * sum(a.get(name, 0.0) for a in amounts) for name in GOALS})
+    log_policies = [exact.log_policy(q, task.log_measure, COLD) for q in qs]
+    averaged = exact.weighted_sum(qs, weights)
+    evaluated = [exact.soft_evaluation(task, log_pi, COLD) for log_pi in log_policies]
+    lacking = exact.divergence_correction(task, log_policies, weights, COLD)
+
+    def earned(q):
+        """Discounted return from the middle of acting by ``exp(Q / alpha)``."""
+        log_pi = exact.log_policy(q, task.log_measure, COLD)
+        of_each = exact.soft_evaluation(task, log_pi, 0.0)[MIDDLE]
+        return float((np.exp(log_pi + task.log_measure)[MIDDLE] * of_each).sum())
+
+    best = earned(exact.soft_policy_iteration(task, COLD).q)
+    assert best > 0.3  # it does reach a goal
+    assert earned(averaged - lacking) == pytest.approx(best, abs=1e-8)
+    assert (earned(averaged) > 0.9 * best) == averaging_solves
+    assert (earned(np.maximum(*evaluated)) > 0.9 * best) == best_of_parts_solves
+    if not averaging_solves:
+        assert earned(averaged) < -1.0  # it stays between the two until time has cost all

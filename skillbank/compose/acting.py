@@ -1,9 +1,11 @@
 """Actions from a composed energy, without any training.
 
 Candidates come from every part's sampling network and from the whole box, then from a Gaussian
-around the better ones. The density of their mixture is exact, so that weighted by
+around the better ones. The density of their mixture is known, so that weighted by
 ``exp(Q / alpha) / density`` they are a sample of the composed policy; their effective number says
-how good a sample. Pure functions of tensors; ``u`` is an action before squashing.
+how good a sample. (Exact without the Gaussian. It is fitted to the candidates before it, so with it
+estimates are off by a few percent of alpha.) Pure functions of tensors; ``u`` is an action before
+squashing.
 """
 
 import math
@@ -50,10 +52,32 @@ class Acting(Strict):
         )
 
 
+class Chance(NamedTuple):
+    """Random numbers for B states; ``alike``: the same for each, so that batches do not matter."""
+
+    generator: torch.Generator
+    alike: bool = False
+
+    def normal(self, *shape: int) -> Tensor:
+        """N(0, 1) [B, ...]."""
+        return torch.randn(self._drawn(shape), generator=self.generator).expand(shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1) [B, ...]."""
+        return torch.rand(self._drawn(shape), generator=self.generator).expand(shape)
+
+    def below(self, high: int, *shape: int) -> Tensor:
+        """Integers from 0 to high - 1 [B, ...]."""
+        return torch.randint(high, self._drawn(shape), generator=self.generator).expand(shape)
+
+    def _drawn(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (1, *shape[1:]) if self.alike else shape
+
+
 class Proposal(Protocol):
     """A distribution of actions at each state, with a density."""
 
-    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+    def draw(self, obs: Tensor, n: int, chance: Chance) -> tuple[Tensor, Density]:
         """``n`` actions u [B, n, A] and their log-density."""
 
 
@@ -63,9 +87,9 @@ class FlowProposal:
     def __init__(self, sampler: FlowSampler) -> None:
         self.sampler = sampler
 
-    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+    def draw(self, obs: Tensor, n: int, chance: Chance) -> tuple[Tensor, Density]:
         """``n`` actions u [B, n, A] and their log-density."""
-        noise = torch.randn((len(obs), n, self.sampler.action), generator=generator)
+        noise = chance.normal(len(obs), n, self.sampler.action)
         return self.sampler(obs, noise)[0], lambda u: self.sampler.log_density(obs, u)
 
 
@@ -80,15 +104,13 @@ class KernelProposal:
         self.sampler, self.noise_set = skill.sampler, skill.noise_set
         self.action = skill.spec.action_size
 
-    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+    def draw(self, obs: Tensor, n: int, chance: Chance) -> tuple[Tensor, Density]:
         """``n`` actions u [B, n, A] and their log-density."""
         shape = (len(obs), n, self.action)
         if self.noise_set is None:
-            noise = torch.randn(shape, generator=generator)
+            noise = chance.normal(*shape)
         else:
-            noise = self.noise_set[
-                torch.randint(len(self.noise_set), shape[:2], generator=generator)
-            ]
+            noise = self.noise_set[chance.below(len(self.noise_set), *shape[:2])]
         if isinstance(self.sampler, NoiseSampler):
             centre = self.sampler(obs, noise)
         else:
@@ -97,7 +119,7 @@ class KernelProposal:
         shrink = (4.0 / ((self.action + 2.0) * n)) ** (1.0 / (self.action + 4.0))
         spread = centre.std(1, keepdim=True, correction=0)
         width = (shrink * spread).clamp_min(NARROWEST)  # [B, 1, A]
-        u = centre + width * torch.randn(shape, generator=generator)
+        u = centre + width * chance.normal(*shape)
 
         def log_density(u: Tensor) -> Tensor:
             away = (u.unsqueeze(2) - centre.unsqueeze(1)) / width.unsqueeze(1)  # [B, K, n, A]
@@ -113,9 +135,9 @@ class BoxProposal:
     def __init__(self, action: int) -> None:
         self.action = action
 
-    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+    def draw(self, obs: Tensor, n: int, chance: Chance) -> tuple[Tensor, Density]:
         """``n`` actions u [B, n, A] and their log-density."""
-        action = torch.rand((len(obs), n, self.action), generator=generator) * 2.0 - 1.0
+        action = chance.uniform(len(obs), n, self.action) * 2.0 - 1.0
         return unsquash(action), lambda u: log_squash(u) - self.action * math.log(2.0)
 
 
@@ -130,11 +152,11 @@ class GaussianProposal:
         variance = (share * (u - self.mean).square()).sum(1, keepdim=True)
         self.deviation = variance.sqrt().clamp_min(NARROWEST)
 
-    def draw(self, obs: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Density]:
+    def draw(self, obs: Tensor, n: int, chance: Chance) -> tuple[Tensor, Density]:
         """``n`` actions u [B, n, A] and their log-density."""
         shape = (len(obs), n, self.mean.shape[-1])
         mean, deviation = self.mean, self.deviation
-        u = mean + deviation * torch.randn(shape, generator=generator)
+        u = mean + deviation * chance.normal(*shape)
 
         def log_density(u: Tensor) -> Tensor:
             return log_normal((u - mean) / deviation) - deviation.log().sum(-1)
@@ -156,11 +178,6 @@ class Cloud(NamedTuple):
     q: Tensor  # [B, N]
     log_base: Tensor  # [B, N], log of 1 / density, over actions in the box
 
-    @property
-    def action(self) -> Tensor:
-        """Scaled actions [B, N, A]."""
-        return torch.tanh(self.u)
-
     def log_weight(self, temperature: float) -> Tensor:
         """Log-weights of the composed policy [B, N], up to a constant."""
         return self.q / temperature + self.log_base
@@ -177,17 +194,16 @@ def candidates(
     energy: Energy,
     temperature: float,
     acting: Acting,
-    generator: torch.Generator,
+    chance: Chance,
 ) -> Cloud:
-    """Candidates for every state [B, S], with the exact density of all of them together."""
+    """Candidates for every state [B, S], with the density of all of them together."""
     counts: list[int] = [acting.per_part] * len(proposals)
     sources = list(proposals)
     densities: list[Density] = []
     parts: list[Tensor] = []
-    size = 0
 
     def add(source: Proposal, count: int) -> None:
-        u, density = source.draw(obs, count, generator)
+        u, density = source.draw(obs, count, chance)
         parts.append(u)
         densities.append(density)
 
@@ -204,7 +220,7 @@ def candidates(
         return Cloud(u, q, log_squash(u) - _mixture(logs, counts))
     first = q / temperature + log_squash(u) - _mixture(logs, counts)
     around = GaussianProposal(u, first)
-    more, density = around.draw(obs, acting.refined, generator)
+    more, density = around.draw(obs, acting.refined, chance)
     counts.append(acting.refined)
     logs_more = torch.stack([of(more) for of in (*densities, density)])
     logs = torch.cat((torch.cat((logs, density(u).unsqueeze(0))), logs_more), 2)
@@ -227,7 +243,7 @@ def resampled(cloud: Cloud, n: int, temperature: float, generator: torch.Generat
 
 @torch.no_grad()
 def climbed(
-    obs: Tensor, u: Tensor, q: Tensor, energy: Energy, acting: Acting, generator: torch.Generator
+    obs: Tensor, u: Tensor, q: Tensor, energy: Energy, acting: Acting, chance: Chance
 ) -> tuple[Tensor, Tensor]:
     """Candidates u [B, N, A] with Q [B, N], and more, ever closer, around the best of each state.
 
@@ -235,8 +251,8 @@ def climbed(
     """
     for width in NARROWING if acting.refined else ():
         best = u.gather(1, q.argmax(1).view(-1, 1, 1).expand(-1, -1, u.shape[-1]))
-        shape = (len(obs), acting.refined, u.shape[-1])
-        more = best.clamp(-WIDEST, WIDEST) + width * torch.randn(shape, generator=generator)
+        step = width * chance.normal(len(obs), acting.refined, u.shape[-1])
+        more = best.clamp(-WIDEST, WIDEST) + step
         u, q = torch.cat((u, more), 1), torch.cat((q, energy(obs, torch.tanh(more))), 1)
     return u, q
 

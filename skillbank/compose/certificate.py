@@ -8,11 +8,13 @@ the policies' divergence). Two things follow, for every state and exactly:
     V_0(s) - V^pi(s) = E_pi sum_t gamma^t e(s_t+1)              the composed policy's shortfall
     V_0(s) - V*(s)  >= least_pi' E_pi' sum_t gamma^t e(s_t+1)   what no policy can avoid
 
-so that their difference bounds what the composed policy lacks of the optimal one. It is never
+so that their difference bounds what the composed policy lacks of the optimal one (for a soft-OR
+in deterministic dynamics). It is never
 above the printed theorem's bound, which has the worst policy in the first line and 0 in the second.
 The shortfall is estimated by running pi; what is unavoidable by the stretch with the least sum
-among all that pi and the parts' own policies run through, from any state on. A learned correction
-changes pi, and is taken off the promise.
+among all that pi and the parts' own policies run through, from any state on. With a learned
+correction C the same holds of ``Q_0 - C`` with ``e(s, a, s') = b(s') - gamma V(s') - C(s, a)``, V
+being its own soft value: nothing is left where C is exact.
 
 All of it is about composing. Parts that are themselves far from optimal are not seen here.
 """
@@ -28,7 +30,7 @@ from torch import Tensor
 from skillbank.compose import expression
 from skillbank.compose.expression import Best, Corrected, Node, WeightedSum
 from skillbank.compose.gathering import gather_task
-from skillbank.errors import IncompatibleSkill
+from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.evaluation import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -49,9 +51,10 @@ class Certificate:
         name: Of the composition.
         temperature: alpha.
         discount: gamma.
-        promised: V_0 at each episode's start [E].
+        promised: V_0 at each episode's start [E], less a learned correction.
         shortfall: What the policy keeps less than that [E].
         unavoidable: What every policy keeps less than that, at least.
+        horizon: Discounted number of steps of an episode, its mean.
         divergence: Mean over visited states of ``(sum_i w_i V_i - V_0) / alpha``, in nats; nan
             where the composition is no sum.
         corrected: Is a learned correction part of it?
@@ -64,6 +67,7 @@ class Certificate:
     promised: Float
     shortfall: Float
     unavoidable: float
+    horizon: float
     divergence: float
     corrected: bool
     sample_size: float
@@ -80,8 +84,8 @@ class Certificate:
 
     @property
     def per_step(self) -> float:
-        """``loss`` as reward per step, ``(1 - gamma) loss``."""
-        return (1.0 - self.discount) * self.loss
+        """``loss`` as reward per step of an episode."""
+        return self.loss / self.horizon
 
     @property
     def overlap(self) -> float:
@@ -111,10 +115,10 @@ class Certificate:
             else f" Where it goes, the parts overlap by {100.0 * self.overlap:.3g} %."
         )
         return (
-            f"'{self.name}': {advice}. Its policy is at most {self.loss:.3g} of soft value (95 % "
-            f"interval {low:.3g} to {high:.3g}) from the optimal one, {self.per_step:.2g} of "
-            f"reward per step.{apart} An estimate from {len(self.shortfall)} episodes, as if no "
-            "policy could do better than the best stretch of them."
+            f"'{self.name}': {advice}. Its policy is by estimate at most {self.loss:.3g} of soft "
+            f"value (95 % interval over episodes {low:.3g} to {high:.3g}) from the optimal one, "
+            f"{self.per_step:.2g} of reward per step.{apart} From {len(self.shortfall)} episodes, "
+            "as if no policy could do better than the best stretch of them."
         )
 
 
@@ -141,6 +145,8 @@ def certify(
             "the best of evaluated policies has no certificate: their values already are what "
             "the policies keep"
         )
+    if episodes < 1 or (steps is not None and steps < 1):
+        raise SkillbankError(f"a certificate needs episodes and steps, got {episodes} of {steps}")
     copies = episodes + SCOUTS * len(composed.parts)
     task = gather_task(composed, env_id, copies, env_kwargs)
     try:
@@ -182,10 +188,9 @@ class _Walk:
 
     def start(self, obs: Tensor) -> Tensor:
         """The promise at the start."""
-        found = self._backup(obs[: self.episodes])
-        self.promised = found.base.double().numpy()
-        # a correction has been taken off the promise already
-        self.shortfall = self.promised - found.value.double().numpy()
+        self.promised = self._backup(obs[: self.episodes]).value.double().numpy()
+        self.shortfall = np.zeros(self.episodes)
+        self.discounted = np.zeros(self.episodes)  # steps
         return obs
 
     def act(self, obs: Tensor) -> Tensor:
@@ -213,33 +218,32 @@ class _Walk:
         gamma, alpha = self.policy.spec.discount, self.policy.spec.temperature
         found = self._backup(next_obs)
         goes_on = 1.0 - terminated
-        e = goes_on * (found.promised - gamma * found.base)  # [N]
-        self.terms.append(np.where(self.alive, e.double().numpy(), np.nan))
-        self.endless = np.where(self.alive, terminated.numpy() == 0.0, self.endless)
-        self.recent = np.where(self.alive, _mean_of_last(self.terms), self.recent)
-        term = goes_on * (found.promised - gamma * found.value)
+        term = goes_on * (found.promised - gamma * found.value)  # [N]
         if self.correction is not None:
             with torch.no_grad():
                 seen = obs[:, self.policy.columns(self.correction.blocks)]
                 term = term - self.correction(seen, action.unsqueeze(1)).squeeze(1)
+        self.terms.append(np.where(self.alive, term.double().numpy(), np.nan))
+        self.endless = np.where(self.alive, terminated.numpy() == 0.0, self.endless)
+        self.recent = np.where(self.alive, _mean_of_last(self.terms), self.recent)
         own = slice(0, self.episodes)
         alive = self.alive[own]
         now = alive * term[own].double().numpy()
         self.shortfall = self.shortfall + gamma**self.steps * now
+        self.discounted = self.discounted + gamma**self.steps * alive
         self.late.append(now)
         self.steps += 1
         if alive.any():
             together = (found.promised / gamma - found.base)[own].double().numpy() / alpha
             self.apart.append(float(together[alive].mean()))
-        # where the clock ran out, the rest is as it has been lately
         cut = alive & ended[own] & (terminated[own].numpy() == 0.0)
-        self.shortfall = self.shortfall + cut * self._rest()
+        self._go_on(cut)
         self.alive = self.alive & ~ended
 
     def finished(self) -> Certificate:
         """The certificate."""
         spec = self.policy.spec
-        self.shortfall = self.shortfall + self.alive[: self.episodes] * self._rest()
+        self._go_on(self.alive[: self.episodes])
         return Certificate(
             name=spec.name,
             temperature=spec.temperature,
@@ -247,6 +251,7 @@ class _Walk:
             promised=self.promised,
             shortfall=self.shortfall,
             unavoidable=self._least_stretch(),
+            horizon=float(self.discounted.mean()),
             divergence=float(np.mean(self.apart)) if self._is_mean() else float("nan"),
             corrected=self.correction is not None,
             sample_size=float(np.mean(self.sizes)),
@@ -266,10 +271,12 @@ class _Walk:
                 least = min(least, float(total[alive].min()))
         return least
 
-    def _rest(self) -> Float:
-        """The tail of the sum after the last step [E]."""
+    def _go_on(self, cut: NDArray[np.bool_]) -> None:
+        """For episodes [E] that the clock has cut: the rest is as it has been lately."""
         gamma = self.policy.spec.discount
-        return gamma**self.steps / (1.0 - gamma) * _mean_of_last(self.late)
+        rest = cut * gamma**self.steps / (1.0 - gamma)
+        self.shortfall = self.shortfall + rest * _mean_of_last(self.late)
+        self.discounted = self.discounted + rest
 
     def _backup(self, obs: Tensor) -> Any:
         from skillbank.compose.correction import backup

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from skillbank.compose import acting as drawing
 from skillbank.compose import expression
-from skillbank.compose.acting import Acting, Cloud
+from skillbank.compose.acting import Acting, Chance, Cloud
 from skillbank.compose.expression import Atom, Corrected, Leaf, Node
-from skillbank.errors import IncompatibleSkill
+from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.networks import Critic, log_squash, unsquash
 from skillbank.operators import Composable
 from skillbank.skill import Skill, block_columns
@@ -111,7 +111,7 @@ class Composed(Composable):
         self.node, self.joined, self.acting = node, joined, acting or Acting()
         skills = [leaf.skill for leaf in expression.leaves(node)]
         check_together(skills)
-        self._layout = layout or _widest(skills)
+        self._layout = layout or _widest(skills, expression.corrections(node))
         task = cast("Task", self._layout)
         self.parts = tuple(skill.fitted_to(task) for skill in skills)
         first = skills[0].spec
@@ -199,18 +199,23 @@ class Composed(Composable):
         alpha, acting = self.spec.temperature, self.acting
         smallest = acting.per_part * len(self._proposals) + acting.uniform + acting.refined
         enough = acting.enlarged(max(1, math.ceil(2 * n / smallest))) if n > 1 else acting
-        cloud = self.candidates(obs, generator, enough)
+        chance = Chance(generator, alike=deterministic)
+        cloud = self.candidates(obs, chance, enough)
         sizes = cloud.sample_size(alpha)
         self.sample_size = float(sizes.mean())
         u, q = cloud.u, cloud.q
         if acting.stein_steps:
-            pick = drawing.resampled(cloud, max(n, drawing.STEIN_PARTICLES), alpha, generator)
+            count = max(n, drawing.STEIN_PARTICLES)
+            if deterministic:
+                pick = cloud.q.topk(min(count, cloud.q.shape[1]), 1).indices
+            else:
+                pick = drawing.resampled(cloud, count, alpha, generator)
             after = drawing.moved(obs, cloud, self.tensor_q, alpha, acting, pick)
             if not deterministic:
                 return torch.tanh(after[0][:, :n]), after[1][:, :n], sizes, q.shape[1]
             u, q = torch.cat((u, after[0]), 1), torch.cat((q, after[1]), 1)
         if deterministic:
-            u, q = drawing.climbed(obs, u, q, self.tensor_q, acting, generator)
+            u, q = drawing.climbed(obs, u, q, self.tensor_q, acting, chance)
             pick = q.topk(n, 1).indices
         else:
             pick = drawing.resampled(cloud, n, alpha, generator)
@@ -252,7 +257,13 @@ class Composed(Composable):
         Raises:
             IncompatibleSkill: A block is missing or has another size, or the actions differ.
         """
-        layout = Layout(task.env_id, task.observation_blocks, task.action_low, task.action_high)
+        layout = Layout(
+            task.env_id,
+            task.observation_blocks,
+            task.action_low,
+            task.action_high,
+            task.model_hash,
+        )
         same = task.observation_blocks == self.spec.observation_blocks
         if (
             same
@@ -269,7 +280,11 @@ class Composed(Composable):
 
     def at_temperature(self, temperature: float) -> "Composed":
         """The same policy at another temperature; see ``Skill.at_temperature``."""
-        return Composed(rescaled(self.node, temperature), self._layout, self.acting)
+        joined = self.joined and (
+            self.joined[0],
+            tuple(rescaled(node, temperature) for node in self.joined[1]),
+        )
+        return Composed(rescaled(self.node, temperature), self._layout, self.acting, joined)
 
     def replaced(self, node: Node) -> "Composed":
         """Another expression over the same skills, on the same observation."""
@@ -318,12 +333,14 @@ class Composed(Composable):
             env_id: A task with the dynamics of the parts' tasks, whatever its reward; None: the
                 parts' own.
             config: How it is learned.
-            transitions: To learn from; with no ``env_id``, from them alone.
+            transitions: To learn from, in place of gathering any: scaled actions, and rewards that
+                nobody looks at.
             seed: Of the episodes, the parameters and all sampling.
             hooks: Progress and stopping; what is learned so far goes to the checkpoint's path.
             env_kwargs: For the environment.
 
         Raises:
+            IncompatibleSkill: There is nothing to correct, or the transitions do not fit.
             Interrupted: The hooks stopped it.
         """
         from skillbank.compose.correction import corrected
@@ -378,6 +395,16 @@ class Composed(Composable):
             self, env_id, config, name=name, seed=seed, hooks=hooks, env_kwargs=env_kwargs
         )
 
+    def save(self, path: Any) -> None:
+        """Refused: an expression is no file.
+
+        Raises:
+            SkillbankError: Always; the text says what would be saved.
+        """
+        raise SkillbankError(
+            f"a composition is not a skill that could be saved to {path}; distill() makes one of it"
+        )
+
     # Inside; used by what learns from a composition.
 
     def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -426,7 +453,7 @@ class Composed(Composable):
     def candidates(
         self,
         obs: Tensor,
-        generator: torch.Generator,
+        chance: Chance | torch.Generator,
         acting: Acting | None = None,
         energy: drawing.Energy | None = None,
     ) -> Cloud:
@@ -437,7 +464,7 @@ class Composed(Composable):
             energy or self.tensor_q,
             self.spec.temperature,
             acting or self.acting,
-            generator,
+            Chance(chance) if isinstance(chance, torch.Generator) else chance,
         )
 
     def _obs(self, obs: ArrayLike) -> Tensor:
@@ -551,8 +578,9 @@ def rescaled(node: Node, temperature: float) -> Node:
             return Leaf(atom.skill.at_temperature(temperature))
         if isinstance(atom, Corrected):
             before = expression.leaves(atom)[0].skill.spec.temperature
-            correction = atom.correction.scaled(temperature / before)
-            return Corrected(rescaled(atom.node, temperature), correction)
+            node = rescaled(atom.node, temperature)
+            about = expression.outline(node)
+            return Corrected(node, atom.correction.scaled(temperature / before, about))
         raise IncompatibleSkill(
             "policies that were evaluated at one temperature cannot be taken to another: "
             "rescale the parts with at_temperature and evaluate them again"
@@ -591,8 +619,15 @@ def check_together(skills: Sequence[Skill]) -> None:
         raise IncompatibleSkill(text)
 
 
-def _widest(skills: Sequence[Skill]) -> Layout:
-    """The layout of the skill whose observation has all blocks of all."""
+def _widest(skills: Sequence[Skill], corrections: Sequence["Correction"]) -> Layout:
+    """The layout of the skill, or correction, whose observation has all blocks of all."""
+    for correction in corrections:
+        blocks = correction.blocks
+        if all(block_columns(s.spec.observation_blocks, blocks) is not None for s in skills):
+            spec = skills[0].spec
+            return Layout(
+                spec.env_id, blocks, np.asarray(spec.action_low), np.asarray(spec.action_high)
+            )
     for skill in skills:
         blocks = skill.spec.observation_blocks
         if all(block_columns(s.spec.observation_blocks, blocks) is not None for s in skills):

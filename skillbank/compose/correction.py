@@ -100,10 +100,10 @@ class Correction:
         found: Tensor = self.network(obs, action).amax(0)
         return self.factor * found
 
-    def scaled(self, factor: float) -> "Correction":
-        """For rewards that are so many times as large."""
+    def scaled(self, factor: float, about: dict[str, Any]) -> "Correction":
+        """For rewards that are so many times as large, of the composition ``about``."""
         both = self.factor * factor
-        return Correction(self.network, self.blocks, self.about, self.reports, both)
+        return Correction(self.network, self.blocks, about, self.reports, both)
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, atomically: arrays, how it was learned, and a hash of both.
@@ -320,8 +320,10 @@ def corrected(
                 "reward, so there is nothing to correct; compose the skills themselves"
             )
     task = None
-    if transitions is None or env_id is not None:
+    if transitions is None:
         task = gather_task(composed, env_id, config.num_envs, env_kwargs)
+    else:
+        _check_transitions(composed, transitions, env_id)
     try:
         fitted = composed if task is None else composed.fitted_to(task)
         learner = Corrector(fitted, config, seed)
@@ -345,6 +347,23 @@ def corrected(
     learner.network.requires_grad_(False)
     learner.correction.reports = reports
     return fitted.replaced(Corrected(composed.node, learner.correction))
+
+
+def _check_transitions(composed: Composed, transitions: Replay, env_id: str | None) -> None:
+    if env_id is not None:
+        raise SkillbankError(
+            "a correction is learned from given transitions, or gathers its own in a task: leave "
+            "out transitions or env_id"
+        )
+    spec = composed.spec
+    theirs, own = transitions.sizes, (spec.observation_size, spec.action_size)
+    if theirs != own:
+        raise IncompatibleSkill(
+            f"the transitions have observations of {theirs[0]} and actions of {theirs[1]}; "
+            f"{spec.name} has {own[0]} and {own[1]}"
+        )
+    if len(transitions) == 0:
+        raise SkillbankError("there is no transition to learn from")
 
 
 def with_correction(composed: Composed, correction: Correction) -> Composed:

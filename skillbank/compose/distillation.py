@@ -39,9 +39,8 @@ class DistillConfig(Gathering):
     actions: int = Field(default=8, ge=1, le=4096)  # at each state, half of them likely ones
     particles: int = Field(default=1, ge=1, le=4096)  # in the sampling network's update
     # That the actions come from.
-    proposals: Acting = Acting(per_part=6, uniform=6, refined=6, averaged=False)
+    proposals: Acting = Acting(per_part=6, uniform=6, refined=6)
     learning_starts: int = Field(default=512, ge=1)
-    batch_size: int = Field(default=128, ge=1)
     settled: float = Field(default=0.0, ge=0)
 
 
@@ -70,7 +69,7 @@ class Distiller:
         self.agent = Agent(config.architecture, self.learning, *sizes, spec.temperature, seed)
         self.generator = self.agent.generator
         self.mirrors = Mirrors(composed, self.generator)
-        total = config.total_steps // config.steps_per_update
+        total = max(1, config.total_steps // config.steps_per_update)
         optimisers = (self.agent.critic_optimiser, self.agent.sampler_optimiser)
         # A regression on a fixed target ends best with its steps gone to zero.
         self.schedules = [

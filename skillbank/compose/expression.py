@@ -125,6 +125,15 @@ def leaves(node: Node) -> tuple[Leaf, ...]:
     return tuple(found)
 
 
+def corrections(node: Node) -> "tuple[Correction, ...]":
+    """Every learned correction in the expression."""
+    found: list[Correction] = []
+    for atom in atoms(node):
+        if isinstance(atom, Corrected):
+            found += [atom.correction, *corrections(atom.node)]
+    return tuple(found)
+
+
 def is_convex(node: Node) -> bool:
     """Is it a sum with weights >= 0 that sum to 1, so that its Q is never below the optimal one?"""
     if not isinstance(node, WeightedSum):
@@ -229,7 +238,14 @@ def reward_of(
 
     Raises:
         KeyError: A part's reward is missing.
+        IncompatibleSkill: Two parts have one name, or a part is anchored.
     """
+    skills = [leaf.skill.spec for leaf in leaves(node)]
+    if len({spec.name for spec in skills}) < len(skills) or any(spec.anchored for spec in skills):
+        raise IncompatibleSkill(
+            f"the parts {', '.join(repr(spec.name) for spec in skills)} have no reward by name: "
+            "two have one name, or one is anchored and its reward depends on its prior's density"
+        )
 
     def atom(part: Atom) -> Tensor:
         if isinstance(part, Leaf):

@@ -2,8 +2,9 @@
 
 Each stored policy is evaluated on the new reward, ``Q^i = r + gamma E [ Q^i(s', a') - alpha log
 pi_i(a' | s') ]`` (soft policy evaluation, eq. 15), and one acts on the best of them,
-``pi = exp(max_i Q^i / alpha)``. It is never worse than the best of its parts, and knows nothing
-that none of them does. Unlike everything else here it needs the new reward, for every new reward.
+``pi = exp(max_i Q^i / alpha)``. It is never worse than the best of its parts. Each is valued as if
+it alone were followed from the next step on, so that nothing is planned which takes more than one
+of them. Unlike everything else here it needs the new reward, for every new reward.
 
 After Barreto et al. (2017), "Successor features for transfer in reinforcement learning", with
 entropy as in Hunt et al. (2019), "Composing entropic policies using divergence correction".
@@ -12,6 +13,7 @@ entropy as in Hunt et al. (2019), "Composing entropic policies using divergence 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +30,9 @@ from skillbank.soft_value import soft_bellman_target, soft_value
 
 if TYPE_CHECKING:
     from skillbank.training import Hooks
+
+
+STRETCH = 100  # steps for which a copy keeps to a policy
 
 
 class ImproveConfig(Gathering):
@@ -59,18 +64,18 @@ class Improver:
         leaves = tuple(Leaf(skill) for skill in skills)
         self.node = Best(leaves, self.networks, spec.observation_blocks, env_id)
         self.composed = Composed(self.node, acting=config.proposals)
-        self.turn = 0
+        self.steps = 0
 
     def act(self, obs: Tensor) -> Tensor:
-        """The parts' policies in turn, so that the values of all are learned where they go."""
-        self.turn += 1
-        if self.turn % 2:
-            return self._policy(obs, self.turn // 2 % len(self.skills))
-        with torch.no_grad():
-            return self.composed.drawn(obs, 1, self.generator)[0].squeeze(1)
-
-    def _policy(self, obs: Tensor, which: int) -> Tensor:
-        action = self.skills[which].sample(obs.numpy(), 1, seed=None)[:, 0]
+        """A part's policy or the best of them, long enough to see where each of them goes."""
+        policies: tuple[Skill | Composed, ...] = (*self.skills, self.composed)
+        turn, self.steps = self.steps // STRETCH, self.steps + 1
+        action = np.empty((len(obs), self.composed.spec.action_size))
+        for index, policy in enumerate(policies):
+            mine = slice((index - turn) % len(policies), None, len(policies))
+            seed = int(torch.randint(2**31, (), generator=self.generator))
+            if len(obs[mine]):
+                action[mine] = policy.sample(obs[mine].numpy(), 1, seed)[:, 0]
         return self.composed.scaled(action)
 
     def update(self, batch: Batch) -> Tensor:
