@@ -62,6 +62,7 @@ class SeedRange(click.ParamType[tuple[int, ...]]):
     show_default=True,
     help="Minutes per unit, or what the results page is made from.",
 )
+@click.option("--only", help="These algorithms alone, and what they start from: ddpg,sac")
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),
@@ -93,6 +94,7 @@ def reproduce(
     figure: str,
     seeds: tuple[int, ...] | None,
     budget: Any,
+    only: str | None,
     workers: int | None,
     cluster: str | None,
     results: Path,
@@ -110,7 +112,7 @@ def reproduce(
 
     places = Places(results, work)
     figures = plan.PAPER if figure == "all" else (figure,)
-    units = plan.units(figures, budget, seeds)
+    units = plan.units(figures, budget, seeds, _algorithms(figures, only))
     if only_plan:
         _print_plan(units, places, workers or _cores())
         return
@@ -123,6 +125,20 @@ def reproduce(
             standing = scheduler.run(units, places, executor, board)
         _report(standing)
     _draw(figures, budget, places)
+
+
+def _algorithms(figures: tuple[str, ...], only: str | None) -> tuple[str, ...] | None:
+    """The algorithms that were named, or None for all."""
+    from skillbank.studies import plan
+
+    if only is None:
+        return None
+    known = {a for name in figures for _, algorithms in plan.FIGURES[name].runs for a in algorithms}
+    named = tuple(word.strip() for word in only.split(","))
+    for word in named:
+        if word not in known:
+            raise click.BadParameter(f"'{word}' is not there; there is: {', '.join(sorted(known))}")
+    return named
 
 
 class Board:

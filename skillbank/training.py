@@ -203,6 +203,11 @@ class Training:
         if not self.warm and self.steps < self.learning_starts:
             return self.rng.uniform(-1.0, 1.0, self.disturbance.shape).astype(np.float32)
         action: NDArray[np.float32] = self.agent.act(obs.to(self.agent.device)).cpu().numpy()
+        if not np.isfinite(action).all():
+            raise TrainingDiverged(
+                f"training diverged before step {self.steps}: an action is not finite; "
+                "a smaller learning rate or reward_scale would help"
+            )
         if config.noise_sigma == 0.0:
             return action
         kick = config.noise_sigma * self.rng.standard_normal(self.disturbance.shape)

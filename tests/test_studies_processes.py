@@ -99,8 +99,10 @@ executor.events(600.0)
     study.kill()
     study.wait()
     study.stdout.close()
-    while any(runs(worker) for worker in workers):
+    patience = time.monotonic() + 60.0
+    while any(runs(worker) for worker in workers) and time.monotonic() < patience:
         time.sleep(0.02)
+    assert not any(runs(worker) for worker in workers)
     assert not any(where.result(unit).exists() for unit in units)
 
 

@@ -163,13 +163,30 @@ def test_every_figure_is_drawn_from_its_results(where):
     assert [path.name for path in paths] == [
         f"figure_{name}.png" for name in ("1", "3a", "3b", "5", "6", "7")
     ]
-    for path in paths:
-        pixels = image.imread(path)
-        assert pixels.shape[0] > 200
-        assert pixels[..., :3].std() > 0.01
+    written = page.write("quick", where)
+    targets = re.findall(r"!\[[^]]*\]\(([^)]+)\)", written.read_text())
+    assert [(written.parent / target) for target in targets] == paths
+    # every curve and trace is in its picture: another one is drawn when one result is another
+    before = [image.imread(path) for path in paths]
+    values["actions"] = np.ones((3, 4, 2)).tolist()
+    invent("MultiGoal", "default", 0, where, score=1.0, final=goals, action_values=values)
+    invent("SwimmerFinishLine", "ddpg", 1, where, score=0.5, watched=0.5, final=told)
+    invent("QuadrupedMaze", "ddpg", 1, where, score=1.0, watched=5.0)
+    invent("QuadrupedUMaze", "ddpg", 1, where, score=0.5)
+    traces = np.ones((3, 5, 2)).tolist()
+    invent("QuadrupedRun", "alpha_1", 0, where, score=1.0, traces=traces)
+    for path, old in zip(drawing.draw(plan.PAPER, "quick", where), before, strict=True):
+        new = image.imread(path)
+        assert new.shape[0] > 200
+        assert new.shape != old.shape or np.abs(new - old).max() > 0.2, path.name
+
+
+def test_a_page_of_diverged_trainings_alone_says_so(where):
+    for experiment in ("MultiGoal", "SwimmerFinishLine", "QuadrupedMaze"):
+        finish(planned(experiment, "ddpg", 0), where, diverged="at step 3")
     text = page.text("quick", where)
-    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
-        assert (where.results.parent / target).is_file()
+    for heading in ("Figure 1", "Figure 3a", "Figure 3b"):
+        assert table_of(text, heading)["DDPG"][1] == "all diverged"
 
 
 # The command.
@@ -187,7 +204,13 @@ def test_the_command_runs_draws_and_writes_the_page(where, monkeypatch):
     assert done.exit_code == 0, done.output
     assert len(executor.started) == 3
     assert "3 of 3 units done, 0 of them before" in done.output
-    assert (where.results.parent / "results.md").read_text().startswith("# Results")
+    assert (where.results / "quick" / "README.md").read_text().startswith("# Results")
+    assert not (where.results.parent / "results.md").exists()
+    only = reproduce(where, "smoke", "--seeds", "1", "--only", "anchored", "--plan").output
+    assert "anchored" in only
+    assert "default" in only  # which it starts from
+    assert "ddpg" not in only
+    assert "'dppg' is not there" in reproduce(where, "smoke", "--only", "dppg").output
     assert "3 of them before" in reproduce(where, "smoke", "--seeds", "0").output
 
 

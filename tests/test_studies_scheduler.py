@@ -100,6 +100,18 @@ def test_a_child_is_run_again_when_its_parent_is_defined_otherwise(tmp_path):
     assert scheduler.unfinished([other, child], where) == [other, child]
 
 
+def test_nobody_starts_from_a_training_that_diverged(tmp_path):
+    where, parent = places(tmp_path), tiny()
+    child = tiny("anchored", parent=parent.name)
+    finish(parent, where, diverged="at step 3")
+    where.learned(parent).unlink()
+    for _ in range(2):  # nor is it trained again
+        executor = FakeExecutor(where)
+        standing, _ = run([parent, child], where, executor)
+        assert executor.started == []
+        assert standing.failed == {child.name: f"its parent {parent.name} diverged"}
+
+
 def test_a_parent_in_the_bank_needs_no_unit_and_another_does(tmp_path):
     where = places(tmp_path)
     executor = FakeExecutor(where)

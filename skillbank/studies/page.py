@@ -8,7 +8,7 @@ import numpy as np
 from skillbank.durable import replace_durably
 from skillbank.studies import plan
 from skillbank.studies.drawing import TASK_TITLES, picture
-from skillbank.studies.gathering import Float, Group, gathered
+from skillbank.studies.gathering import Float, Group, gather, gathered
 from skillbank.studies.statistics import (
     Estimate,
     direction_entropy,
@@ -16,7 +16,7 @@ from skillbank.studies.statistics import (
     interquartile_means,
     wilson,
 )
-from skillbank.studies.unit import Budget, Places
+from skillbank.studies.unit import BANK, Budget, Places
 from skillbank.task import Task
 
 RIVALS = ("ddpg", "ddpg_pretrained", "sac")
@@ -42,10 +42,15 @@ hours are of one core, evaluations included.
 def write(budget: Budget, places: Places) -> Path:
     """Write the page beside the folder of the results: ``docs/results.md`` for ``docs/results``.
 
+    That of a quick study lies among its results, so that it replaces nobody's.
+
     Raises:
         StorageError: It cannot be written.
     """
     path = places.results.with_name(f"{places.results.name}.md")
+    if budget == "quick":
+        path = places.results / budget / "README.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replace_durably(path) as file:
         file.write(text(budget, places).encode())
     return path
@@ -74,11 +79,21 @@ def text(budget: Budget, places: Places) -> str:
             continue
         drawn = picture(name, budget, places)
         if drawn.is_file():
-            lines += [f"![Figure {name}]({places.results.name}/{budget}/{drawn.name})", ""]
+            beside = "" if budget == "quick" else f"{places.results.name}/{budget}/"
+            lines += [f"![Figure {name}]({beside}{drawn.name})", ""]
         lines += makers[name](known) if name in makers else []
-        lines += _cost(groups)
+        lines += _cost([*parents(figure, budget, places), *groups])
         parts.append("\n".join(lines))
     return "\n".join(parts).rstrip() + "\n"
+
+
+def parents(figure: plan.Figure, budget: Budget, places: Places) -> list[Group]:
+    """What a figure's units start from, where the figure does not show it."""
+    shown = {(task, algorithm) for task, algorithms in figure.runs for algorithm in algorithms}
+    units = [plan.unit(task, algorithm, 0, budget) for task, algorithm in sorted(shown)]
+    named = {unit.parent for unit in units if unit.parent and not unit.parent.startswith(BANK)}
+    others = {tuple(name.rsplit("-", 1)[0].split("/")) for name in named} - shown
+    return [gather(task, algorithm, budget, places) for task, algorithm in sorted(others)]
 
 
 # Each figure's table.
@@ -87,6 +102,9 @@ def text(budget: Budget, places: Places) -> str:
 def _multi_goal(groups: list[Group]) -> list[str]:
     rows = []
     for group in groups:
+        if not len(group):
+            rows.append([_name(group), str(group.seeds), *["all diverged"] * 3])
+            continue
         counts = np.zeros((len(group), GOALS))
         for row, measured in zip(counts, group.measured, strict=True):
             reached = measured["final"]["goals"]
@@ -110,6 +128,9 @@ def _multi_goal(groups: list[Group]) -> list[str]:
 def _swimmer(groups: list[Group]) -> list[str]:
     rows = []
     for group in groups:
+        if not len(group):
+            rows.append([_name(group), str(group.seeds), *["all diverged"] * 3])
+            continue
         furthest = np.nanmax(group.watched("most"), axis=1)
         ends = np.array([np.median(m["final"]["progress"]) for m in group.measured])
         rows.append(
@@ -129,6 +150,9 @@ def _maze(groups: list[Group]) -> list[str]:
     threshold = float(Task(groups[0].experiment, 1).arena.threshold)
     rows = []
     for group in groups:
+        if not len(group):
+            rows.append([_name(group), str(group.seeds), *["all diverged"] * 3])
+            continue
         nearest = np.nanmin(group.watched("least"), axis=1)
         rows.append(
             [
@@ -181,11 +205,17 @@ def _outcome(group: Group) -> str:
 
 
 def _reached(group: Group, level: float) -> str:
-    """Steps after which the interquartile mean of the evaluations is at a level, of all steps."""
+    """Steps after which the interquartile mean of the evaluations is at a level, and stays there.
+
+    As many as the next two evaluations show it, so that luck does not count.
+    """
     steps, curves = group.curves()
-    there = np.flatnonzero(interquartile_means(curves)[0] >= level)
-    if len(there) == 0:
+    above = interquartile_means(curves)[0] >= level
+    there = [i for i in range(len(above)) if above[i : i + 3].all()]
+    if not there:
         return "not reached"
+    if there[0] == 0:
+        return "0: it starts there"
     return f"{steps[there[0]] / 1000:.0f} k ({steps[there[0]] / group.steps:.0%})"
 
 

@@ -6,14 +6,17 @@ last checkpoint and nothing else; doing them again gives the same numbers.
 """
 
 import fcntl
+import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
+import skillbank
 from skillbank.config import FinetuneConfig, PretrainConfig
 from skillbank.errors import SkillbankError, TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
@@ -24,7 +27,7 @@ from skillbank.versions import versions
 
 TRACE_POINTS = 60  # of each kept path, evenly spread over it
 LEVELS = 41  # points along each side of the kept action values
-SHOWN_STATES = ((-2.5, 0.0), (0.0, 0.0), (2.5, 2.5))  # of figure 1
+SHOWN_STATES = ((-2.0, 0.0), (0.0, 0.0), (2.5, 2.5))  # of figure 1
 SHOWN_ACTIONS = 100  # sampled at each of them
 
 
@@ -71,6 +74,7 @@ def perform(
             "made": seconds
             | {
                 "versions": versions() | _rival_versions(unit),
+                "sources": _sources(),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
             },
         }
@@ -157,8 +161,11 @@ def _summary(final: Evaluation) -> Json:
         "episodes": len(final.returns),
         "mean_return": rounded(final.returns.mean(keepdims=True))[0],
         "std_return": rounded(final.returns.std(keepdims=True))[0],
+        "mean_length": rounded(final.lengths.mean(keepdims=True))[0],
         "metrics": means,
     }
+    if final.traces:  # where each episode ended
+        summary["places"] = rounded(np.stack([trace[-1] for trace in final.traces]), 3)
     if "direction" in final.metrics:
         summary["directions"] = rounded(final.metrics["direction"], 3)
     if "goal" in final.metrics:
@@ -186,6 +193,15 @@ def _action_values(skill: Skill) -> Json:
         "q": rounded(q.reshape(len(states), LEVELS, LEVELS), 4),
         "actions": rounded(skill.sample(states, SHOWN_ACTIONS, seed=0), 3),
     }
+
+
+def _sources() -> str:
+    """Which code it was: a hash over the package's modules, the environments' included."""
+    digest = hashlib.sha256()
+    for package in (skillbank, import_module("skillbank.envs")):
+        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _rival_versions(unit: Unit) -> dict[str, str]:

@@ -31,15 +31,18 @@ STEPS: dict[str, dict[Budget, int]] = {
     "PointMassReach": {"quick": 3_000, "full": 6_000},  # to see that a machine or cluster works
 }
 FINAL_EPISODES = {"MultiGoal": 200, "QuadrupedRun": 400, "PointMassReach": 16}
+TRACED = ("MultiGoal", "QuadrupedRun", "QuadrupedMaze", "QuadrupedUMaze")
+# Where a heading is drawn by chance, or the paper has one start, all start alike: what they do is
+# the policy's choice.
+NOMINAL = ("MultiGoal", "QuadrupedRun", "SwimmerFinishLine")
 WATCHED = {"SwimmerFinishLine": "progress", "QuadrupedMaze": "distance"}
 FINISH_LINE = 0.8  # metres forward, of the swimmer's task
 FINETUNED = ("QuadrupedHallwayWide", "QuadrupedHallwayNarrow", "QuadrupedUMaze")
 TEMPERATURES = (10.0, 1.0, 0.1, 0.01)  # of figure 7
 SEEDS = tuple(range(10))
 FEW_SEEDS = SEEDS[:3]
+DEAR = ("sac",)  # a third of an hour for each 100 000 steps: few seeds
 
-# The swimmer's target networks are frozen for longer (D.1).
-TARGET_PERIOD = {"SwimmerFinishLine": 5_000}
 # The sampler kinds that are compared: what each changes of the default recipe.
 _STEIN: dict[str, Any] = {"objective": "stein", "particles": 16}
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -96,21 +99,29 @@ PAPER = tuple(name for name in FIGURES if name != "smoke")
 
 
 def units(
-    figures: Iterable[str], budget: Budget, seeds: Iterable[int] | None = None
+    figures: Iterable[str],
+    budget: Budget,
+    seeds: Iterable[int] | None = None,
+    only: Iterable[str] | None = None,
 ) -> tuple[Unit, ...]:
     """All units that some figures need, parents included, each once; by seeds, then by figure.
 
     Args:
         figures: Keys of ``FIGURES``.
         budget: ``quick`` or ``full``.
-        seeds: None: each figure's own.
+        seeds: None: each figure's own, and few of what is dear.
+        only: Algorithms; None: all.
     """
     found: dict[str, Unit] = {}
+    only = None if only is None else tuple(only)
     for name in figures:
         figure = FIGURES[name]
         for seed in figure.seeds if seeds is None else tuple(seeds):
             for experiment, algorithms in figure.runs:
                 for algorithm in algorithms:
+                    dear = seeds is None and algorithm in DEAR and seed not in FEW_SEEDS
+                    if dear or (only is not None and algorithm not in only):
+                        continue
                     _add(found, experiment, algorithm, seed, budget)
     # Early seeds of everything first: a study that is looked at half-way shows all of it.
     return tuple(sorted(found.values(), key=lambda unit: unit.seed))
@@ -135,7 +146,7 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
     steps = STEPS[experiment][budget]
     learning = _learning(experiment, algorithm, steps)
     rival = isinstance(learning, RivalConfig)
-    drawn = experiment in ("MultiGoal", "QuadrupedRun") and seed in FEW_SEEDS
+    drawn = experiment in TRACED and seed in FEW_SEEDS
     return Unit(
         experiment=experiment,
         algorithm=algorithm,
@@ -147,8 +158,7 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
         segment_steps=_segment(learning),
         evaluations=4 if experiment == "PointMassReach" else 20,
         final_episodes=FINAL_EPISODES.get(experiment, 100),
-        # Where a heading is drawn by chance, all start alike, so that it is the policy's choice.
-        nominal_start=experiment in ("QuadrupedRun", "SwimmerFinishLine"),
+        nominal_start=experiment in NOMINAL,
         deterministic=rival,
         watched=WATCHED.get(experiment),
         traces=40 if drawn else 0,
@@ -174,7 +184,6 @@ def _learning(
         return RivalConfig(
             total_steps=steps,
             learning_starts=min(10_000, steps // 4),
-            target_period=TARGET_PERIOD.get(experiment, 1_000),
         )
     if algorithm == "sac":  # the library's own defaults
         return RivalConfig(
@@ -215,7 +224,7 @@ def shortened(config: Config, steps: int) -> Config:
         "learning_starts": min(config.learning_starts, steps // 4),
     }
     if isinstance(config, FinetuneConfig):
-        for name in ("anneal_steps", "shrink_start", "shrink_steps"):
+        for name in ("anneal_steps", "shrink_start", "shrink_steps", "n_step_until"):
             counted = getattr(config, name)
             if counted is not None:
                 changes[name] = round(counted * share)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from skillbank.studies.unit import BANK, Places, Unit, finished
+from skillbank.studies.unit import BANK, Places, Unit, finished, read_result
 
 ATTEMPTS = 3  # starts of a unit whose process dies
 BUSY_SECONDS = 20.0  # before looking again at a unit that another command works on
@@ -84,7 +84,7 @@ def run(
     not_before = dict.fromkeys(by_name, 0.0)
     try:
         while todo or standing.running:
-            todo = _drop_orphans(todo, standing)
+            todo = _drop_orphans(todo, standing, places)
             for unit in _ready(todo, standing, not_before):
                 if len(standing.running) >= executor.slots:
                     break
@@ -135,9 +135,19 @@ def unfinished(units: Sequence[Unit], places: Places) -> list[Unit]:
     todo |= {unit.name for unit in units if _parent(unit) in todo}
     needed = {_parent(by_name[name]) for name in todo}
     todo |= {
-        name for name in needed if name is not None and not places.learned(by_name[name]).is_file()
+        name
+        for name in needed
+        if name is not None
+        and not places.learned(by_name[name]).is_file()
+        and not diverged(by_name[name], places)
     }
     return [unit for unit in units if unit.name in todo]
+
+
+def diverged(unit: Unit, places: Places) -> bool:
+    """Whether a unit's result is that its training diverged, so that nobody can start from it."""
+    result = read_result(places.result(unit)) if finished(unit, places) else None
+    return result is not None and "diverged" in result["measured"]
 
 
 def done(unit: Unit, places: Places) -> bool:
@@ -160,13 +170,16 @@ def _ready(todo: list[Unit], standing: Standing, not_before: dict[str, float]) -
     ]
 
 
-def _drop_orphans(todo: list[Unit], standing: Standing) -> list[Unit]:
-    """What is left when the children of failed units are given up."""
+def _drop_orphans(todo: list[Unit], standing: Standing, places: Places) -> list[Unit]:
+    """What is left when the children of units that left nothing are given up."""
     left = []
+    by_name = {unit.name: unit for unit in standing.units}
     for unit in todo:
         parent = _parent(unit)
         if parent in standing.failed:
             standing.failed[unit.name] = f"its parent {parent} failed"
+        elif parent in standing.done and diverged(by_name[parent], places):
+            standing.failed[unit.name] = f"its parent {parent} diverged"
         else:
             left.append(unit)
     return left

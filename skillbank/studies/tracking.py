@@ -72,13 +72,19 @@ class Tracker:
             extremes[1] = np.fmax(extremes[1], values.max())
         self._count(0)
         point = int((memory["evaluation_steps"] > 0).sum())
-        if point < unit.evaluations and steps >= (point + 1) * unit.total_steps // unit.evaluations:
+        # The first one is of what it started from.
+        if point < self.points and steps >= point * unit.total_steps // unit.evaluations:
             self._evaluate(point, steps, policy())
         elif time.monotonic() - self._told > 1.0:
             self._tell(steps)
 
+    @property
+    def points(self) -> int:
+        """Of the curve: the evaluations, and one at the start."""
+        return self.unit.evaluations + 1 if self.unit.evaluations else 0
+
     def _nothing(self) -> dict[str, Array]:
-        points, episodes = self.unit.evaluations, self.unit.evaluation_episodes
+        points, episodes = self.points, self.unit.evaluation_episodes
         return {
             "segment": np.zeros(1, np.int64),  # of the running episodes
             "running": np.zeros(self.copies),  # return of each copy's episode so far

@@ -11,7 +11,7 @@ from skillbank.durable import replace_durably
 from skillbank.errors import SkillbankError
 from skillbank.spec import Label, Name
 
-FORMAT = 1  # of a result file
+FORMAT = 2  # of a result file
 BANK = "bank:"  # marks a parent that is a skill of the bank
 Budget = Literal["quick", "full"]
 Json = dict[str, Any]
@@ -51,13 +51,13 @@ class Unit(Strict):
     ]
     parent: Label | None = None  # whose skill is fine-tuned: a unit's name, or 'bank:<reference>'
     segment_steps: Count = 60_000  # steps between checkpoints
-    evaluations: Annotated[int, Field(ge=0)] = 20  # points of the curve
+    evaluations: Annotated[int, Field(ge=0)] = 20  # points of the curve after its first
     evaluation_episodes: Count = 16  # of each point
     final_episodes: Count = 100
     nominal_start: bool = False  # evaluate from the task's one nominal pose
     deterministic: bool = False  # evaluate by each state's best action
     watched: Label | None = None  # the fact of info whose extremes are kept, such as 'progress'
-    traces: Annotated[int, Field(ge=0)] = 0  # final episodes whose paths are kept
+    traces: Annotated[int, Field(ge=0)] = 0  # final episodes whose whole paths are kept
     action_values: bool = False  # keep Q over the actions at the states of figure 1
 
     @property
