@@ -211,7 +211,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "QuadrupedRun": _RUN,
     "QuadrupedRunToward": _RUN,
     "PointMassRun": _POINT_MASS | {"level_critics": True},
-    "PointMassRunToward": _POINT_MASS | {"level_critics": True},
+    # Its skills are there to be composed, and then go where they alone would not: with the noise
+    # their Q-functions know those states too.
+    "PointMassRunToward": _POINT_MASS | {"level_critics": True, "noise_sigma": 0.5},
     "PointMassReach": _POINT_MASS | {"noise_sigma": 0.5},  # the goals are far for a random push
 }
 _HALLWAY: dict[str, Any] = {
