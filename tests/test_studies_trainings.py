@@ -96,6 +96,18 @@ def test_a_checkpoint_of_another_definition_is_not_used(tmp_path):
     assert len(perform(other, where)["evaluations"]["steps"]) == 3
 
 
+def test_a_checkpoint_from_another_parent_is_not_used(tmp_path, parent_skill):
+    where, unit = places(tmp_path), tiny("anchored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(performing, "_summary", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            performing.perform(unit, where, parent_skill, lambda *_: None)
+    assert (where.folder(unit) / "checkpoint.npz").is_file()
+    again = tmp_path / "again.h5"  # the same training, with other seconds in its curve
+    Skill.load(parent_skill).with_spec(description="again").save(again)
+    assert perform(unit, where, again) == perform(unit, places(tmp_path / "b"), again)
+
+
 def test_a_unit_is_held_by_one_process(tmp_path):
     where, unit = places(tmp_path), tiny()
     where.folder(unit).mkdir(parents=True)

@@ -114,6 +114,15 @@ def test_a_shortened_recipe_keeps_its_proportions_and_everything_else():
     assert plan.shortened(run, run.total_steps) == run
 
 
+def test_a_result_does_not_outlive_what_it_started_from(monkeypatch, tmp_path):
+    where, child = places(tmp_path), plan.unit("QuadrupedUMaze", "anchored", 0, "full")
+    assert child.parent == "QuadrupedRun/default-0"
+    finish(child, where)
+    assert finished(child, where)
+    monkeypatch.setitem(plan.STEPS["QuadrupedRun"], "full", 300_000)
+    assert not finished(plan.unit("QuadrupedUMaze", "anchored", 0, "full"), where)
+
+
 def test_figure_7_varies_only_the_temperature():
     units = [u for u in plan.units(["7"], "full") if u.seed == 1]
     assert [u.learning.temperature for u in units] == [10.0, 1.0, 0.1, 0.01]

@@ -57,10 +57,12 @@ def perform(
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         checkpoint = folder / "checkpoint.npz"
-        definition = folder / "unit.json"
-        if not definition.is_file() or definition.read_text() != unit.model_dump_json():
-            checkpoint.unlink(missing_ok=True)  # of a unit that was defined otherwise
-            definition.write_text(unit.model_dump_json())
+        definition = folder / "definition.txt"
+        origin = "" if parent is None else hashlib.sha256(parent.read_bytes()).hexdigest()
+        begun = unit.model_dump_json() + "\n" + origin
+        if not definition.is_file() or definition.read_text() != begun:
+            checkpoint.unlink(missing_ok=True)  # of another definition, or another parent
+            definition.write_text(begun)
         measured: Json
         seconds: Json = {}
         try:

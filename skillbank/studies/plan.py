@@ -146,6 +146,7 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
     steps = STEPS[experiment][budget]
     learning = _learning(experiment, algorithm, steps)
     rival = isinstance(learning, RivalConfig)
+    parent = _parent(experiment, algorithm, seed, budget)
     drawn = experiment in TRACED and seed in FEW_SEEDS
     return Unit(
         experiment=experiment,
@@ -154,7 +155,8 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
         budget=budget,
         env_id=f"skillbank/{experiment}-v0",
         learning=learning,
-        parent=_parent(experiment, algorithm, seed, budget),
+        parent=parent,
+        parent_digest=None if parent is None else _digest(parent, seed, budget),
         segment_steps=_segment(learning),
         evaluations=4 if experiment == "PointMassReach" else 20,
         final_episodes=FINAL_EPISODES.get(experiment, 100),
@@ -164,6 +166,14 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
         traces=40 if drawn else 0,
         action_values=experiment == "MultiGoal" and seed == 0,
     )
+
+
+def _digest(parent: str, seed: int, budget: Budget) -> str | None:
+    """Of a parent's definition; a skill of the bank has none."""
+    if parent.startswith(BANK):
+        return None
+    experiment, _, algorithm = parent.rsplit("-", 1)[0].partition("/")
+    return unit(experiment, algorithm, seed, budget).digest
 
 
 def _parent(experiment: str, algorithm: str, seed: int, budget: Budget) -> str | None:

@@ -1,5 +1,6 @@
 """A unit of a study, and the files that belong to it."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -50,6 +51,7 @@ class Unit(Strict):
         PretrainConfig | FinetuneConfig | RivalConfig, Field(union_mode="left_to_right")
     ]
     parent: Label | None = None  # whose skill is fine-tuned: a unit's name, or 'bank:<reference>'
+    parent_digest: Label | None = None  # of that unit's definition
     segment_steps: Count = 60_000  # steps between checkpoints
     evaluations: Annotated[int, Field(ge=0)] = 20  # points of the curve after its first
     evaluation_episodes: Count = 16  # of each point
@@ -64,6 +66,11 @@ class Unit(Strict):
     def name(self) -> str:
         """How a unit is called: ``QuadrupedUMaze/anchored-3``."""
         return f"{self.experiment}/{self.algorithm}-{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """Of the definition."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     @property
     def total_steps(self) -> int:
