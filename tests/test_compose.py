@@ -515,6 +515,14 @@ def test_a_skill_is_composed_by_its_average_over_its_symmetries():
         np.testing.assert_allclose(composed.q(*pair), composed.q(obs, action), rtol=1e-5)
     plain = composed.acting_with(averaged=False)
     np.testing.assert_allclose(plain.q(obs, action), one.q(obs, action), rtol=1e-5)
+    # one symmetry at a time, for who looks often: each of the two skills through its own
+    looks, generator = [], torch.Generator().manual_seed(0)
+    for _ in range(40):
+        plain.look(generator)
+        looks.append(plain.q(obs, action))
+    pairs = np.stack([(a + b) / 2 for a in each for b in each])
+    assert all(np.isclose(pairs, q, rtol=1e-5).all((1, 2)).any() for q in looks)
+    assert len({q.tobytes() for q in looks}) > 10
 
 
 def test_a_skill_without_a_heading_cannot_be_turned():

@@ -407,6 +407,10 @@ class Composed(Composable):
 
     # Inside; used by what learns from a composition.
 
+    def look(self, generator: torch.Generator) -> None:
+        """See each skill through another of its symmetries, where they are not averaged."""
+        self._critics.look(generator)
+
     def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """Composed Q of scaled actions [B, K, A] -> [B, K]."""
         return self._fold(self.node, obs, action, self._critics(obs, action))
@@ -494,18 +498,34 @@ class _Critics:
 
     A skill's Q is the same for states and actions that its symmetries relate, but its network's is
     only nearly so, and a little of that decides between the skills that are composed: averaged over
-    the symmetries it is exactly so.
+    the symmetries it is exactly so. Who learns from many looks at it may take one symmetry for each
+    skill at a time, and another one for the next look.
     """
 
     def __init__(self, leaves: Sequence[Leaf], fitted: Sequence[Skill], averaged: bool) -> None:
         groups: dict[Any, tuple[list[tuple[Leaf, Skill]], list[Arrays]]] = {}
         for leaf, skill in zip(leaves, fitted, strict=True):
-            shape, views = skill.spec.architecture, _views(skill, averaged)
+            shape, views = skill.spec.architecture, _views(skill)
             key = (shape.critics, shape.critic_hidden, shape.layer_norm, len(views))
             members, stack = groups.setdefault(key, ([], []))
             members.append((leaf, skill))
             stack.extend(views)
-        self._batches = [(_stacked(m[0][1].spec, stack), m) for m, stack in groups.values()]
+        self._averaged = averaged
+        self._groups = [(members, stack) for members, stack in groups.values()]
+        self.look(None)
+
+    def look(self, generator: torch.Generator | None) -> None:
+        """See each skill through one symmetry, drawn at random; None: as it is."""
+        self._batches = []
+        for members, stack in self._groups:
+            views = len(stack) // len(members)
+            seen = list(stack)
+            if not self._averaged:
+                which = [0] * len(members)
+                if generator is not None:
+                    which = torch.randint(views, (len(members),), generator=generator).tolist()
+                seen = [stack[views * i + view] for i, view in enumerate(which)]
+            self._batches.append((_stacked(members[0][1].spec, seen), members))
 
     def __call__(self, obs: Tensor, action: Tensor) -> dict[Leaf, Tensor]:
         """Q of each skill at scaled actions [B, K, A]: [B, K] each."""
@@ -528,14 +548,14 @@ def _log_prior(skill: Skill, obs: Tensor, action: Tensor) -> Tensor | float:
     return skill.spec.temperature * log_prior
 
 
-def _views(skill: Skill, averaged: bool) -> list[Arrays]:
+def _views(skill: Skill) -> list[Arrays]:
     """Parameters of the critics, once for each symmetry: that of what they say after relabelling.
 
     A relabelling permutes and signs the inputs, which is the same as doing so to the rows of the
     first layer. An anchored skill's Q is its networks' plus its prior, and stays as it is.
     """
     own = skill.critic.arrays()
-    if not averaged or skill.anchor is not None or not skill.spec.symmetries:
+    if skill.anchor is not None or not skill.spec.symmetries:
         return [own]
     size, weight = skill.spec.observation_size, own["0.weight"]  # [C, S + A, H]
     views = []

@@ -245,12 +245,14 @@ class Corrector:
 
     def act(self, obs: Tensor) -> Tensor:
         """The corrected policy as it is now, a share of it from the parts at large."""
+        self.composed.look(self.generator)
         with torch.no_grad():
             return exploring_action(self.composed, obs, self.config.explore, self.generator)
 
     def update(self, batch: Batch) -> Tensor:
         """One step of regression on the correction's target."""
         discount, batch = self.base.spec.discount, self.mirrors(batch)
+        self.base.look(self.generator)
         with torch.no_grad():
             found = backup(
                 self.base,

@@ -39,8 +39,9 @@ class DistillConfig(Gathering):
     actions: int = Field(default=8, ge=1, le=4096)  # at each state, half of them likely ones
     particles: int = Field(default=1, ge=1, le=4096)  # in the sampling network's update
     # That the actions come from.
-    proposals: Acting = Acting(per_part=6, uniform=6, refined=6)
+    proposals: Acting = Acting(per_part=6, uniform=6, refined=6, averaged=False)
     learning_starts: int = Field(default=512, ge=1)
+    batch_size: int = Field(default=128, ge=1)
     settled: float = Field(default=0.0, ge=0)
 
 
@@ -82,12 +83,14 @@ class Distiller:
 
     def act(self, obs: Tensor) -> Tensor:
         """The composed policy, a share of it from the parts at large."""
+        self.composed.look(self.generator)
         with torch.no_grad():
             return exploring_action(self.composed, obs, self.config.explore, self.generator)
 
     def update(self, batch: Batch) -> Tensor:
         """One step of the critics towards the composed Q, and one of the sampling network."""
         agent, config, alpha = self.agent, self.config, self.composed.spec.temperature
+        self.composed.look(self.generator)
         batch = self.mirrors(batch)
         with torch.no_grad():
             cloud = self.composed.candidates(batch.obs, self.generator, config.proposals)

@@ -28,13 +28,14 @@ class Gathering(Strict):
     learning_starts: Annotated[int, Field(ge=1)] = 1_000  # steps before the first update
     num_envs: Count = 16  # parallel simulations
     steps_per_update: Count = 8  # environment steps (over all copies) per gradient update
-    batch_size: Count = 128  # transitions per update
+    batch_size: Count = 256  # transitions per update
     replay_capacity: Count = 200_000  # transitions
     learning_rate: Positive = 1e-3  # ADAM
     hidden: Widths = (128, 128)  # units of each hidden layer of what is learned
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.05  # tau of each target update
     explore: Annotated[float, Field(ge=0, le=1)] = 0.25  # share of actions drawn from the parts
-    proposals: Acting = Acting(per_part=6, uniform=4, refined=8)  # of each soft value
+    # Behind each soft value. Not averaged: every update sees each skill through another symmetry.
+    proposals: Acting = Acting(per_part=6, uniform=4, refined=8, averaged=False)
     settled: Annotated[float, Field(ge=0)] = 0.02  # stop when it moves less between reports; 0: no
 
     @model_validator(mode="after")
