@@ -142,7 +142,10 @@ def test_show_tells_everything(call: Any, bank: skillbank.Bank) -> None:
     child = parent.with_spec(parents=(str(parent.content_hash),), evaluations=(record,))
     bank.save(child, "child")
     shown = call("show", "child").stdout
-    assert "fine-tuned, 400 steps" in shown
+    assert "made from other skills, 400 steps" in shown
+    bank.save(child.with_spec(config=skillbank.FinetuneConfig()), "tuned")
+    assert "fine-tuned, 400 steps" in call("show", "tuned").stdout
+    assert "pretrained, 400 steps" in call("show", "tiny").stdout
     assert "velocity 2" in shown
     assert "made from    tiny@1" in shown
     assert f"return {record.mean_return:.4g}" in shown
