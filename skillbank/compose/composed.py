@@ -516,6 +516,8 @@ class _Critics:
 
     def look(self, generator: torch.Generator | None) -> None:
         """See each skill through one symmetry, drawn at random; None: as it is."""
+        if generator is not None and self._averaged:
+            return  # all of them are seen already
         self._batches = []
         for members, stack in self._groups:
             views = len(stack) // len(members)
