@@ -24,10 +24,16 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Fits(Protocol):
-    """A policy that can be fitted to a task's observations: a skill, or a composed one."""
+    """A skill, or a composed one: it fits a task's observations, and draws by a seed."""
 
-    def fitted_to(self, task: Task) -> Policy:
+    def fitted_to(self, task: Task) -> "Fits":
         """The same policy on the task's observations."""
+
+    def reseed(self, seed: int) -> None:
+        """Start its random actions anew."""
+
+    def predict(self, observation: Any, /, *, deterministic: bool = False) -> tuple[Any, Any]:
+        """Actions in the environment's units for observations [B, S]."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Evaluation:
 
     Attributes:
         env_id: The task.
-        seed: Of the episodes' starts.
+        seed: Of the episodes.
         returns: Undiscounted return of each episode [E].
         lengths: Steps of each episode [E].
         metrics: Further figures of each episode, [E] each: what the task's ``info`` said at the
@@ -100,7 +106,7 @@ def evaluate(
             policy with Stable-Baselines3's ``predict``.
         env_id: A Gymnasium id.
         episodes: How many, one per parallel copy, up to 100 copies at once.
-        seed: Of the starts.
+        seed: Of the starts, and of a skill's random actions.
         deterministic: Take each state's best action instead of a random one.
         nominal_start: Start every episode from the task's one nominal pose.
         kwargs: For the environment.
@@ -116,7 +122,10 @@ def evaluate(
     for first in range(0, episodes, MAX_COPIES):
         copies = min(MAX_COPIES, episodes - first)
         task = Task(env_id, copies, **kwargs)
-        policy = skill.fitted_to(task) if isinstance(skill, Fits) else skill
+        policy: Policy = skill
+        if isinstance(skill, Fits):
+            policy = skill.fitted_to(task)
+            policy.reseed(seed + first)
         options = {"randomize": False} if nominal_start else None
         parts.append(_rollout(policy, task, seed + first, deterministic, options))
         task.close()

@@ -47,7 +47,13 @@ def pretrain(
         config = for_one_action(config)
     sizes = (task.observation_size, task.action_size)
     symmetries = task.symmetries if config.symmetry else ()
-    agent = Agent(config.architecture, config, *sizes, config.temperature, seed, device, symmetries)
+    first = temperature_at(config, 0)
+    agent = Agent(config.architecture, config, *sizes, first, seed, device, symmetries)
+
+    def schedule(agent: Agent, steps: int) -> bool:
+        agent.temperature = temperature_at(config, steps)
+        return True  # the sampling network always learns
+
     training = Training(
         agent,
         task,
@@ -55,7 +61,7 @@ def pretrain(
         total_steps=config.total_steps,
         learning_starts=config.learning_starts,
         seed=seed,
-        schedule=lambda _agent, _steps: True,
+        schedule=schedule,
         warm=False,
         level=config.level_critics,
     )
@@ -64,6 +70,18 @@ def pretrain(
     finally:
         task.close()
     return finished_skill(training, config, name=name)
+
+
+def temperature_at(config: PretrainConfig, steps: int) -> float:
+    """The alpha after so many environment steps: log-linear from the first one to the skill's.
+
+    While little entropy is asked for the body learns to move at all; what it does by then it
+    learns to do in more ways, as the soft Q-function of the higher alpha is reached.
+    """
+    if config.first_temperature is None:
+        return config.temperature
+    ahead = max(0.0, 1.0 - 2.0 * steps / config.total_steps)  # of the first half
+    return float(config.temperature * (config.first_temperature / config.temperature) ** ahead)
 
 
 def for_one_action(config: PretrainConfig) -> PretrainConfig:

@@ -142,6 +142,10 @@ class Skill(Composable):
         log_weight = log_squash(u) - log_q
         return soft_value(self._q(states, torch.tanh(u)), log_weight, alpha).numpy()
 
+    def reseed(self, seed: int) -> None:
+        """Start the stream of random actions anew; the same seed gives the same actions."""
+        self._generator.manual_seed(seed)
+
     @torch.no_grad()
     def sample(self, obs: ArrayLike, n: int, seed: int | None = None) -> Array:
         """``n`` actions for each state from the sampling network, in the environment's units.

@@ -229,6 +229,16 @@ def test_evaluation_measures_whole_episodes(env_id):
         evaluate(skill, env_id, episodes=0)
 
 
+def test_an_evaluation_is_its_seeds_whatever_the_skill_did_before(skill):
+    first, other = (evaluate(skill, LOPSIDED, episodes=3, seed=seed).returns for seed in (1, 2))
+    np.testing.assert_array_equal(evaluate(skill, LOPSIDED, episodes=3, seed=1).returns, first)
+    assert not np.isin(first, other).any()  # also where all episodes start alike
+    both = skill & sharpened(skill)
+    first, other = (evaluate(both, LOPSIDED, episodes=2, seed=seed).returns for seed in (1, 2))
+    np.testing.assert_array_equal(evaluate(both, LOPSIDED, episodes=2, seed=1).returns, first)
+    assert not np.isin(first, other).any()
+
+
 def test_evaluation_counts_each_episode_once():
     """A constant policy on the asymmetric task earns 20 times the same reward."""
     constant = SimpleNamespace(

@@ -133,6 +133,7 @@ def test_temperatures_and_what_is_not_in_the_paper(where):
     for seed in range(2):
         for alpha in plan.TEMPERATURES:
             invent("QuadrupedRun", f"alpha_{alpha:g}", seed, where, score=900.0)
+        invent("QuadrupedRun", "no_symmetry", seed, where, score=900.0)
         for kind in ("default", "stein", "noise"):
             invent("QuadrupedRun", kind, seed, where, score=900.0)
             invent("MultiGoal", kind, seed, where, score=-9.0, final={"goals": [25] * 4})

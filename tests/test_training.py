@@ -9,9 +9,11 @@ import pytest
 import small_worlds
 import torch
 
+import skillbank
 from skillbank.agent import Agent
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.errors import Interrupted, SkillbankError, TrainingDiverged, UnsupportedEnvironment
+from skillbank.pretraining import temperature_at
 from skillbank.replay import Batch
 from skillbank.soft_value import soft_value
 from skillbank.spec import Symmetry
@@ -184,6 +186,25 @@ def test_a_resumed_training_is_where_its_schedule_says(tmp_path):
     again.schedule = schedule
     again.run(Hooks(checkpoint=path, resume=True))  # nothing is left to do
     assert again.agent.temperature == 1.0 / 400
+
+
+def test_alpha_goes_from_its_first_value_to_the_skills_in_half_of_the_steps():
+    changes = {"temperature": 0.1, "first_temperature": 0.001}
+    config = PretrainConfig(**(SMALL | changes))
+    told = [temperature_at(config, steps) for steps in (0, 50, 100, 200, 399)]
+    np.testing.assert_allclose(told, [0.001, 0.1**2.5, 0.01, 0.1, 0.1])  # log-linear
+    seen = []
+    hooks = Hooks(on_step=lambda run, _step: seen.append((run.steps, run.agent.temperature)))
+    skill = skillbank.pretrain("SmallWorld/Plane-v0", config, hooks=hooks)
+    for steps, alpha in seen:  # within a round of all copies
+        earlier, now = (temperature_at(config, n) for n in (steps - SMALL["num_envs"], steps))
+        assert earlier <= alpha <= now
+    assert skill.spec.temperature == 0.1
+
+
+def test_one_alpha_is_kept_throughout():
+    config = PretrainConfig(**SMALL, temperature=0.3)
+    assert {temperature_at(config, steps) for steps in range(0, 400, 7)} == {0.3}
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

@@ -168,6 +168,10 @@ class Composed(Composable):
 
     # Acting.
 
+    def reseed(self, seed: int) -> None:
+        """Start the stream of random actions anew; the same seed gives the same actions."""
+        self._generator.manual_seed(seed)
+
     def draw(
         self,
         obs: ArrayLike,

@@ -230,9 +230,9 @@ def _beyond(groups: list[Group]) -> list[str]:
         return [found[experiment, a] for a in algorithms if (experiment, a) in found]
 
     lines = []
-    runs = some("QuadrupedRun", ("default", "alpha_0.1"))
+    runs = some("QuadrupedRun", ("default", "no_symmetry"))
     if runs:
-        names = {"default": "with symmetry", "alpha_0.1": "without symmetry"}
+        names = {"default": "with symmetry", "no_symmetry": "without symmetry"}
         lines += ["### Symmetry, pretraining the quadruped", ""]
         lines += _run_table(runs, lambda group: names[group.algorithm])
     mazes = some("QuadrupedUMaze", ("anchored", "paper"))

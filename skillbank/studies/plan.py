@@ -85,7 +85,7 @@ FIGURES: dict[str, Figure] = {
     "beyond": Figure(
         "What is not in the paper",
         (
-            ("QuadrupedRun", ("default", "alpha_0.1", "stein", "noise")),
+            ("QuadrupedRun", ("default", "no_symmetry", "stein", "noise")),
             ("MultiGoal", ("default", "stein", "noise", "map")),
             ("QuadrupedUMaze", ("anchored", "paper")),
         ),
@@ -220,8 +220,12 @@ def _learning(
 
 _CHANGES: dict[str, dict[str, Any]] = {
     "default": {},
-    # As in the paper: the learner is not told of the body's symmetry.
-    **{f"alpha_{a:g}": {"temperature": a, "symmetry": False} for a in TEMPERATURES},
+    "no_symmetry": {"symmetry": False},
+    # As in the paper: one alpha throughout, and the learner is not told of the body's symmetry.
+    **{
+        f"alpha_{a:g}": {"temperature": a, "first_temperature": None, "symmetry": False}
+        for a in TEMPERATURES
+    },
     **SAMPLERS,
 }
 
@@ -253,6 +257,7 @@ LABELS = {
     "anchored": "ours, anchored",
     "paper": "ours, paper",
     "default": "ours, from scratch",
+    "no_symmetry": "ours, without symmetry",
     "map": "kernel off",
     "ddpg": "DDPG",
     "ddpg_pretrained": "DDPG, pretrained",
