@@ -17,11 +17,11 @@ def shares(**changes):
         "batch_size": 128,
         "target_rate": 0.05,
         "learning_starts": 2_000,
-        "total_steps": 15_000,
+        "total_steps": 20_000,
     }
     config = recipe("MultiGoal").model_copy(update=quick | changes)
     skill = pretrain("MultiGoal", config, seed=0)
-    goal = evaluate(skill, "MultiGoal", episodes=100, seed=1, nominal_start=True).metrics["goal"]
+    goal = evaluate(skill, "MultiGoal", episodes=400, seed=1, nominal_start=True).metrics["goal"]
     return np.bincount(goal[goal >= 0].astype(int), minlength=4) / len(goal)
 
 
