@@ -23,7 +23,7 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class Fits(Protocol):
+class Fits(Policy, Protocol):
     """A skill, or a composed one: it fits a task's observations, and draws by a seed."""
 
     def fitted_to(self, task: Task) -> "Fits":
@@ -31,9 +31,6 @@ class Fits(Protocol):
 
     def reseed(self, seed: int) -> None:
         """Start its random actions anew."""
-
-    def predict(self, observation: Any, /, *, deterministic: bool = False) -> tuple[Any, Any]:
-        """Actions in the environment's units for observations [B, S]."""
 
 
 @dataclass(frozen=True)
