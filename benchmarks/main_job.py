@@ -59,7 +59,7 @@ def run_unit(unit: str) -> dict[str, Any]:
         skill = skillbank.pretrain(task, config, seed=int(seed), name="multi_goal")
     elif way == "scratch":
         budget = finetune_recipe(task)
-        config = recipe("QuadrupedRun").model_copy(
+        config = recipe(task).model_copy(
             update={"total_steps": budget.total_steps, "learning_starts": budget.learning_starts}
         )
         skill = skillbank.pretrain(task, config, seed=int(seed), name="scratch")

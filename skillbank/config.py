@@ -202,6 +202,12 @@ _RUN: dict[str, Any] = {
     "level_critics": True,
     "first_temperature": 0.02,
 }
+# Far from its target a maze pays a few hundredths a step, and no entropy may outshine them.
+_MAZE_FROM_NOTHING: dict[str, Any] = _RUN | {
+    "total_steps": 400_000,
+    "temperature": 0.01,
+    "first_temperature": None,
+}
 # The point mass is quick to learn: a minute.
 _POINT_MASS: dict[str, Any] = {
     "architecture": Architecture(
@@ -218,6 +224,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "MultiGoal": _MULTI_GOAL | {"total_steps": 40_000, "learning_starts": 2_000},
     "QuadrupedRun": _RUN,
     "QuadrupedRunToward": _RUN | {"first_temperature": None},  # as those that ship
+    "QuadrupedHallwayWide": _RUN,
+    "QuadrupedHallwayNarrow": _RUN,
+    "QuadrupedUMaze": _MAZE_FROM_NOTHING,
+    "QuadrupedMaze": _MAZE_FROM_NOTHING,
+    # Both ways look alike until the finish line is found: till then entropy keeps both alive.
+    "SwimmerFinishLine": {"first_temperature": 1.0, "level_critics": True},
     "PointMassRun": _POINT_MASS | {"level_critics": True},
     # Its skills are there to be composed, and then go where they alone would not: with the noise
     # their Q-functions know those states too.

@@ -16,8 +16,8 @@ Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 # Environment steps of each experiment by budget.
 STEPS: dict[str, dict[Budget, int]] = {
     "MultiGoal": {"quick": 12_000, "full": 40_000},
-    "SwimmerFinishLine": {"quick": 60_000, "full": 250_000},
-    "QuadrupedMaze": {"quick": 80_000, "full": 400_000},
+    "SwimmerFinishLine": {"quick": 60_000, "full": recipe("SwimmerFinishLine").total_steps},
+    "QuadrupedMaze": {"quick": 80_000, "full": recipe("QuadrupedMaze").total_steps},
     "QuadrupedRun": {"quick": 80_000, "full": recipe("QuadrupedRun").total_steps},
     "QuadrupedHallwayWide": {
         "quick": 40_000,
@@ -213,9 +213,7 @@ def _learning(
     if algorithm in ("anchored", "paper"):
         return shortened(finetune_recipe(experiment, schedule=algorithm), steps)  # type: ignore[arg-type]
     changes = dict(_CHANGES[algorithm])
-    # From scratch a task of the quadruped is learned as running is.
-    source = "QuadrupedRun" if experiment.startswith("Quadruped") else experiment
-    return shortened(recipe(source).model_copy(update=changes), steps)
+    return shortened(recipe(experiment).model_copy(update=changes), steps)
 
 
 _CHANGES: dict[str, dict[str, Any]] = {
