@@ -85,9 +85,14 @@ LEARNERS: dict[str, Learner] = {
         }.items()
     },
     "SAC": Learner({}, rival="SAC", limit=1500.0),
-    "DDPG": Learner({}, rival="DDPG", limit=1500.0),
+    "DDPG": Learner({}, rival="DDPG", limit=600.0),
     "hallway, fine-tuned": Learner({}, HALLWAY),
     "hallway, from scratch": Learner({"total_steps": 500_000}, HALLWAY, limit=900.0),
+    "hallway, from scratch, alpha 0.02": Learner(
+        {"total_steps": 500_000, "temperature": 0.02, "first_temperature": None},
+        HALLWAY,
+        limit=900.0,
+    ),
 }
 
 
