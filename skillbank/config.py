@@ -238,12 +238,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _HALLWAY: dict[str, Any] = {
     "schedule": "paper",  # the reward stays what it was, so the skill's Q is a good start
-    "total_steps": 105_000,
+    "total_steps": 80_000,
+    "steps_per_update": 6,
     "value_samples": 1,
     "final_temperature": 0.01,
-    "anneal_steps": 60_000,
-    "shrink_start": 60_000,
-    "shrink_steps": 30_000,
+    "anneal_steps": 46_000,
+    "shrink_start": 46_000,
+    "shrink_steps": 22_000,
 }
 _MAZE: dict[str, Any] = {
     "schedule": "anchored",  # where the reward is silent, the robot must not forget how to run
