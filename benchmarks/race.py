@@ -164,7 +164,7 @@ def run_ours(learner: Learner, name: str, seed: int) -> Clock:
     if name == "hallway, fine-tuned":
         config = finetune_recipe(task)
     else:
-        config = recipe("QuadrupedRun")
+        config = recipe(task)
         network = {k[4:]: v for k, v in learner.changes.items() if k.startswith("net.")}
         others = {k: v for k, v in learner.changes.items() if not k.startswith("net.")}
         net = config.architecture.model_copy(update=network)
