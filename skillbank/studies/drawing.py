@@ -78,7 +78,7 @@ def _figure_1(groups: list[Group]) -> "Figure":
         for trace in measured.get("traces", ()):
             row[0].plot(*np.array(trace).T, color="tab:blue", linewidth=0.8, alpha=0.6)
         row[0].plot(*np.asarray(source.goal_places).T, "o", color="tab:red", markersize=7)
-        row[0].set_ylabel(_label(group))
+        row[0].set_ylabel(group.label)
         values: Json = measured.get("action_values", {})
         for number, one in enumerate(row[1:]):
             if not values:
@@ -135,7 +135,7 @@ def _seed_lines(axes: "Axes", group: Group, lines: Any) -> None:
             color=COLOURS.get(group.algorithm, "0.5"),
             linewidth=1.0,
             alpha=0.8,
-            label=_label(group) if number == 0 else None,
+            label=group.label if number == 0 else None,
         )
 
 
@@ -149,7 +149,7 @@ def _figure_5(groups: list[Group]) -> "Figure":
             steps, curves = group.curves()
             middle, low, high = interquartile_means(curves)
             colour = COLOURS.get(group.algorithm, "0.5")
-            one.plot(steps / 1000, middle, color=colour, label=_label(group))
+            one.plot(steps / 1000, middle, color=colour, label=group.label)
             one.fill_between(steps / 1000, low, high, color=colour, alpha=0.2, linewidth=0)
         one.set(title=TASK_TITLES.get(task, task), xlabel="environment steps / 1000")
         one.grid(alpha=0.3)
@@ -177,7 +177,7 @@ def _figure_6(groups: list[Group]) -> "Figure":
             one.plot(steps / 1000, low[row], color="tab:blue", linewidth=0.8)
             one.axhline(plan.FINISH_LINE, color="tab:red", linewidth=0.8)
             one.axhline(0.0, color="0.7", linewidth=0.5)
-        axes[0, column].set_title(_label(group))
+        axes[0, column].set_title(group.label)
         axes[-1, column].set_xlabel("environment steps / 1000")
     figure.supylabel("forward distance (m)")
     return figure
@@ -199,10 +199,6 @@ def _figure_7(groups: list[Group]) -> "Figure":
     figure.supxlabel("x (m)")
     figure.supylabel("y (m)")
     return figure
-
-
-def _label(group: Group) -> str:
-    return plan.LABELS.get(group.algorithm, group.algorithm)
 
 
 def _one(xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":

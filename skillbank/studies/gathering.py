@@ -35,6 +35,11 @@ class Group:
         return len(self.results) + len(self.diverged)
 
     @property
+    def label(self) -> str:
+        """How it is called in pictures and tables."""
+        return plan.label(self.experiment, self.algorithm)
+
+    @property
     def steps(self) -> int:
         """Environment steps of each training."""
         return int(self.measured[0]["steps"])

@@ -103,7 +103,7 @@ def _multi_goal(groups: list[Group]) -> list[str]:
     rows = []
     for group in groups:
         if not len(group):
-            rows.append([_name(group), str(group.seeds), *["all diverged"] * 3])
+            rows.append([group.label, str(group.seeds), *["all diverged"] * 3])
             continue
         counts = np.zeros((len(group), GOALS))
         for row, measured in zip(counts, group.measured, strict=True):
@@ -114,7 +114,7 @@ def _multi_goal(groups: list[Group]) -> list[str]:
         every = wilson(int((shares >= 0.15).all(1).sum()), group.seeds)
         rows.append(
             [
-                _name(group),
+                group.label,
                 str(group.seeds),
                 _rate(every),
                 f"{shares.min(1).mean():.2f} to {shares.max(1).mean():.2f}",
@@ -129,13 +129,13 @@ def _swimmer(groups: list[Group]) -> list[str]:
     rows = []
     for group in groups:
         if not len(group):
-            rows.append([_name(group), str(group.seeds), *["all diverged"] * 3])
+            rows.append([group.label, str(group.seeds), *["all diverged"] * 3])
             continue
         furthest = np.nanmax(group.watched("most"), axis=1)
         ends = np.array([np.median(m["final"]["progress"]) for m in group.measured])
         rows.append(
             [
-                _name(group),
+                group.label,
                 str(group.seeds),
                 _rate(wilson(int((furthest > plan.FINISH_LINE).sum()), group.seeds)),
                 _rate(wilson(int((ends > plan.FINISH_LINE).sum()), group.seeds)),
@@ -151,12 +151,12 @@ def _maze(groups: list[Group]) -> list[str]:
     rows = []
     for group in groups:
         if not len(group):
-            rows.append([_name(group), str(group.seeds), *["all diverged"] * 3])
+            rows.append([group.label, str(group.seeds), *["all diverged"] * 3])
             continue
         nearest = np.nanmin(group.watched("least"), axis=1)
         rows.append(
             [
-                _name(group),
+                group.label,
                 str(group.seeds),
                 _rate(wilson(int((nearest < threshold).sum()), group.seeds)),
                 _mean(nearest, "{:.1f} m"),
@@ -180,7 +180,7 @@ def _finetuning(groups: list[Group]) -> list[str]:
         rows = []
         for group in own:
             row = [
-                _name(group),
+                group.label,
                 str(group.seeds),
                 _mean(group.final("mean_return"), "{:.0f}"),
                 _outcome(group),
@@ -190,7 +190,7 @@ def _finetuning(groups: list[Group]) -> list[str]:
             rows.append(row)
         head = ["", "seeds", "final return", "final outcome"]
         if best is not None:
-            head.append(f"steps to {plan.LABELS[best]}'s return")
+            head.append(f"steps to {plan.label(task, best)}'s return")
         lines += [f"### {TASK_TITLES.get(task, task).capitalize()}", "", *_table(head, rows)]
     lines += [f"The mark is {LESS:.0%} of the baselines' steps.", ""]
     return lines
@@ -238,7 +238,7 @@ def _beyond(groups: list[Group]) -> list[str]:
     mazes = some("QuadrupedUMaze", ("anchored", "paper"))
     if mazes:
         lines += ["### Anchored and naive fine-tuning in the U-shaped maze", ""]
-        rows = [[_name(g), str(g.seeds), _mean(g.final("mean_return"), "{:.0f}"), _outcome(g)]
+        rows = [[g.label, str(g.seeds), _mean(g.final("mean_return"), "{:.0f}"), _outcome(g)]
                 for g in mazes]  # fmt: skip
         lines += _table(["", "seeds", "final return", "target reached"], rows)
     kinds = {"default": "flow, divergence", "stein": "flow, Stein", "noise": "noise-fed, Stein"}
@@ -248,7 +248,7 @@ def _beyond(groups: list[Group]) -> list[str]:
         names = kinds | {"map": "flow, kernel off"}
         table = _multi_goal(samplers)
         for group in samplers:
-            label = _name(group)
+            label = group.label
             table = [
                 line.replace(f"| {label} |", f"| {names[group.algorithm]} |") for line in table
             ]
@@ -304,7 +304,7 @@ def _cost(groups: Sequence[Group]) -> list[str]:
     versions: dict[str, str] = {}
     for group in groups:
         if not group.seeds:
-            rows.append([_name(group), group.experiment, "-", "-", "no results yet", "-"])
+            rows.append([group.label, group.experiment, "-", "-", "no results yet", "-"])
             continue
         notes = []
         if group.diverged:
@@ -314,30 +314,19 @@ def _cost(groups: Sequence[Group]) -> list[str]:
         for result in (*group.results.values(), *group.diverged.values()):
             versions |= result["made"]["versions"]
         if not len(group):
-            rows.append([_name(group), group.experiment, "-", "-", ", ".join(notes), "-"])
+            rows.append([group.label, group.experiment, "-", "-", ", ".join(notes), "-"])
             continue
         updates = f"{group.updates() / 1000:.0f} k"
         seeds = ", ".join([f"{len(group)} seeds", *notes])
         steps = f"{group.steps / 1000:.0f} k"
         hours = f"{group.hours():.1f}"
-        rows.append([_name(group), group.experiment, steps, updates, seeds, hours])
+        rows.append([group.label, group.experiment, steps, updates, seeds, hours])
     head = ["algorithm", "task", "steps", "updates", "", "CPU hours"]
     made = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return ["What it took:", "", *_table(head, rows), f"Made with {made}.", ""]
 
 
 # Words.
-
-
-def _name(group: Group) -> str:
-    if group.algorithm.startswith("alpha_"):
-        return f"ours, alpha {group.algorithm.removeprefix('alpha_')}, no symmetry"
-    kinds = {"stein": "ours, flow and Stein", "noise": "ours, noise-fed and Stein"}
-    if group.experiment == "MultiGoal" and group.algorithm == "default":
-        return "ours, default"
-    if group.experiment == "MultiGoal" and group.algorithm == "paper":
-        return "ours, paper preset"
-    return plan.LABELS.get(group.algorithm) or kinds[group.algorithm]
 
 
 def _rate(estimate: Estimate) -> str:

@@ -250,17 +250,30 @@ def _segment(learning: PretrainConfig | FinetuneConfig | RivalConfig) -> int:
     return max(10_000, 4_000 * learning.num_envs)
 
 
-# Order of algorithms wherever they are listed or drawn, and how they are called there.
-LABELS = {
+_LABELS = {
     "anchored": "ours, anchored",
     "paper": "ours, paper",
     "default": "ours, from scratch",
     "no_symmetry": "ours, without symmetry",
+    "stein": "ours, flow and Stein",
+    "noise": "ours, noise-fed and Stein",
     "map": "kernel off",
     "ddpg": "DDPG",
     "ddpg_pretrained": "DDPG, pretrained",
     "sac": "SAC",
 }
+_LABELS_OF = {  # where there is nothing to fine-tune
+    ("MultiGoal", "default"): "ours, default",
+    ("MultiGoal", "paper"): "ours, paper preset",
+}
+
+
+def label(experiment: str, algorithm: str) -> str:
+    """How an algorithm is called in pictures and tables."""
+    if algorithm.startswith("alpha_"):
+        return f"ours, alpha {algorithm.removeprefix('alpha_')}, no symmetry"
+    return _LABELS_OF.get((experiment, algorithm)) or _LABELS[algorithm]
+
 
 # CPU seconds per 1000 environment steps on one core of 2024, evaluation included: to plan by.
 SECONDS = {"ours": 2.1, "ddpg": 4.0, "sac": 12.0}
