@@ -114,6 +114,8 @@ def compose_command(
     keep_freed_blocks()
     import torch
 
+    from skillbank.training import Hooks
+
     torch.set_num_threads(1)
     loaded = _turned([_loaded(bank, skill) for skill in skills], degrees)
     composed = _composed(loaded, how, weights, rescale)
@@ -124,7 +126,7 @@ def compose_command(
         composed = composed.with_correction(Correction.load(correction))
     found = None
     try:
-        found = _certified(composed, env_id, episodes, seed)
+        found = _certified(composed, env_id, episodes, seed, Hooks())
     except IncompatibleSkill as error:  # there is none for it, but it can be one skill all the same
         if check or correct:
             raise
@@ -136,8 +138,6 @@ def compose_command(
     if found is not None:
         say(str(found))
     with stop_on_signals() as stop:
-        from skillbank.training import Hooks
-
         path = folder / CORRECTION
         hooks = Hooks(should_stop=stop, checkpoint=path)
         try:
@@ -145,7 +145,7 @@ def compose_command(
                 with Watch(folder / "correction", say) as watch:
                     hooks.on_progress = watch
                     composed = _corrected(composed, env_id, steps, seed, hooks)
-                found = _certified(composed, env_id, episodes, seed)
+                found = _certified(composed, env_id, episodes, seed, Hooks(should_stop=stop))
                 say(str(found))
             with Watch(folder, say) as watch:
                 hooks.on_progress = watch
@@ -212,9 +212,13 @@ def _composed(
     return make(skills, list(weights) or None)
 
 
-def _certified(composed: "Composed", env_id: str | None, episodes: int, seed: int) -> "Certificate":
+def _certified(
+    composed: "Composed", env_id: str | None, episodes: int, seed: int, hooks: "Hooks"
+) -> "Certificate":
     say(f"running {episodes} episodes to see how well they go together")
-    return composed.certificate(env_id, episodes=episodes, seed=seed)
+    with Watch(None, say) as watch:
+        hooks.on_progress = watch
+        return composed.certificate(env_id, episodes=episodes, seed=seed, hooks=hooks)
 
 
 def _corrected(

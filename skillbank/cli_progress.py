@@ -22,16 +22,16 @@ class Watch:
     """What a training shows while it runs.
 
     Args:
-        folder: For TensorBoard's event files.
+        folder: For TensorBoard's event files; None: there are to be none.
         say: Prints one line.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
         self._live = sys.stderr.isatty()
         self._bar: Any = None
         self._writer: Any = None
-        self._logs = True
+        self._logs = folder is not None
         self._thread_hook = threading.excepthook
         self._reports: deque[tuple[int, float]] = deque(maxlen=RATE_REPORTS)
         self._last_line = time.monotonic()

@@ -80,6 +80,7 @@ class Task:
         self.arena: Any = getattr(source, "arena", None)
         # Somebody's environment may belong to the thread that made it.
         self.any_thread = bool(getattr(source, "any_thread", False))
+        self.max_episode_steps: int | None = getattr(self.envs.spec, "max_episode_steps", None)
         self.control_timestep: float | None = getattr(source, "control_timestep", None)
         self.symmetries = tuple(
             Symmetry(

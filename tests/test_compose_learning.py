@@ -7,6 +7,7 @@ from composing import ALPHA, GAMMA, exact_value, grid, peaked
 
 from skillbank import IncompatibleSkill, SkillbankError, compose, exact
 from skillbank.compose import CorrectionConfig, DistillConfig, ImproveConfig, expression
+from skillbank.compose.certificate import SCOUTS
 from skillbank.compose.correction import Backup, Correction, backup, correction_target
 from skillbank.compose.distillation import plain_name
 from skillbank.compose.expression import Leaf, SoftOr
@@ -445,6 +446,24 @@ def test_the_certificate_ranks_pairs_that_agree_before_pairs_that_do_not():
     assert found[2].verdict != "well"
     twin = Skill(first.spec, first.parameters())
     assert (first & twin).certificate(episodes=4).loss == pytest.approx(0.0, abs=1e-4)
+
+
+def test_the_certificate_tells_how_far_it_is_and_stops_when_asked_to():
+    a, b = parts()
+    seen = []
+    quiet = (a & b).certificate(episodes=4, steps=5)
+    found = (a & b).certificate(episodes=4, steps=5, hooks=Hooks(on_progress=seen.append))
+    assert found.loss == quiet.loss  # looking on changes nothing
+    copies = 4 + 2 * SCOUTS
+    assert [p.steps for p in seen] == [copies * n for n in range(1, 6)]
+    assert {p.total_steps for p in seen} == {copies * 5}
+    assert seen[-1].figures["shortfall"] != seen[0].figures["shortfall"]
+    whole = []
+    (a & b).certificate(episodes=1, hooks=Hooks(on_progress=whole.append))
+    assert whole[-1].steps == whole[-1].total_steps  # the task says how long an episode is
+    calls = iter([False, True])
+    with pytest.raises(Interrupted):
+        (a & b).certificate(episodes=1, hooks=Hooks(should_stop=lambda: next(calls)))
 
 
 def test_the_certificate_holds_for_any_weights_and_operations():

@@ -19,6 +19,7 @@ being its own soft value: nothing is left where C is exact.
 All of it is about composing. Parts that are themselves far from optimal are not seen here.
 """
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ from torch import Tensor
 from skillbank.compose import expression
 from skillbank.compose.expression import Best, Corrected, Node, WeightedSum
 from skillbank.compose.gathering import gather_task
-from skillbank.errors import IncompatibleSkill, SkillbankError
+from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
 from skillbank.evaluation import bootstrap_interval
+from skillbank.training import Hooks, Progress
 
 if TYPE_CHECKING:
     from skillbank.compose.composed import Composed
@@ -129,6 +131,7 @@ def certify(
     episodes: int = 32,
     steps: int | None = None,
     seed: int = 0,
+    hooks: Hooks | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Certificate:
     """See ``Composed.certificate``."""
@@ -147,16 +150,22 @@ def certify(
         )
     if episodes < 1 or (steps is not None and steps < 1):
         raise SkillbankError(f"a certificate needs episodes and steps, got {episodes} of {steps}")
+    hooks = hooks or Hooks()
     copies = episodes + SCOUTS * len(composed.parts)
     task = gather_task(composed, env_id, copies, env_kwargs)
     try:
         walk = _Walk(composed.fitted_to(task), node, correction, episodes, seed)
         obs = walk.start(task.reset(seed=seed))
+        longest = steps or task.max_episode_steps  # None: nobody knows
         while walk.alive.any() and (steps is None or walk.steps < steps):
             action = walk.act(obs)
             step = task.step(action.numpy())
             walk.note(obs, action, step.next_obs, step.terminated, step.ended)
             obs = step.obs
+            if hooks.should_stop():
+                raise Interrupted("interrupted")
+            if hooks.on_progress is not None and longest is not None:
+                hooks.on_progress(walk.progress(longest))
         return walk.finished()
     finally:
         task.close()
@@ -185,6 +194,7 @@ class _Walk:
         self.late: list[Float] = []  # terms of the shortfall [E], by step
         self.apart: list[float] = []
         self.sizes: list[float] = []
+        self._started = time.perf_counter()
 
     def start(self, obs: Tensor) -> Tensor:
         """The promise at the start."""
@@ -239,6 +249,13 @@ class _Walk:
         cut = alive & ended[own] & (terminated[own].numpy() == 0.0)
         self._go_on(cut)
         self.alive = self.alive & ~ended
+
+    def progress(self, longest: int) -> Progress:
+        """How far it is, of episodes of at most so many steps."""
+        done, total = self.steps * self.copies, longest * self.copies
+        seconds, nan = time.perf_counter() - self._started, float("nan")
+        figures = {"shortfall": float(self.shortfall.mean())}
+        return Progress(done, total, 0, seconds, nan, nan, figures)
 
     def finished(self) -> Certificate:
         """The certificate."""

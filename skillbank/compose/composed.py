@@ -303,6 +303,7 @@ class Composed(Composable):
         episodes: int = 32,
         steps: int | None = None,
         seed: int = 0,
+        hooks: "Hooks | None" = None,
         env_kwargs: dict[str, Any] | None = None,
     ) -> "Certificate":
         """How far from optimal the composed policy can be, estimated where it goes.
@@ -313,12 +314,23 @@ class Composed(Composable):
             episodes: To run.
             steps: Of each; None for whole episodes.
             seed: Of the episodes.
+            hooks: Progress and stopping.
             env_kwargs: For the environment.
+
+        Raises:
+            IncompatibleSkill: There is none for such a composition.
+            Interrupted: The hooks stopped it.
         """
         from skillbank.compose.certificate import certify
 
         return certify(
-            self, env_id, episodes=episodes, steps=steps, seed=seed, env_kwargs=env_kwargs
+            self,
+            env_id,
+            episodes=episodes,
+            steps=steps,
+            seed=seed,
+            hooks=hooks,
+            env_kwargs=env_kwargs,
         )
 
     def corrected(
