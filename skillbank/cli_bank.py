@@ -3,6 +3,7 @@
 Registered on the command line by ``for command in BANK_COMMANDS: commands.add_command(command)``.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import click
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
+
+BRIEF = 100  # characters of a value that differs, at most
 
 bank_option = click.option(
     "--bank",
@@ -52,11 +55,23 @@ def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> No
         click.echo(json.dumps(found._asdict()))
         return
     for path, (one, other) in found.metadata.items():
-        click.echo(f"{path}: {one} -> {other}")
+        click.echo(f"{path}: {_brief(one)} -> {_brief(other)}")
     for name, how in found.parameters.items():
         click.echo(f"{name}: {how if isinstance(how, str) else f'differs by up to {how:.3g}'}")
     if not (found.metadata or found.parameters):
         click.echo(f"{first} and {second} are the same skill")
+
+
+def _brief(value: object) -> str:
+    """A value on its part of a line; ``--json`` has all of it."""
+    text = str(value)
+    if len(text) <= BRIEF:
+        return text
+    if isinstance(value, list):
+        entries = "1 entry" if len(value) == 1 else f"{len(value)} entries"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"[{entries}, {digest}]"  # as many may yet be others
+    return f"{text[:BRIEF]}..."
 
 
 @click.command()

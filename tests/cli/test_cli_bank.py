@@ -54,6 +54,16 @@ def test_versions_aliases_and_sweeping(call, tmp_path):
     assert call.bank.versions("walk") == [2]
 
 
+def test_what_differs_takes_a_line_each(call):
+    lines = call("diff", "run_east", "run_north").splitlines()
+    assert "name: run_east -> run_north" in lines
+    assert max(map(len, lines)) < 250
+    (symmetries,) = (line for line in lines if line.startswith("symmetries"))
+    one, _, other = symmetries.removeprefix("symmetries: ").partition(" -> ")
+    assert one != other  # eight each, but not the same eight
+    assert one.startswith("[8 entries")
+
+
 def test_push_and_pull(call, tmp_path):
     url = (tmp_path / "elsewhere").as_uri()
     assert url in call("push", "run_anywhere", url)
