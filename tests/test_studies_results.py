@@ -82,7 +82,7 @@ def test_rates_returns_and_steps_stand_in_the_tables(where):
     assert rows["DDPG"] == ["4", "100 (100 to 100)", "25 % (25 to 25)", "80 k (100%)"]
     assert rows["SAC"][-1] == "not reached"
     cost = table_of(text, "What it took:")
-    assert cost["ours, anchored"] == ["QuadrupedUMaze", "80 k", "0 k", "4 seeds", "4.0"]
+    assert cost["ours, anchored"] == ["QuadrupedUMaze", "80 k", "0 k", "4", "4.0"]
     assert cost["DDPG, pretrained"][3] == "no results yet"
     assert "Made with torch 2.13.0." in text
 
@@ -114,7 +114,16 @@ def test_multi_goal_counts_the_goals(where):
         invent("MultiGoal", "default", seed, where, score=-9.0, final={"goals": goals})
     rows = table_of(page.text("quick", where), "Figure 1")
     assert rows["ours, default"][1].startswith("67% (")
-    assert rows["ours, default"][2] == "0.14 to 0.42"
+    assert rows["ours, default"][2].startswith("0% (")
+    assert rows["ours, default"][3] == "0.14 to 0.42"
+
+
+def test_multi_goal_tells_who_commits_to_one_goal(where):
+    for seed, goals in enumerate(([0, 100], [0, 0, 0, 100], [99, 1])):
+        invent("MultiGoal", "ddpg", seed, where, score=-9.0, final={"goals": goals})
+    rows = table_of(page.text("quick", where), "Figure 1")
+    assert rows["DDPG"][1].startswith("0% (")
+    assert rows["DDPG"][2].startswith("67% (")
 
 
 def test_diverged_and_outdated_results_are_told_apart(where):
@@ -126,7 +135,7 @@ def test_diverged_and_outdated_results_are_told_apart(where):
     assert (len(group), group.seeds, group.stale) == (1, 2, 1)
     text = page.text("quick", where)
     assert table_of(text, "Figure 3a")["DDPG"][1].startswith("50% (")
-    assert "1 seeds, 1 diverged, 1 of another definition left out" in text
+    assert "1, 1 diverged, 1 of another definition left out" in text
 
 
 def test_temperatures_and_what_is_not_in_the_paper(where):

@@ -103,7 +103,7 @@ def _multi_goal(groups: list[Group]) -> list[str]:
     rows = []
     for group in groups:
         if not len(group):
-            rows.append([group.label, str(group.seeds), *["all diverged"] * 3])
+            rows.append([group.label, str(group.seeds), *["all diverged"] * 4])
             continue
         counts = np.zeros((len(group), GOALS))
         for row, measured in zip(counts, group.measured, strict=True):
@@ -112,16 +112,25 @@ def _multi_goal(groups: list[Group]) -> list[str]:
         episodes = [m["final"]["episodes"] for m in group.measured]
         shares = counts / np.array(episodes)[:, np.newaxis]
         every = wilson(int((shares >= 0.15).all(1).sum()), group.seeds)
+        one = wilson(int((shares == 1.0).any(1).sum()), group.seeds)
         rows.append(
             [
                 group.label,
                 str(group.seeds),
                 _rate(every),
+                _rate(one),
                 f"{shares.min(1).mean():.2f} to {shares.max(1).mean():.2f}",
                 _mean(group.final("mean_return"), "{:.0f}"),
             ]
         )
-    head = ["", "seeds", "every goal in >= 15 % of episodes", "shares, least to most", "return"]
+    head = [
+        "",
+        "seeds",
+        "every goal in >= 15 % of episodes",
+        "one goal in all episodes",
+        "shares, least to most",
+        "return",
+    ]
     return _table(head, rows)
 
 
@@ -317,11 +326,11 @@ def _cost(groups: Sequence[Group]) -> list[str]:
             rows.append([group.label, group.experiment, "-", "-", ", ".join(notes), "-"])
             continue
         updates = f"{group.updates() / 1000:.0f} k"
-        seeds = ", ".join([f"{len(group)} seeds", *notes])
+        seeds = ", ".join([str(len(group)), *notes])
         steps = f"{group.steps / 1000:.0f} k"
         hours = f"{group.hours():.1f}"
         rows.append([group.label, group.experiment, steps, updates, seeds, hours])
-    head = ["algorithm", "task", "steps", "updates", "", "CPU hours"]
+    head = ["algorithm", "task", "steps", "updates", "seeds", "CPU hours"]
     made = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return ["What it took:", "", *_table(head, rows), f"Made with {made}.", ""]
 
@@ -337,6 +346,8 @@ def _mean(values: Float, form: str) -> str:
     if len(values) == 0:
         return "-"
     estimate = interquartile_mean(values)
+    if len(values) == 1:  # an interval of one seed would say nothing
+        return form.format(estimate.value)
     number, _, unit = form.partition("}")
     value, low, high = (f"{number}}}".format(x) for x in estimate)
     return f"{value}{unit} ({low} to {high})"
