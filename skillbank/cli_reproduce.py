@@ -123,8 +123,10 @@ def reproduce(
         executor = _executor(places, workers, cluster)
         with Board(f"figure {figure}, {budget}" if figure[0].isdigit() else figure) as board:
             standing = scheduler.run(units, places, executor, board)
+        _draw(budget, places)
         _report(standing)
-    _draw(figures, budget, places)
+    else:
+        _draw(budget, places)
 
 
 def _algorithms(figures: tuple[str, ...], only: str | None) -> tuple[str, ...] | None:
@@ -286,10 +288,10 @@ def _report(standing: "Standing") -> None:
         )
 
 
-def _draw(figures: tuple[str, ...], budget: Any, places: "Places") -> None:
-    from skillbank.studies import drawing, page
+def _draw(budget: Any, places: "Places") -> None:
+    from skillbank.studies import drawing, page, plan
 
-    for path in drawing.draw(figures, budget, places):
+    for path in drawing.draw(plan.PAPER, budget, places):  # all that the page shows
         click.echo(str(path))
     click.echo(str(page.write(budget, places)))
 

@@ -108,6 +108,7 @@ def finish(unit: Unit, where: Places, **measured: Any) -> None:
         "wall_seconds": 4000.0,
         "versions": {"torch": "2.13.0"},
         "machine": "x86_64, 2 cores, Linux",
+        "sources": "0123",
     }
     result = {
         "format": FORMAT,

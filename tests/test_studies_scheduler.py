@@ -10,7 +10,7 @@ def run(units, where, executor):
     shown = []
 
     def show(standing):
-        shown.append((len(standing.done), standing.waiting, sorted(standing.running)))
+        shown.append((len(standing.done), sorted(standing.running)))
 
     standing = scheduler.run(units, where, executor, show)
     assert executor.closed
@@ -25,8 +25,8 @@ def test_all_units_are_run_once_and_shown_on_the_way(tmp_path):
     assert executor.started == [unit.name for unit in units]
     assert standing.done == {unit.name for unit in units}
     assert (standing.failed, standing.skipped, standing.retries) == ({}, 0, 0)
-    assert shown[0] == (0, 3, [units[0].name, units[1].name])
-    assert shown[-1] == (5, 0, [])
+    assert shown[0] == (0, [units[0].name, units[1].name])
+    assert shown[-1] == (5, [])
 
 
 def test_what_is_done_is_skipped(tmp_path):
@@ -135,6 +135,25 @@ def test_a_unit_of_another_command_is_left_to_it(tmp_path, monkeypatch):
     executor.start = start
     standing, _ = run(units, where, executor)
     assert executor.started == [busy, units[1].name]
+    assert standing.done == {unit.name for unit in units}
+
+
+def test_two_commands_share_the_work(tmp_path):
+    where, units = places(tmp_path), [tiny(seed=seed) for seed in range(4)]
+
+    class Beside(FakeExecutor):
+        """While its first unit runs, another command does two more; one of them diverges."""
+
+        def start(self, unit, parent):
+            super().start(unit, parent)
+            if len(self.started) == 1:
+                finish(units[2], where)
+                finish(units[3], where, diverged="at step 7")
+                where.learned(units[3]).unlink()
+
+    executor = Beside(where, slots=1)
+    standing, _ = run(units, where, executor)
+    assert executor.started == [unit.name for unit in units[:2]]
     assert standing.done == {unit.name for unit in units}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from skillbank import Skill
 from skillbank.config import PretrainConfig
 from skillbank.errors import IncompatibleSkill, StorageError
 from skillbank.pretraining import pretrain
-from skillbank.studies import performing, rivals, soft_q, tracking
+from skillbank.studies import cluster, performing, rivals, soft_q, tracking
 from skillbank.studies.unit import finished, write_json
 from skillbank.training import Hooks, Training
 
@@ -118,14 +119,43 @@ def test_a_unit_is_held_by_one_process(tmp_path):
         performing.perform(unit, where, None, lambda *_: None)
 
 
-def test_a_diverged_training_is_a_result(tmp_path, monkeypatch):
+@pytest.fixture
+def diverging(monkeypatch):
     def diverge(self, optimizers):
         with torch.no_grad():
             next(self.policy.parameters()).fill_(torch.nan)
 
-    monkeypatch.setattr(rivals.PaperDDPG, "_update_learning_rate", diverge)
-    measured = perform(tiny("ddpg"), places(tmp_path))
+    for model in (rivals.PaperDDPG, rivals.SAC):
+        monkeypatch.setattr(model, "_update_learning_rate", diverge)
+
+
+@pytest.mark.usefixtures("diverging")
+@pytest.mark.parametrize("algorithm", ["ddpg", "sac"])
+def test_a_diverged_training_is_a_result(tmp_path, algorithm):
+    measured = perform(tiny(algorithm), places(tmp_path))
     assert "diverged before step" in measured["diverged"]
+
+
+@pytest.mark.usefixtures("diverging")
+def test_on_a_cluster_a_diverged_training_is_a_result_and_leaves_nothing(tmp_path):
+    where, unit = places(tmp_path), tiny("ddpg")
+    old = where.learned(unit)
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"of another definition")
+    note = SimpleNamespace(tell=SimpleNamespace(remote=lambda *_: None))
+    outcome = cluster.perform_there(unit.model_dump_json(), str(where.work), None, note)
+    assert "diverged" in outcome.result["measured"]
+    assert outcome.learned is None
+    assert not (where.folder(unit) / "checkpoint.npz").exists()
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_swept(tmp_path):
+    where, unit = places(tmp_path), tiny()
+    cut = where.folder(unit) / ".checkpoint.npz.0123"
+    cut.parent.mkdir(parents=True)
+    cut.write_bytes(b"half of it")
+    perform(unit, where)
+    assert not cut.exists()
 
 
 def test_a_result_that_cannot_be_written_leaves_the_checkpoint(tmp_path):

@@ -186,6 +186,12 @@ def test_interquartile_mean_leaves_out_the_extremes():
         interquartile_mean([1.0, math.nan])
 
 
+def test_few_seeds_have_their_mean_and_range():
+    assert interquartile_mean([0.0, 10.0, 50.0]) == (20.0, 0.0, 50.0)
+    curves = np.array([[0.0, 3.0], [4.0, 1.0]])
+    np.testing.assert_array_equal(interquartile_means(curves), [[2.0, 2.0], [0.0, 1.0], [4.0, 3.0]])
+
+
 def test_the_interval_covers_as_often_as_it_says():
     rng = np.random.default_rng(0)
     hits = sum(

@@ -7,15 +7,15 @@ its checkpoint if it comes back to the same machine. The numbers are the same in
 """
 
 import logging
-import os
 import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from skillbank.durable import replace_durably
 from skillbank.errors import SkillbankError
 from skillbank.studies.local import ONE_THREAD
-from skillbank.studies.performing import Busy, keep, perform
+from skillbank.studies.performing import Busy, drop_checkpoint, keep, perform
 from skillbank.studies.scheduler import Event
 from skillbank.studies.unit import Json, Places, Unit
 
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     """What comes back from another machine."""
 
     result: Json
-    learned: bytes  # the file that the unit leaves for others
+    learned: bytes | None  # the file that the unit leaves for others; None: it diverged
 
 
 class Note:
@@ -64,7 +64,10 @@ def perform_there(unit_json: str, work: str, parent: bytes | None, note: Any) ->
             note.tell.remote(unit.name, steps, score)
 
     result = perform(unit, places, source, tell)
-    return Outcome(result, places.learned(unit).read_bytes())
+    left = "diverged" not in result["measured"]
+    learned = places.learned(unit).read_bytes() if left else None
+    drop_checkpoint(unit, places)
+    return Outcome(result, learned)
 
 
 class RayCluster:
@@ -153,11 +156,11 @@ class RayCluster:
             return Event(
                 unit.name, "died", text=f"{type(error).__name__}; see {self._log_of(unit)}"
             )
-        learned = self.places.learned(unit)
-        learned.parent.mkdir(parents=True, exist_ok=True)
-        temporary = learned.with_name(f".{learned.name}.{os.getpid()}")
-        temporary.write_bytes(outcome.learned)
-        os.replace(temporary, learned)
+        if outcome.learned is not None:
+            learned = self.places.learned(unit)
+            learned.parent.mkdir(parents=True, exist_ok=True)
+            with replace_durably(learned) as file:
+                file.write(outcome.learned)
         keep(outcome.result, unit, self.places)
         return Event(unit.name, "done")
 

@@ -144,37 +144,39 @@ def _figure_5(groups: list[Group]) -> "Figure":
     tasks = list(dict.fromkeys(group.experiment for group in groups))
     figure = _new(4.4 * len(tasks), 3.4)
     axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    named: dict[str, Any] = {}
     for one, task in zip(axes, tasks, strict=True):
         for group in (g for g in groups if g.experiment == task):
             steps, curves = group.curves()
             middle, low, high = interquartile_means(curves)
             colour = COLOURS.get(group.algorithm, "0.5")
-            one.plot(steps / 1000, middle, color=colour, label=group.label)
+            (named[group.label],) = one.plot(steps / 1000, middle, color=colour)
             one.fill_between(steps / 1000, low, high, color=colour, alpha=0.2, linewidth=0)
         one.set(title=TASK_TITLES.get(task, task), xlabel="environment steps / 1000")
         one.grid(alpha=0.3)
     axes[0].set_ylabel("return")
-    axes[0].legend(frameon=False, fontsize="small")
+    axes[0].legend(named.values(), named.keys(), frameon=False, fontsize="small")
     return figure
 
 
 def _figure_6(groups: list[Group]) -> "Figure":
     """How far the policy swims at each point of training: a row for each seed, DDPG on the left."""
     groups = sorted(groups, key=lambda group: group.algorithm != "ddpg")
-    rows = max(len(group) for group in groups)
-    figure = _new(4.0 * len(groups), 0.9 * rows + 0.8)
-    axes = figure.subplots(rows, len(groups), squeeze=False, sharex=True, sharey=True)
+    seeds = _seeds(groups)
+    figure = _new(4.0 * len(groups), 0.9 * len(seeds) + 0.8)
+    axes = figure.subplots(len(seeds), len(groups), squeeze=False, sharex=True, sharey=True)
     for column, group in enumerate(groups):
         steps, _ = group.curves()
         low, high = group.watched("evaluated_least"), group.watched("evaluated_most")
-        for row in range(rows):
-            one = axes[row, column]
-            if row >= len(group):
+        lines = dict(zip(sorted(group.results), zip(low, high, strict=True), strict=True))
+        for one, seed in zip(axes[:, column], seeds, strict=True):
+            if seed not in lines:
                 one.set_axis_off()
                 continue
-            one.fill_between(steps / 1000, low[row], high[row], color="tab:blue", alpha=0.4)
-            one.plot(steps / 1000, high[row], color="tab:blue", linewidth=0.8)
-            one.plot(steps / 1000, low[row], color="tab:blue", linewidth=0.8)
+            least, most = lines[seed]
+            one.fill_between(steps / 1000, least, most, color="tab:blue", alpha=0.4)
+            one.plot(steps / 1000, most, color="tab:blue", linewidth=0.8)
+            one.plot(steps / 1000, least, color="tab:blue", linewidth=0.8)
             one.axhline(plan.FINISH_LINE, color="tab:red", linewidth=0.8)
             one.axhline(0.0, color="0.7", linewidth=0.5)
         axes[0, column].set_title(group.label)
@@ -185,13 +187,13 @@ def _figure_6(groups: list[Group]) -> "Figure":
 
 def _figure_7(groups: list[Group]) -> "Figure":
     """Traces from above: a column for each temperature, a row for each seed."""
-    rows = max(len(group) for group in groups)
-    figure = _new(2.6 * len(groups), 2.6 * rows)
-    axes = figure.subplots(rows, len(groups), squeeze=False, sharex=True, sharey=True)
+    seeds = _seeds(groups)
+    figure = _new(2.6 * len(groups), 2.6 * len(seeds))
+    axes = figure.subplots(len(seeds), len(groups), squeeze=False, sharex=True, sharey=True)
     for column, group in enumerate(groups):
-        for row, measured in enumerate(group.measured):
-            for trace in measured.get("traces", ()):
-                axes[row, column].plot(*np.array(trace).T, linewidth=0.8)
+        for seed, result in group.results.items():
+            for trace in result["measured"].get("traces", ()):
+                axes[seeds.index(seed), column].plot(*np.array(trace).T, linewidth=0.8)
         alpha = group.algorithm.removeprefix("alpha_")
         axes[0, column].set_title(f"alpha = {alpha}")
         for one in axes[:, column]:
@@ -199,6 +201,11 @@ def _figure_7(groups: list[Group]) -> "Figure":
     figure.supxlabel("x (m)")
     figure.supylabel("y (m)")
     return figure
+
+
+def _seeds(groups: list[Group]) -> list[int]:
+    """Every seed that one of them has, for a row of each."""
+    return sorted({seed for group in groups for seed in group.results})
 
 
 def _one(xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":

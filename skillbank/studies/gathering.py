@@ -40,6 +40,11 @@ class Group:
         return plan.label(self.experiment, self.algorithm)
 
     @property
+    def count(self) -> str:
+        """Its seeds as tables have them: ``10``, or ``9 of 10`` where one diverged."""
+        return f"{len(self)} of {self.seeds}" if self.diverged else f"{len(self)}"
+
+    @property
     def steps(self) -> int:
         """Environment steps of each training."""
         return int(self.measured[0]["steps"])
@@ -49,10 +54,11 @@ class Group:
         values = [m["final"].get(metric, m["final"]["metrics"].get(metric)) for m in self.measured]
         return np.array(values, np.float64)
 
-    def curves(self, what: str = "mean_return") -> tuple[Float, Float]:
-        """Steps [E] and the evaluations' figure for each seed [N, E]."""
+    def curves(self) -> tuple[Float, Float]:
+        """Steps [E] and the evaluations' mean return for each seed [N, E]."""
         told = [m["evaluations"] for m in self.measured]
-        return np.array(told[0]["steps"], np.float64), np.array([t[what] for t in told], np.float64)
+        returns = [t["mean_return"] for t in told]
+        return np.array(told[0]["steps"], np.float64), np.array(returns, np.float64)
 
     def watched(self, what: str) -> Float:
         """What was watched in training [N, windows], or at the evaluations [N, E]."""

@@ -25,6 +25,7 @@ from skillbank.studies.tracking import Tracker, rounded
 from skillbank.studies.unit import BANK, FORMAT, Json, Places, RivalConfig, Unit, write_json
 from skillbank.versions import versions
 
+CHECKPOINT = "checkpoint.npz"  # of an unfinished unit
 TRACE_POINTS = 60  # of each kept path, evenly spread over it
 LEVELS = 41  # points along each side of the kept action values
 SHOWN_STATES = ((-2.0, 0.0), (0.0, 0.0), (2.5, 2.5))  # of figure 1
@@ -56,7 +57,9 @@ def perform(
     folder = places.folder(unit)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        checkpoint = folder / "checkpoint.npz"
+        checkpoint = folder / CHECKPOINT
+        for cut in folder.glob(f".{CHECKPOINT}.*"):  # by a kill while it was written
+            cut.unlink()
         definition = folder / "definition.txt"
         origin = "" if parent is None else hashlib.sha256(parent.read_bytes()).hexdigest()
         begun = unit.model_dump_json() + "\n" + origin
@@ -89,7 +92,12 @@ def keep(result: Json, unit: Unit, places: Places) -> None:
         StorageError: It cannot be written; the checkpoint is still there.
     """
     write_json(places.result(unit), result)
-    (places.folder(unit) / "checkpoint.npz").unlink(missing_ok=True)
+    drop_checkpoint(unit, places)
+
+
+def drop_checkpoint(unit: Unit, places: Places) -> None:
+    """Delete what only an unfinished unit needs."""
+    (places.folder(unit) / CHECKPOINT).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -201,7 +209,7 @@ def _sources() -> str:
     """Which code it was: a hash over the package's modules, the environments' included."""
     digest = hashlib.sha256()
     for package in (skillbank, import_module("skillbank.envs")):
-        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+        for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

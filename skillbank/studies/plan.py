@@ -252,7 +252,7 @@ def _segment(learning: PretrainConfig | FinetuneConfig | RivalConfig) -> int:
 
 _LABELS = {
     "anchored": "ours, anchored",
-    "paper": "ours, paper",
+    "paper": "ours, paper's schedule",
     "default": "ours, from scratch",
     "no_symmetry": "ours, without symmetry",
     "stein": "ours, flow and Stein",

@@ -140,7 +140,7 @@ def learn(
             model.action_noise.reset()
         try:
             model.learn(end - model.num_timesteps, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
-        except UnsupportedEnvironment:
+        except (UnsupportedEnvironment, ValueError):  # actions, or SAC's densities, are not finite
             if _finite(model):
                 raise
         if not _finite(model):
@@ -214,7 +214,7 @@ def start_from(model: DDPG | SAC, envs: StableBaselinesTask, path: Path) -> None
     for name, value in arrays.items():
         key = name.removeprefix("policy/")
         taken = torch.from_numpy(value)
-        if taken.ndim == 2 and taken.shape != state[key].shape:  # a first layer [units, S (+ A)]
+        if key.endswith(".0.weight"):  # a first layer [units, S (+ A)]
             wide = torch.zeros_like(state[key])
             wide[:, columns] = taken[:, : len(columns)]
             wide[:, envs.task.observation_size :] = taken[:, len(columns) :]

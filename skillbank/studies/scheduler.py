@@ -52,11 +52,6 @@ class Standing:
     skipped: int = 0  # had a result already
     retries: int = 0
 
-    @property
-    def waiting(self) -> int:
-        """Units that are still to be begun."""
-        return len(self.units) - len(self.done) - len(self.running) - len(self.failed)
-
 
 def run(
     units: Sequence[Unit],
@@ -80,6 +75,7 @@ def run(
     todo = unfinished(standing.units, places)
     standing.done = set(by_name) - {unit.name for unit in todo}
     standing.skipped = len(standing.done)
+    again = {unit.name for unit in todo if finished(unit, places)}  # their skill is lost
     attempts = dict.fromkeys(by_name, 0)
     not_before = dict.fromkeys(by_name, 0.0)
     try:
@@ -89,8 +85,9 @@ def run(
                 if len(standing.running) >= executor.slots:
                     break
                 todo.remove(unit)
-                if not_before[unit.name] and done(unit, places):
-                    standing.done.add(unit.name)  # by the other command, meanwhile
+                redo = unit.name in again and not not_before[unit.name]
+                if not redo and (done(unit, places) or diverged(unit, places)):
+                    standing.done.add(unit.name)  # by another command, meanwhile
                     continue
                 parent = _parent(unit)
                 executor.start(unit, places.learned(by_name[parent]) if parent else None)

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Z_95 = 1.959963984540054  # of a two-sided 95 % interval
 RESAMPLES = 2_000
+FEW = 5  # fewer values than that have a mean and a range instead
 
 
 class Estimate(NamedTuple):
@@ -39,7 +40,9 @@ def wilson(successes: int, trials: int) -> Estimate:
 
 
 def interquartile_mean(values: ArrayLike) -> Estimate:
-    """Mean of the middle half of values [N], one per seed, with a percentile-bootstrap interval.
+    """Mean of the middle of values [N], one per seed, with a percentile-bootstrap interval.
+
+    See ``interquartile_means``.
 
     Raises:
         ValueError: There are no values, or one is not finite.
@@ -54,16 +57,22 @@ def interquartile_mean(values: ArrayLike) -> Estimate:
 def interquartile_means(curves: NDArray[np.float64]) -> NDArray[np.float64]:
     """Interquartile means of curves [seeds, points] with intervals: value, low, high [3, points].
 
-    Whole curves are resampled, as seeds are what is drawn at random.
+    A quarter of the seeds, rounded down, is left out at either end. Whole curves are resampled, as
+    seeds are what is drawn at random. Of fewer than ``FEW`` seeds, whose bootstrap would say too
+    little, they are the mean, the least and the most.
     """
     from scipy.stats import trim_mean
 
     seeds = len(curves)
+    found: NDArray[np.float64]
+    if seeds < FEW:
+        found = np.stack([curves.mean(0), curves.min(0), curves.max(0)])
+        return found
     value = trim_mean(curves, 0.25, axis=0)
     draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
     means = trim_mean(curves[draws], 0.25, axis=1)  # [RESAMPLES, points]
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    found: NDArray[np.float64] = np.stack([value, low, high])
+    found = np.stack([value, low, high])
     return found
 
 

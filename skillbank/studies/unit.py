@@ -70,7 +70,9 @@ class Unit(Strict):
     @property
     def digest(self) -> str:
         """Of the definition."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        # Without what is default, so that a setting that is added later changes no digest.
+        told = self.model_dump_json(exclude_defaults=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
 
     @property
     def total_steps(self) -> int:
@@ -119,7 +121,10 @@ def read_result(path: Path) -> Json | None:
     try:
         result: Json = json.loads(path.read_bytes())
         if result["format"] != FORMAT:
-            raise SkillbankError(f"{path} has format {result['format']}, expected {FORMAT}")
+            raise SkillbankError(
+                f"{path} has format {result['format']}, expected {FORMAT}; "
+                "delete it to run the unit again"
+            )
     except (ValueError, KeyError, TypeError) as error:
         raise SkillbankError(
             f"{path} is no result of a study ({error!r}); delete it to run the unit again"
