@@ -202,13 +202,15 @@ _RUN: dict[str, Any] = {
     "level_critics": True,
     "first_temperature": 0.02,
 }
-# Where one way must be found to be better than another that looks like it: at first entropy keeps
-# both alive. The minimum of two critics would make of the way less travelled the worse one.
-_TWO_WAYS: dict[str, Any] = {"architecture": Architecture(critics=1)}
-# At its end the entropy must not outshine a maze's reward, a few hundredths a step at the start.
-_MAZE_FROM_NOTHING: dict[str, Any] = (
-    _RUN | _TWO_WAYS | {"total_steps": 400_000, "first_temperature": 0.1, "temperature": 0.02}
-)
+# One of two ways that look alike for long is better. Entropy keeps both alive at first, and at the end
+# must not outshine a reward of a few hundredths a step; the minimum of two critics would make of the
+# way less travelled the worse one.
+_MAZE_FROM_NOTHING: dict[str, Any] = _RUN | {
+    "architecture": Architecture(critics=1),
+    "total_steps": 400_000,
+    "first_temperature": 0.1,
+    "temperature": 0.02,
+}
 # The point mass is quick to learn: a minute.
 _POINT_MASS: dict[str, Any] = {
     "architecture": Architecture(
@@ -229,7 +231,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "QuadrupedHallwayNarrow": _RUN,
     "QuadrupedUMaze": _MAZE_FROM_NOTHING,
     "QuadrupedMaze": _MAZE_FROM_NOTHING,
-    "SwimmerFinishLine": _TWO_WAYS | {"first_temperature": 1.0, "level_critics": True},
+    # Here too: both ways are alive until the finish line is found.
+    "SwimmerFinishLine": {"first_temperature": 3.0, "level_critics": True},
     "PointMassRun": _POINT_MASS | {"level_critics": True},
     # Its skills are there to be composed, and then go where they alone would not: with the noise
     # their Q-functions know those states too.
