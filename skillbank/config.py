@@ -202,9 +202,9 @@ _RUN: dict[str, Any] = {
     "level_critics": True,
     "first_temperature": 0.02,
 }
-# One of two ways that look alike for long is better. Entropy keeps both alive at first, and at the end
-# must not outshine a reward of a few hundredths a step; the minimum of two critics would make of the
-# way less travelled the worse one.
+# One of two ways that look alike for long is better. Entropy keeps both alive at first, and at the
+# end must not outshine a reward of a few hundredths a step; the minimum of two critics would make
+# of the way less travelled the worse one.
 _MAZE_FROM_NOTHING: dict[str, Any] = _RUN | {
     "architecture": Architecture(critics=1),
     "total_steps": 400_000,
