@@ -276,13 +276,14 @@ def label(experiment: str, algorithm: str) -> str:
 
 
 # CPU seconds per 1000 environment steps on one core of 2024, evaluation included: to plan by.
-SECONDS = {"ours": 2.1, "ddpg": 4.0, "sac": 12.0}
+SECONDS = {"ours": 1.6, "ddpg": 4.0, "sac": 16.0}
 SECONDS_OF = {
-    ("MultiGoal", "default"): 1.5,
     ("MultiGoal", "paper"): 30.0,
-    ("MultiGoal", "map"): 1.5,
+    ("MultiGoal", "map"): 4.4,
     ("MultiGoal", "stein"): 3.0,
     ("MultiGoal", "noise"): 3.0,
+    ("QuadrupedMaze", "default"): 1.05,
+    ("QuadrupedUMaze", "default"): 1.05,
     ("QuadrupedRun", "stein"): 5.0,
     ("QuadrupedRun", "noise"): 6.0,
 }
