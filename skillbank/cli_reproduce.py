@@ -116,6 +116,7 @@ def reproduce(
     if only_plan:
         _print_plan(units, places, workers or _cores())
         return
+    standing = None
     if not only_draw:
         from skillbank.studies import scheduler
 
@@ -123,10 +124,9 @@ def reproduce(
         executor = _executor(places, workers, cluster)
         with Board(f"figure {figure}, {budget}" if figure[0].isdigit() else figure) as board:
             standing = scheduler.run(units, places, executor, board)
-        _draw(budget, places)
+    _draw(budget, places)
+    if standing is not None:
         _report(standing)
-    else:
-        _draw(budget, places)
 
 
 def _algorithms(figures: tuple[str, ...], only: str | None) -> tuple[str, ...] | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skillbank.durable import replace_durably
 from skillbank.studies import plan
@@ -11,7 +12,6 @@ from skillbank.studies.drawing import TASK_TITLES, picture
 from skillbank.studies.gathering import Float, Group, gather, gathered
 from skillbank.studies.statistics import (
     FEW,
-    Estimate,
     direction_entropy,
     interquartile_mean,
     interquartile_means,
@@ -118,14 +118,12 @@ def _multi_goal(groups: list[Group]) -> list[str]:
             row[: len(reached)] = reached
         episodes = [m["final"]["episodes"] for m in group.measured]
         shares = counts / np.array(episodes)[:, np.newaxis]
-        every = wilson(int((shares >= 0.15).all(1).sum()), group.seeds)
-        one = wilson(int((shares == 1.0).any(1).sum()), group.seeds)
         rows.append(
             [
                 group.label,
                 group.count,
-                _rate(every),
-                _rate(one),
+                _rate((shares >= 0.15).all(1), group),
+                _rate((shares == 1.0).any(1), group),
                 f"{shares.min(1).mean():.2f} to {shares.max(1).mean():.2f}",
                 _mean(group.final("mean_return"), "{:.0f}"),
             ]
@@ -157,8 +155,8 @@ def _swimmer(groups: list[Group]) -> list[str]:
             [
                 group.label,
                 group.count,
-                _rate(wilson(int((furthest > plan.FINISH_LINE).sum()), group.seeds)),
-                _rate(wilson(int((ends > plan.FINISH_LINE).sum()), group.seeds)),
+                _rate(furthest > plan.FINISH_LINE, group),
+                _rate(ends > plan.FINISH_LINE, group),
                 _mean(group.final("mean_return"), "{:.0f}"),
             ]
         )
@@ -182,9 +180,9 @@ def _maze(groups: list[Group]) -> list[str]:
             [
                 group.label,
                 group.count,
-                _rate(wilson(int((nearest < threshold).sum()), group.seeds)),
+                _rate(nearest < threshold, group),
                 _mean(nearest, "{:.1f} m"),
-                _rate(wilson(int((np.array(below) > 0.5).sum()), group.seeds)),
+                _rate(np.array(below) > 0.5, group),
             ]
         )
     came = f"below the threshold of {threshold:.1f} m in training"
@@ -225,14 +223,10 @@ def _outcome(group: Group) -> str:
     """How the task is told: metres along a hallway, or who reaches the target."""
     if "success" in group.measured[0]["final"]["metrics"]:
         episodes = group.final("success").sum() / group.seeds
-        return f"{episodes:.0%} of episodes; most of them: {_succeeding(group)} of seeds"
+        most = _rate(group.final("success") > 0.5, group)
+        return f"{episodes:.0%} of episodes; most of them: {most} of seeds"
     progress = [np.mean(m["final"]["progress"]) for m in group.measured]
     return _mean(np.array(progress), "{:.1f} m")
-
-
-def _succeeding(group: Group) -> str:
-    """Seeds that reach the target in most of their final episodes."""
-    return _rate(wilson(int((group.final("success") > 0.5).sum()), group.seeds))
 
 
 def _end(group: Group) -> float:
@@ -354,8 +348,7 @@ def _cost(groups: Sequence[Group]) -> list[str]:
             for name, version in result["made"]["versions"].items():
                 made.setdefault(name, set()).add(version)
             for name in ("sources", "machine"):
-                if name in result["made"]:
-                    made.setdefault(name, set()).add(result["made"][name])
+                made.setdefault(name, set()).add(result["made"][name])
         if not len(group):
             rows.append([group.label, group.experiment, "-", "-", ", ".join(notes), "-"])
             continue
@@ -375,7 +368,9 @@ def _cost(groups: Sequence[Group]) -> list[str]:
 # Words.
 
 
-def _rate(estimate: Estimate) -> str:
+def _rate(happened: NDArray[np.bool_], group: Group) -> str:
+    """Share of a group's seeds; it did not happen to one that diverged."""
+    estimate = wilson(int(happened.sum()), group.seeds)
     return f"{estimate.value:.0%} ({estimate.low:.0%} to {estimate.high:.0%})"
 
 
