@@ -121,12 +121,14 @@ def test_a_unit_is_held_by_one_process(tmp_path):
 
 @pytest.fixture
 def diverging(monkeypatch):
-    def diverge(self, optimizers):
-        with torch.no_grad():
-            next(self.policy.parameters()).fill_(torch.nan)
-
     for model in (rivals.PaperDDPG, rivals.SAC):
-        monkeypatch.setattr(model, "_update_learning_rate", diverge)
+
+        def diverge(self, train=model.train, **sizes):
+            with torch.no_grad():
+                next(self.policy.parameters()).fill_(torch.nan)
+            train(self, **sizes)
+
+        monkeypatch.setattr(model, "train", diverge)
 
 
 @pytest.mark.usefixtures("diverging")
@@ -245,6 +247,24 @@ def test_ddpg_copies_its_targets_every_so_many_updates_and_not_between():
         torch.testing.assert_close(start[name], value, rtol=0, atol=0)
     moved = [not torch.equal(start[k], v) for k, v in model.critic.state_dict().items()]
     assert all(moved)
+
+
+def test_ddpgs_updates_are_the_librarys():
+    ours, library = (model_of(tiny("ddpg"))[0] for _ in range(2))
+    changes = []
+    for model, train in ((ours, ours.train), (library, super(type(library), library).train)):
+        model.set_logger(rivals.Logger(None, []))
+        model.tau = 0.0  # the library's target copies, which ours makes later
+        np.random.seed(3)  # the library draws noise and batches from there
+        model.learn(40)  # the same actions for both
+        # Plain steps: Adam's are of one size, whatever rounding has left of a gradient.
+        for part in (model.actor, model.critic):
+            part.optimizer = torch.optim.SGD(part.parameters(), lr=1e-3)
+        start = {k: v.clone() for k, v in model.policy.state_dict().items()}
+        train(5, 8)
+        changes.append({k: v - start[k] for k, v in model.policy.state_dict().items()})
+    assert [k for k, v in changes[0].items() if v.any()] == [k for k in start if "target" not in k]
+    torch.testing.assert_close(*changes, rtol=1e-3, atol=1e-7)
 
 
 def test_ddpg_keeps_two_learning_rates_through_its_updates():

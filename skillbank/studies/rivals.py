@@ -1,13 +1,7 @@
 """A unit of Stable-Baselines3's: DDPG with the paper's constants, or SAC.
 
-What the library allows of appendix D.1 and what not:
-
-- Hard copies of both target networks every so many updates: its DDPG has Polyak updates only, so
-  they are switched off and the copies made here, after its own update.
-- Two learning rates, for critic and actor: set on its optimisers, past its single schedule.
-- Ornstein-Uhlenbeck noise of a step: with ``dt = 1``; the library's 0.01 would make it a tenth.
-- It draws from the global generators of NumPy and torch, so a unit needs a process of its own.
-- A training starts with uniform actions, a fine-tuning with the pretrained policy's.
+The library draws from the global generators of NumPy and torch, so a unit needs a process of its
+own. A training starts with uniform actions, a fine-tuning with the pretrained policy's.
 """
 
 from collections.abc import Callable
@@ -18,14 +12,13 @@ import numpy as np
 import torch
 from stable_baselines3 import DDPG, SAC
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise, VectorizedActionNoise
-from stable_baselines3.common.utils import polyak_update
 
 from skillbank.baselines import StableBaselinesTask
 from skillbank.durable import replace_durably
 from skillbank.errors import IncompatibleSkill, TrainingDiverged, UnsupportedEnvironment
 from skillbank.skill import block_columns
 from skillbank.spec import ObservationBlock
+from skillbank.studies.paper_ddpg import PaperDDPG, policy_settings
 from skillbank.studies.tracking import Tracker
 from skillbank.studies.unit import RivalConfig, Unit
 
@@ -39,59 +32,6 @@ class Learned(NamedTuple):
     model: DDPG | SAC
     tracker: Tracker
     updates: int
-
-
-class PaperDDPG(DDPG):
-    """DDPG with hard target copies, two learning rates and, where it is pretrained, a warm start.
-
-    Args:
-        config: The constants.
-        envs: The task.
-        seed: Of everything.
-        warm: Act by the policy from the first step on.
-    """
-
-    def __init__(
-        self, config: RivalConfig, envs: StableBaselinesTask, seed: int, warm: bool
-    ) -> None:
-        self._config, self._warm = config, warm
-        shape = envs.action_space.shape
-        assert shape is not None
-        noise = OrnsteinUhlenbeckActionNoise(
-            np.zeros(shape), np.full(shape, config.noise_sigma), config.noise_theta, dt=1.0
-        )
-        super().__init__(
-            "MlpPolicy",
-            envs,
-            learning_rate=config.critic_learning_rate,
-            buffer_size=config.replay_capacity,
-            learning_starts=config.learning_starts,
-            batch_size=config.batch_size,
-            tau=0.0 if config.target_period else config.target_rate,
-            gamma=config.discount,
-            train_freq=1,
-            gradient_steps=-1,
-            action_noise=VectorizedActionNoise(noise, envs.num_envs),
-            policy_kwargs=_policy(config),
-            seed=seed,
-            device="cpu",
-        )
-        for group in self.actor.optimizer.param_groups:
-            group["lr"] = config.actor_learning_rate
-
-    def _update_learning_rate(self, optimizers: Any) -> None:
-        """Both rates are constant and set already."""
-
-    def _sample_action(self, learning_starts: int, *args: Any, **kwargs: Any) -> Any:
-        return super()._sample_action(0 if self._warm else learning_starts, *args, **kwargs)
-
-    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Make updates, with a hard copy of the networks after every ``target_period`` of them."""
-        for _ in range(gradient_steps):
-            super().train(1, batch_size)
-            if self._config.target_period and self._n_updates % self._config.target_period == 0:
-                polyak_update(self.critic.parameters(), self.critic_target.parameters(), 1.0)
-                polyak_update(self.actor.parameters(), self.actor_target.parameters(), 1.0)
 
 
 class _Watched(StableBaselinesTask):
@@ -169,15 +109,10 @@ def _model(config: RivalConfig, envs: StableBaselinesTask, seed: int, warm: bool
         gamma=config.discount,
         train_freq=1,
         gradient_steps=-1,
-        policy_kwargs=_policy(config),
+        policy_kwargs=policy_settings(config),
         seed=seed,
         device="cpu",
     )
-
-
-def _policy(config: RivalConfig) -> Arrays:
-    # Adam in one call, which is faster by a sixth and the same but for rounding.
-    return {"net_arch": list(config.hidden), "optimizer_kwargs": {"fused": True}}
 
 
 # What others may start from: the policy's parameters and the observation that they are for.
