@@ -94,7 +94,7 @@ class Relabelling(NamedTuple):
         vector: body-frame coordinates of an ordinary vector, such as velocity and gravity.
         axial: those of an axial vector, such as angular velocity.
         joints: angles and velocities of the joints, and the actions of their motors.
-        heading: cosine and sine of the torso's yaw.
+        heading: cosine and sine of the torso's yaw, in the world or from a wanted direction.
         position: place on the floor.
     """
 
@@ -116,6 +116,7 @@ class Relabelling(NamedTuple):
             "joint_velocities": self.joints,
             "average_velocity": self.vector,
             "heading": self.heading,
+            "bearing": self.heading,
             "position": self.position,
         }
         return Generator(self.name, concatenate([acts[name] for name, _ in blocks]), self.joints)

@@ -72,7 +72,7 @@ class QuadrupedTask(PhysicsTask):
     over ends an episode.
     """
 
-    extra_blocks: ClassVar[tuple[tuple[str, int], ...]] = ()
+    extra_blocks: tuple[tuple[str, int], ...] = ()
     start_spread: ClassVar[float] = 0.0
     """Half the side of the square of starts around the arena's start, metres."""
 
@@ -238,11 +238,11 @@ class QuadrupedRunVector(QuadrupedTask):
 class QuadrupedRunTowardVector(QuadrupedTask):
     """Run one way: the component of the smoothed velocity along a direction of the world.
 
-    The block `heading` holds cos and sin of the torso's yaw *relative to that direction*, so that
-    the same policy runs any way once its heading block is turned.
+    The last block holds cos and sin of the torso's yaw *relative to that direction*, so that the
+    same policy runs any way once that block is turned. Towards east it is the `heading` of every
+    arena; towards anywhere else it is another number, and is called `bearing`, so that skills of
+    two directions are not composed as if both saw the same.
     """
-
-    extra_blocks = (("heading", 2),)
 
     def __init__(self, *, direction: float = 0.0, **kwargs: Any) -> None:
         """Makes the copies.
@@ -257,6 +257,7 @@ class QuadrupedRunTowardVector(QuadrupedTask):
         if not math.isfinite(direction):
             raise ValueError(f"direction must be a finite angle in radians, got {direction}")
         self.direction = float(direction)
+        self.extra_blocks = (("bearing" if self.direction else "heading", 2),)
         self._toward = np.array([math.cos(direction), math.sin(direction)])
         super().__init__(**kwargs)
 

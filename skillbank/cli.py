@@ -306,9 +306,9 @@ def finetune(
     parent = _load(run.bank, skill)
     from skillbank.evaluation import evaluate as measure
     from skillbank.finetuning import finetune as learn
-    from skillbank.finetuning import matched
+    from skillbank.finetuning import recipe_for
 
-    recipe = matched(config.finetune_recipe(env_id, preset, schedule), parent.spec)
+    recipe = recipe_for(parent.spec, env_id, preset, schedule)
     recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
 
     before = measure(parent, env_id, episodes=episodes, seed=seed)

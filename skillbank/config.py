@@ -3,7 +3,7 @@
 Dimensions come from the environment, never from here. An unknown key is an error.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -109,6 +109,24 @@ class FinetuneConfig(Learning):
     shrink_start: Annotated[int, Field(ge=0)] | None = 0  # steps with fresh noise; None: always
     shrink_steps: Count = 100_000  # environment steps in which it shrinks linearly (20 epochs)
     frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen
+
+
+Config = TypeVar("Config", bound=Learning)
+
+
+def noise_fed(learning: Config) -> Config:
+    """The same way of learning for the paper's noise-fed network.
+
+    It has no density but that of one of its branches (appendix C.2), so Stein's direction trains it
+    and the soft value's proposals are uniform.
+    """
+    changes = {
+        "objective": "stein" if learning.objective == "divergence" else learning.objective,
+        "particles": max(16, learning.particles),
+        "proposals": "uniform",
+        "value_samples": max(16, learning.value_samples),
+    }
+    return learning.model_copy(update=changes)
 
 
 # The constants of appendix D.1, common to pretraining and fine-tuning.

@@ -22,8 +22,10 @@ from typing import Any
 
 import torch
 
+from skillbank import storage
 from skillbank.agent import Agent
-from skillbank.config import FinetuneConfig, finetune_recipe
+from skillbank.config import FinetuneConfig, Preset, finetune_recipe, noise_fed
+from skillbank.config import Schedule as ScheduleName
 from skillbank.errors import IncompatibleSkill
 from skillbank.networks import FlowSampler
 from skillbank.pretraining import check_run, finished_skill
@@ -50,7 +52,7 @@ def finetune(
         skill: Where to start; not changed. Observation blocks that it does not know enter at zero
             weight.
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
-        config: How; None takes the recipe of the task, with the skill's discount and reward scale.
+        config: How; None takes the recipe of the task, in the skill's own units.
         seed: Of the simulation and all sampling.
         name: Of the new skill; None: the skill's with the task's.
         device: ``cpu``, ``cuda``, ...
@@ -65,9 +67,10 @@ def finetune(
     check_run(seed, device)
     if not isinstance(skill, Skill):
         raise IncompatibleSkill(f"{skill!r} is not a skill; distill() makes one of a composition")
-    config = matched(finetune_recipe(env_id), skill.spec) if config is None else config
+    config = recipe_for(skill.spec, env_id) if config is None else config
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     start = skill.fitted_to(task)
+    parent = skill.content_hash or storage.content_hash(*skill.stored())
     training = Training(
         started_agent(start, task, config, seed, device),
         task,
@@ -78,7 +81,7 @@ def finetune(
         schedule=Schedule(config, start, seed, device),
         warm=True,
         level=config.schedule == "anchored",
-        parent=skill.content_hash,
+        parent=parent,
     )
     try:
         training.run(hooks or Hooks())
@@ -89,14 +92,29 @@ def finetune(
         training,
         config,
         name=name or f"{skill.spec.name}.{bare}",
-        parents=(skill.content_hash,) if skill.content_hash else (),
+        parents=(parent,),
     )
 
 
-def matched(config: FinetuneConfig, spec: SkillSpec) -> FinetuneConfig:
-    """The same in the skill's own units: alpha and Q mean what they meant when it was learned."""
-    same = {"discount": spec.discount, "reward_scale": spec.reward_scale}
-    return config.model_copy(update=same)
+def recipe_for(
+    spec: SkillSpec, env_id: str, preset: Preset = "default", schedule: ScheduleName | None = None
+) -> FinetuneConfig:
+    """How a skill is fine-tuned on a task when nothing else is said.
+
+    The task's recipe in the skill's own units: Q and alpha are those of its scaled reward. What
+    has a noise-fed network goes by the paper's schedule, for its density is not known.
+    """
+    noise = spec.architecture.sampler == "noise"
+    config = finetune_recipe(env_id, preset, schedule or ("paper" if noise else None))
+    scale = spec.reward_scale / config.reward_scale
+    own = {
+        "discount": spec.discount,
+        "reward_scale": spec.reward_scale,
+        "temperature": config.temperature and config.temperature * scale,
+        "final_temperature": config.final_temperature * scale,
+    }
+    config = config.model_copy(update=own)
+    return noise_fed(config) if noise else config
 
 
 def started_agent(
@@ -107,7 +125,8 @@ def started_agent(
     if spec.architecture.sampler == "noise" and config.objective == "divergence":
         raise IncompatibleSkill(
             f"skill '{spec.name}' has a noise-fed sampling network, which has no density for "
-            "objective 'divergence'; use schedule 'paper' with objective 'stein' or 'map'"
+            "objective 'divergence'; use schedule 'paper' with objective 'stein' and proposals "
+            "'uniform'"
         )
     arrays = skill.sampler.arrays()
     sizes = (spec.observation_size, spec.action_size)
@@ -125,7 +144,7 @@ def started_agent(
         if spec.architecture.sampler != "flow":
             raise IncompatibleSkill(
                 f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
-                "use schedule 'paper' with objective 'stein', or pretrain it with sampler 'flow'"
+                "use schedule 'paper', or pretrain it with sampler 'flow'"
             )
         anchor = FlowSampler(spec.architecture, *sizes)
         anchor.load_arrays(arrays)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.agent import Agent
-from skillbank.config import FinetuneConfig, PretrainConfig, recipe
+from skillbank.config import FinetuneConfig, PretrainConfig, noise_fed, recipe
 from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
 from skillbank.spec import SkillSpec
@@ -47,11 +47,11 @@ def pretrain(
         config = for_one_action(config)
     sizes = (task.observation_size, task.action_size)
     symmetries = task.symmetries if config.symmetry else ()
-    first = temperature_at(config, 0)
+    first = temperature_at(config, 0, config.total_steps)
     agent = Agent(config.architecture, config, *sizes, first, seed, device, symmetries)
 
     def schedule(agent: Agent, steps: int) -> bool:
-        agent.temperature = temperature_at(config, steps)
+        agent.temperature = temperature_at(config, steps, training.planned_steps)
         return True  # the sampling network always learns
 
     training = Training(
@@ -72,15 +72,17 @@ def pretrain(
     return finished_skill(training, config, name=name)
 
 
-def temperature_at(config: PretrainConfig, steps: int) -> float:
+def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:
     """The alpha after so many environment steps: log-linear from the first one to the skill's.
+
+    It gets there in half of the steps that were planned when the training began.
 
     While little entropy is asked for the body learns to move at all; what it does by then it
     learns to do in more ways, as the soft Q-function of the higher alpha is reached.
     """
     if config.first_temperature is None:
         return config.temperature
-    ahead = max(0.0, 1.0 - 2.0 * steps / config.total_steps)  # of the first half
+    ahead = max(0.0, 1.0 - 2.0 * steps / planned)  # of the first half
     return float(config.temperature * (config.first_temperature / config.temperature) ** ahead)
 
 
@@ -88,14 +90,8 @@ def for_one_action(config: PretrainConfig) -> PretrainConfig:
     """The same, with the paper's noise-fed network: a coupling needs two components to couple."""
     if config.architecture.sampler == "noise":
         return config
-    changes = {
-        "architecture": config.architecture.model_copy(update={"sampler": "noise"}),
-        "objective": "stein" if config.objective == "divergence" else config.objective,
-        "particles": max(16, config.particles),
-        "proposals": "uniform",  # one dimension is covered well by few
-        "value_samples": max(16, config.value_samples),
-    }
-    return config.model_copy(update=changes)
+    network = config.architecture.model_copy(update={"sampler": "noise"})
+    return noise_fed(config.model_copy(update={"architecture": network}))
 
 
 def check_run(seed: int, device: str) -> None:

@@ -139,8 +139,10 @@ class Skill(Composable):
             log_weight = torch.full(shape[:2], self.spec.action_size * math.log(2.0))
             return soft_value(self._q(states, action), log_weight, alpha).numpy()
         u, log_q = self.sampler(states, torch.randn(shape, generator=generator))
-        log_weight = log_squash(u) - log_q
-        return soft_value(self._q(states, torch.tanh(u)), log_weight, alpha).numpy()
+        q = self.critic(states, torch.tanh(u)).amin(0)
+        if self.anchor is not None:  # whose density is over u, which the action may have saturated
+            q = q + alpha * (self.anchor.log_density(states, u) - log_squash(u))
+        return soft_value(q, log_squash(u) - log_q, alpha).numpy()
 
     def reseed(self, seed: int) -> None:
         """Start the stream of random actions anew; the same seed gives the same actions."""

@@ -86,6 +86,7 @@ class Training:
         self.rng = np.random.default_rng(self.seed)
         self.disturbance = np.zeros((self.task.num_envs, self.task.action_size))  # OU noise
         self.memory: dict[str, NDArray[Any]] = {}  # see Hooks
+        self.planned_steps = self.total_steps  # at its very start; a resumed one may train longer
 
     def run(self, hooks: Hooks) -> None:
         """Train until ``total_steps``.
@@ -234,7 +235,8 @@ class Training:
 
     def _report(self, figures: Figures | None, hooks: Hooks, on_curve: bool) -> None:
         values = {} if figures is None else figures.summary()
-        if not all(np.isfinite(list(values.values()))):
+        # Not at the reports of the clock: whether a training diverges is no matter of its speed.
+        if on_curve and not all(np.isfinite(list(values.values()))):
             raise TrainingDiverged(
                 f"training diverged at step {self.steps}: {values}; "
                 "a smaller learning rate or reward_scale would help"
@@ -276,6 +278,7 @@ class Training:
         arrays |= {f"memory/{name}": value for name, value in self.memory.items()}
         meta = {
             "started": self._started(),
+            "planned_steps": self.planned_steps,
             "steps": self.steps,
             "seconds": self.seconds,
             "debt": self.debt,
@@ -354,7 +357,7 @@ class Training:
         for key, value in arrays.items():
             if key.startswith("memory/"):
                 self.memory[key.removeprefix("memory/")] = value
-        self.agent.updates = meta["updates"]
+        self.agent.updates, self.planned_steps = meta["updates"], meta["planned_steps"]
         self.steps, self.seconds, self.debt = meta["steps"], meta["seconds"], meta["debt"]
         self.returns.extend(meta["returns"])
         self.curve = [CurvePoint.model_validate(point) for point in meta["curve"]]

@@ -212,6 +212,25 @@ def test_rescaling_keeps_the_policy_and_scales_every_number():
         a.at_temperature(0.0)
 
 
+def test_a_skill_that_occurs_twice_stays_one_when_rescaled():
+    a, b = peaked("a", (0.3, 0.0)), peaked("b", (-0.3, 0.0))
+    twice = compose.any_of([a & b, b], shared_goals=True).at_temperature(0.1)
+    assert len(twice.parts) == 2
+    scale = 0.1 / ALPHA
+    rewards = {"a": [1.0], "b": [3.0]}
+    told = 0.1 * np.log(0.5 * np.exp(2.0 * scale / 0.1) + 0.5 * np.exp(3.0 * scale / 0.1))
+    np.testing.assert_allclose(twice.reward(rewards), [told])
+
+
+def test_a_distilled_skill_is_for_another_reward_than_its_tasks():
+    goal = {"env_id": "skillbank/PointMassReach-v0"}
+    a, b = peaked("a", (0.3, 0.0), **goal), peaked("b", (-0.3, 0.0), **goal)
+    distilled = a.with_spec(name="c", reward="2 r[a]")
+    assert (a | b).node.shared
+    with pytest.warns(compose.CompositionWarning, match="absorbing goals"):
+        assert not (distilled | b).node.shared
+
+
 def test_soft_or_outside_its_conditions_warns_and_says_what_holds():
     a, b, _ = three()
     with pytest.warns(CompositionWarning, match="prefers what either skill values most"):

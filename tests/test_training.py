@@ -191,20 +191,40 @@ def test_a_resumed_training_is_where_its_schedule_says(tmp_path):
 def test_alpha_goes_from_its_first_value_to_the_skills_in_half_of_the_steps():
     changes = {"temperature": 0.1, "first_temperature": 0.001}
     config = PretrainConfig(**(SMALL | changes))
-    told = [temperature_at(config, steps) for steps in (0, 50, 100, 200, 399)]
+    told = [temperature_at(config, steps, 400) for steps in (0, 50, 100, 200, 399)]
     np.testing.assert_allclose(told, [0.001, 0.1**2.5, 0.01, 0.1, 0.1])  # log-linear
     seen = []
     hooks = Hooks(on_step=lambda run, _step: seen.append((run.steps, run.agent.temperature)))
     skill = skillbank.pretrain("SmallWorld/Plane-v0", config, hooks=hooks)
     for steps, alpha in seen:  # within a round of all copies
-        earlier, now = (temperature_at(config, n) for n in (steps - SMALL["num_envs"], steps))
+        earlier, now = (temperature_at(config, n, 400) for n in (steps - SMALL["num_envs"], steps))
         assert earlier <= alpha <= now
     assert skill.spec.temperature == 0.1
 
 
+def test_training_for_longer_does_not_send_alpha_back(tmp_path):
+    path, alphas = tmp_path / "checkpoint.npz", []
+    changes = {"temperature": 0.1, "first_temperature": 0.001}
+
+    def going_on(steps, resume):
+        config = PretrainConfig(**(SMALL | changes | {"total_steps": steps}))
+        told = Hooks(
+            checkpoint=path,
+            resume=resume,
+            on_step=lambda run, _: (alphas.append(run.agent.temperature), run.save(path)),
+        )
+        skillbank.pretrain("SmallWorld/Plane-v0", config, hooks=told)
+
+    going_on(400, False)
+    going_on(600, True)
+    going_on(800, True)  # and it is not forgotten on the way
+    assert alphas == sorted(alphas)
+    assert len(alphas) == 800 / SMALL["num_envs"]
+
+
 def test_one_alpha_is_kept_throughout():
     config = PretrainConfig(**SMALL, temperature=0.3)
-    assert {temperature_at(config, steps) for steps in range(0, 400, 7)} == {0.3}
+    assert {temperature_at(config, steps, 400) for steps in range(0, 400, 7)} == {0.3}
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

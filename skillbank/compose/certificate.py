@@ -212,7 +212,8 @@ class _Walk:
         for index, skill in enumerate(self.policy.parts):
             first = own + SCOUTS * index
             seen = obs[first : first + SCOUTS].numpy()
-            drawn = skill.sample(seen, 1, seed=self.steps * len(self.policy.parts) + index)
+            seed = int(torch.randint(2**31, (), generator=self.generator))
+            drawn = skill.sample(seen, 1, seed=seed)
             parts.append(self.policy.scaled(drawn[:, 0]))
         return torch.cat(parts)
 

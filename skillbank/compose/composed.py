@@ -610,13 +610,16 @@ def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
 
 def rescaled(node: Node, temperature: float) -> Node:
     """The same policy at another temperature, for the reward in proportion."""
+    # Each skill once: a skill that stands in two places stays one.
+    leaves = expression.leaves(node)
+    skills = {leaf: Leaf(leaf.skill.at_temperature(temperature)) for leaf in leaves}
 
     def change(atom: Atom) -> Node:
         if isinstance(atom, Leaf):
-            return Leaf(atom.skill.at_temperature(temperature))
+            return skills[atom]
         if isinstance(atom, Corrected):
             before = expression.leaves(atom)[0].skill.spec.temperature
-            node = rescaled(atom.node, temperature)
+            node = expression.mapped(atom.node, change)
             about = expression.outline(node)
             return Corrected(node, atom.correction.scaled(temperature / before, about))
         raise IncompatibleSkill(

@@ -15,10 +15,11 @@ from pydantic import Field
 from torch import Tensor
 
 from skillbank.agent import Agent
+from skillbank.compose import expression
 from skillbank.compose.acting import Acting
 from skillbank.compose.composed import Composed
 from skillbank.compose.gathering import Gathering, Mirrors, exploring_action, gather_task, learn
-from skillbank.config import Architecture, PretrainConfig
+from skillbank.config import Architecture, PretrainConfig, noise_fed
 from skillbank.networks import polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
@@ -51,8 +52,13 @@ class Distiller:
     def __init__(self, composed: Composed, config: DistillConfig, seed: int) -> None:
         self.composed = composed.acting_with(averaged=config.proposals.averaged)
         self.config, spec = config, composed.spec
-        self.learning = PretrainConfig(
-            architecture=config.architecture,
+        network = config.architecture
+        noise = network.sampler == "noise" or spec.action_size == 1  # no pairs for a flow to couple
+        if noise:
+            network = network.model_copy(update={"sampler": "noise"})
+        learning = PretrainConfig(
+            architecture=network,
+            objective="stein" if noise else "divergence",
             temperature=spec.temperature,
             discount=spec.discount,
             num_envs=config.num_envs,
@@ -66,8 +72,9 @@ class Distiller:
             learning_starts=config.learning_starts,
             symmetry=False,
         )
+        self.learning = noise_fed(learning) if noise else learning
         sizes = (spec.observation_size, spec.action_size)
-        self.agent = Agent(config.architecture, self.learning, *sizes, spec.temperature, seed)
+        self.agent = Agent(network, self.learning, *sizes, spec.temperature, seed)
         self.generator = self.agent.generator
         self.mirrors = Mirrors(composed, self.generator)
         total = max(1, config.total_steps // config.steps_per_update)
@@ -159,13 +166,14 @@ def distill(
         description=f"distilled from {theirs.name}; reward {theirs.reward}"[:4096],
         temperature=theirs.temperature,
         discount=theirs.discount,
-        reward_scale=1.0,
+        reward_scale=expression.reward_scale(policy.node) or 1.0,
+        reward=theirs.reward[:4096],
         env_id=task.env_id,
         observation_blocks=theirs.observation_blocks,
         action_low=theirs.action_low,
         action_high=theirs.action_high,
         action_dtype=theirs.action_dtype,
-        architecture=config.architecture,
+        architecture=agent.architecture,
         symmetries=theirs.symmetries,
         config=learner.learning,
         seed=seed,

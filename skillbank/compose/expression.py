@@ -67,6 +67,7 @@ class Best:
     networks: tuple[Critic, ...]
     blocks: tuple[ObservationBlock, ...]  # the networks' observation
     env_id: str  # whose reward it is
+    reward_scale: float = 1.0  # that it was multiplied by
 
 
 Node = Leaf | WeightedSum | SoftOr | Corrected | Best
@@ -209,11 +210,15 @@ def reward_text(node: Node, temperature: float) -> str:
     if isinstance(node, Corrected):
         return reward_text(node.node, temperature)
     if isinstance(node, Best):
-        return f"r[{node.env_id}]"
+        return f"{_scale_text(node.reward_scale)}r[{node.env_id}]"
     spec = node.skill.spec
-    scale = "" if spec.reward_scale == 1.0 else f"{spec.reward_scale:.3g} "
+    scale = _scale_text(spec.reward_scale)
     prior = f" + {spec.temperature:.3g} log prior[{spec.name}]" if spec.anchored else ""
     return f"{scale}r[{spec.name}]{prior}"
+
+
+def _scale_text(scale: float) -> str:
+    return "" if scale == 1.0 else f"{scale:.3g} "
 
 
 def _part_reward(node: Node, temperature: float) -> str:
@@ -253,10 +258,37 @@ def reward_of(
             return spec.reward_scale * torch.as_tensor(np.asarray(rewards[spec.name], float))
         if isinstance(part, Corrected):
             return fold(part.node, atom, temperature)
-        return torch.as_tensor(np.asarray(rewards[part.env_id], float))
+        return part.reward_scale * torch.as_tensor(np.asarray(rewards[part.env_id], float))
 
     found: NDArray[np.float64] = fold(node, atom, temperature).numpy()
     return found
+
+
+def reward_scale(node: Node) -> float | None:
+    """What all rewards in it are multiplied by, where it is one number and weights sum to 1."""
+    scales = {
+        part.reward_scale if isinstance(part, Best) else part.skill.spec.reward_scale
+        for part in _scaled(node)
+    }
+    return scales.pop() if len(scales) == 1 and sums_to_one(node) else None
+
+
+def _scaled(node: Node) -> Iterator[Leaf | Best]:
+    for atom in atoms(node):
+        if isinstance(atom, Corrected):
+            yield from _scaled(atom.node)
+        else:
+            yield atom
+
+
+def sums_to_one(node: Node) -> bool:
+    """Do the weights of every sum in it, so that a reward which all share stays as it is?"""
+    if isinstance(node, Corrected):
+        return sums_to_one(node.node)
+    if not isinstance(node, WeightedSum | SoftOr):
+        return True
+    total = sum(weight for _, weight in node.terms)
+    return abs(total - 1.0) < 1e-6 and all(sums_to_one(part) for part, _ in node.terms)
 
 
 def parents(node: Node) -> tuple[str, ...]:

@@ -62,7 +62,8 @@ class Improver:
         parameters = [p for network in self.networks for p in network.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
         leaves = tuple(Leaf(skill) for skill in skills)
-        self.node = Best(leaves, self.networks, spec.observation_blocks, env_id)
+        blocks, scale = spec.observation_blocks, config.reward_scale
+        self.node = Best(leaves, self.networks, blocks, env_id, scale)
         self.composed = Composed(self.node, acting=config.proposals)
         self.steps = 0
 

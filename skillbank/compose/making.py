@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from skillbank.compose import expression
 from skillbank.compose.composed import Composed
-from skillbank.compose.expression import Corrected, Leaf, Node, SoftOr, WeightedSum
+from skillbank.compose.expression import Corrected, Leaf, Node, SoftOr
 from skillbank.errors import SkillbankError
 from skillbank.operators import Composable
 from skillbank.skill import Skill
@@ -131,19 +131,9 @@ def _shares(weights: Sequence[float] | None, count: int, least: float) -> list[f
 def _goals_are_shared(node: Node, told: bool | None) -> bool:
     if told is not None:
         return told
-    envs = {leaf.skill.spec.env_id for leaf in expression.leaves(node)}
-    scales = {leaf.skill.spec.reward_scale for leaf in expression.leaves(node)}
+    skills = [leaf.skill.spec for leaf in expression.leaves(node)]
+    envs = {spec.env_id for spec in skills}
     plain = all(isinstance(part, Leaf | Corrected) for part in expression.atoms(node))
-    free = not any(leaf.skill.spec.anchored for leaf in expression.leaves(node))
-    one = plain and free and len(scales) == 1 and _sums_to_one(node)
+    own = not any(spec.anchored or spec.reward for spec in skills)  # the task's reward, as it is
+    one = plain and own and expression.reward_scale(node) is not None
     return one and len(envs) == 1 and envs <= SHARED_GOALS
-
-
-def _sums_to_one(node: Node) -> bool:
-    """Do the weights of every sum in it, so that a reward which all share stays as it is?"""
-    if isinstance(node, Corrected):
-        return _sums_to_one(node.node)
-    if not isinstance(node, WeightedSum | SoftOr):
-        return True
-    total = sum(weight for _, weight in node.terms)
-    return abs(total - 1.0) < 1e-6 and all(_sums_to_one(part) for part, _ in node.terms)

@@ -135,6 +135,15 @@ def test_run_toward_turns_with_its_direction(direction: float) -> None:
     assert task._reward_terms()["speed_toward"][0] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_yaw_from_another_direction_has_another_name() -> None:
+    names = [
+        [name for name, _ in QuadrupedRunTowardVector(num_envs=1, direction=d).observation_blocks]
+        for d in (0.0, 1.0)
+    ]
+    assert [own[-1] for own in names] == ["heading", "bearing"]
+    assert names[0][:-1] == names[1][:-1]
+
+
 def test_run_toward_refuses_a_direction_that_is_none() -> None:
     with pytest.raises(ValueError, match="finite angle in radians"):
         gymnasium.make_vec("skillbank/QuadrupedRunToward-v0", num_envs=1, direction=math.nan)
