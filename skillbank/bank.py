@@ -411,6 +411,8 @@ class Bank:
                 arrays[name] = f"shapes {[*a.shape]} and {[*b.shape]}"
             elif a.tobytes() != b.tobytes():
                 arrays[name] = float(np.abs(a.astype(np.float64) - b).max())
+        left["content_hash"], right["content_hash"] = one.content_hash, two.content_hash
+        keys = ["content_hash", *keys]
         return Difference(
             {k: (left.get(k), right.get(k)) for k in keys if left.get(k) != right.get(k)}, arrays
         )

@@ -230,8 +230,10 @@ class Skill(Composable):
 
     def with_spec(self, **changes: Any) -> "Skill":
         """The same networks under a changed spec (a name, an evaluation, ...)."""
-        spec = SkillSpec.model_validate(self.spec.model_dump() | changes)
-        return Skill(spec, self.parameters(), self.content_hash if not changes else None)
+        if not changes:
+            return Skill(self.spec, self.parameters(), self.content_hash)
+        kept = {name: getattr(self.spec, name) for name in self.spec.model_fields_set}
+        return Skill(SkillSpec.model_validate(kept | changes), self.parameters())
 
     def at_temperature(self, temperature: float) -> "Skill":
         """The same policy with its numbers at another temperature, the reward in proportion."""

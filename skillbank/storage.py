@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from skillbank import errors, storage_sandbox
+from skillbank.config import IN_A_FILE
 from skillbank.spec import Shape, SkillSpec, parameter_shapes
 
 FORMAT_VERSION = 1
@@ -79,7 +80,7 @@ class StoredSkill(NamedTuple):
 
 def metadata_document(spec: SkillSpec) -> bytes:
     """Canonical metadata: ASCII JSON with sorted keys and no spaces."""
-    document = spec.model_dump(mode="json")
+    document = spec.model_dump(mode="json", context=IN_A_FILE)
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import skillbank
+from skillbank.export import from_safetensors, to_safetensors
 from skillbank.task import Task
 
 BODY = 0.2  # m; the torso's radius is 0.25, so a centre nearer than this is inside a wall
@@ -23,6 +24,19 @@ def test_runs_far_in_every_direction_without_falling(run_anywhere):
     assert found.metrics["net_distance"].mean() > 40.0  # m in 25 s
     assert found.metrics["fallen"].mean() <= 0.05
     assert found.sectors.min() >= 0.02  # 4 % over 400 episodes; 100 scatter more
+
+
+@pytest.mark.parametrize("name", skillbank.Bank(shipped=True).names())
+def test_stays_itself_however_it_is_copied(tmp_path, name):
+    skill = skillbank.Bank(shipped=True).load(name)
+    original = skill.content_hash
+    bank = skillbank.Bank(tmp_path / "bank", shipped=True)
+    assert bank.save(skill, name) == f"{name}@1"  # it has it already
+    skill.save(tmp_path / "copy.h5")
+    assert skillbank.Skill.load(tmp_path / "copy.h5").content_hash == original
+    to_safetensors(bank.read(name), tmp_path / "copy.safetensors")
+    assert from_safetensors(tmp_path / "copy.safetensors").content_hash == original
+    assert skill.with_spec(description="mine").spec.config == skill.spec.config
 
 
 def test_is_what_the_recipe_makes(run_anywhere):
