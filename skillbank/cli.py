@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,12 +18,12 @@ from skillbank import __version__
 from skillbank.cli_bank import BANK_COMMANDS, bank_option
 from skillbank.cli_compose import compose_command
 from skillbank.cli_reproduce import reproduce
+from skillbank.cli_settings import bare_reference
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
-    from skillbank.config import Learning
     from skillbank.evaluation import Evaluation
     from skillbank.skill import Skill
     from skillbank.spec import EvaluationRecord
@@ -160,15 +161,24 @@ def _imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None)
     sys.path.insert(0, "")  # a console script does not see the present folder by itself
     try:
         import_module(module)
-    except ImportError as error:
-        raise click.BadParameter(f"cannot import '{module}': {error}") from error
+    except Exception as error:  # whatever a module of the user's does wrong
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        place = f" ({at.filename}:{at.lineno})" if not isinstance(error, ImportError) else ""
+        raise click.BadParameter(
+            f"cannot import '{module}': {type(error).__name__}: {error}{place}"
+        ) from error
     return bare
 
 
 _training_options = _options(
     click.option("--as", "name", metavar="NAME", help="What to call the new skill."),
     _seed_option,
-    click.option("--steps", type=click.IntRange(1), help="Environment steps, over all copies."),
+    click.option(
+        "--steps",
+        type=click.IntRange(1),
+        help="Environment steps, over all copies; schedules go in proportion. [default: the "
+        "task's recipe]",
+    ),
     click.option(
         "--preset",
         type=click.Choice(["default", "paper"]),
@@ -232,17 +242,16 @@ def pretrain(
     Without any option: `run_anywhere`, a quadruped that runs in every direction.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import configured, pretrained_name
+    from skillbank.cli_settings import pretrained_name
 
-    recipe = config.recipe(env_id, preset)
-    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
     run = cli_training.Run.prepare(
         name or pretrained_name(env_id), bank_folder, out, again=_again(ctx), resume=resume
     )
+    recipe = run.configured(config.recipe(env_id, preset), steps, settings)
     run.start(env_id, recipe, seed, device, threads)
     from skillbank.pretraining import pretrain as learn
 
-    reference, skill, after = run.complete(
+    reference, skill, after, seconds = run.complete(
         lambda hooks: learn(env_id, recipe, seed=seed, name=run.name, device=device, hooks=hooks),
         env_id,
         episodes,
@@ -250,9 +259,10 @@ def pretrain(
     )
     pictures = run.draw(skill, env_id, {"": after} if after else {})
     if as_json:
-        _print_json(_training_result(reference, skill, run.folder, pictures, None, after))
+        files = (run.folder, pictures)
+        _print_json(_training_result(reference, skill, seconds, *files, None, after))
         return
-    click.echo(f"{reference}: {_lineup(skill)}")
+    click.echo(f"{reference}: {_lineup(skill, seconds)}")
     if after:
         _print_evaluation("", after)
     _print_files(pictures)
@@ -291,30 +301,28 @@ def finetune(
     Without any option but --skill: the quadruped's narrow hallway.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import configured, finetuned_name
+    from skillbank.cli_settings import finetuned_name
 
-    recipe = config.finetune_recipe(env_id, preset, schedule)
-    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
     run = cli_training.Run.prepare(
-        name or finetuned_name(_bare_reference(skill), env_id),
+        name or finetuned_name(bare_reference(skill), env_id),
         bank_folder,
         out,
         again=_again(ctx),
         resume=resume,
     )
+    recipe = run.configured(config.finetune_recipe(env_id, preset, schedule), steps, settings)
     run.start(env_id, recipe, seed, device, threads)
     parent = _load(run.bank, skill)
     from skillbank.evaluation import evaluate as measure
     from skillbank.finetuning import finetune as learn
     from skillbank.finetuning import recipe_for
 
-    recipe = recipe_for(parent.spec, env_id, preset, schedule)
-    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
+    recipe = run.configured(recipe_for(parent.spec, env_id, preset, schedule), steps, settings)
 
     before = measure(parent, env_id, episodes=episodes, seed=seed)
     if not as_json:
         _print_evaluation("before", before)
-    reference, new, after = run.complete(
+    reference, new, after, seconds = run.complete(
         lambda hooks: learn(
             parent, env_id, recipe, seed=seed, name=run.name, device=device, hooks=hooks
         ),
@@ -325,14 +333,16 @@ def finetune(
     panels = {"before": before} | ({f"after {new.spec.steps} steps": after} if after else {})
     pictures = run.draw(new, env_id, panels)
     if as_json:
-        _print_json(_training_result(reference, new, run.folder, pictures, before, after))
+        files = (run.folder, pictures)
+        _print_json(_training_result(reference, new, seconds, *files, before, after))
         return
-    if new.spec.learning_curve:
-        dip = min(new.spec.learning_curve, key=lambda point: point.mean_return)
+    dip = min(new.spec.learning_curve, key=lambda point: point.mean_return, default=None)
+    ends = [before, *((after,) if after else ())]
+    if dip and all(dip.mean_return < end.returns.mean() for end in ends):
         click.echo(f"lowest   return {dip.mean_return:.4g}, at {dip.steps} steps of training")
     if after:
         _print_evaluation("after", after)
-    click.echo(f"{reference}: {_lineup(new)}")
+    click.echo(f"{reference}: {_lineup(new, seconds)}")
     _print_files(pictures)
 
 
@@ -379,7 +389,7 @@ def evaluate(
         deterministic=deterministic,
         nominal_start=nominal_start,
     )
-    folder = out or Path("runs", "evaluate", _bare_reference(skill))
+    folder = out or Path("runs", "evaluate", bare_reference(skill))
     pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder)
     if as_json:
         sectors = {"sectors": result.sectors.tolist()} if _roams(result) else {}
@@ -417,7 +427,7 @@ def play(
     from skillbank.film import film
 
     chosen = _load(_bank(bank_folder), skill)
-    path = out or Path("runs", "play", f"{_bare_reference(skill)}.mp4")
+    path = out or Path("runs", "play", f"{bare_reference(skill)}.mp4")
     frames = film(
         chosen,
         env_id or chosen.spec.env_id,
@@ -589,33 +599,14 @@ def _load(bank: "Bank", skill: str) -> "Skill":
     return bank.load(skill)
 
 
-def _bare_reference(skill: str) -> str:
-    """A name that files can have: of ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
-    return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
-
-
 def _again(ctx: click.Context) -> str:
     """The command that the user gave, made to go on from the checkpoint."""
     words = ctx.find_root().meta["words"]
     return shlex.join(["skillbank", *words, *(() if "--resume" in words else ("--resume",))])
 
 
-def _steps_settings(
-    recipe: "Learning", steps: int | None, settings: Sequence[str]
-) -> tuple[str, ...]:
-    """``--steps`` as settings; a short training starts to learn early enough."""
-    if steps is None:
-        return ()
-    early = max(1, steps // 10)
-    told = any(setting.startswith("learning_starts=") for setting in settings)
-    if told or recipe.learning_starts <= early or steps < 2:
-        return (f"total_steps={steps}",)
-    return (f"total_steps={steps}", f"learning_starts={early}")
-
-
-def _lineup(skill: "Skill") -> str:
+def _lineup(skill: "Skill", seconds: float) -> str:
     spec = skill.spec
-    seconds = spec.learning_curve[-1].seconds if spec.learning_curve else 0.0
     from skillbank.cli_progress import duration
 
     return f"{spec.steps} steps, {spec.updates} updates, {duration(seconds)} of training"
@@ -624,6 +615,7 @@ def _lineup(skill: "Skill") -> str:
 def _training_result(
     reference: str,
     skill: "Skill",
+    seconds: float,
     folder: Path,
     pictures: Sequence[str],
     before: "Evaluation | None",
@@ -635,7 +627,7 @@ def _training_result(
         "content_hash": skill.content_hash,
         "steps": spec.steps,
         "updates": spec.updates,
-        "seconds": spec.learning_curve[-1].seconds if spec.learning_curve else 0.0,
+        "seconds": round(seconds, 3),
         "before": None if before is None else before.record().model_dump(),
         "lowest": min((point.mean_return for point in spec.learning_curve), default=None),
         "after": None if after is None else after.record().model_dump(),

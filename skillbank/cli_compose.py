@@ -12,7 +12,7 @@ from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.cli_bank import bank_option
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import checked_name
+from skillbank.cli_settings import bare_reference, checked_name
 from skillbank.cli_signals import stop_on_signals
 from skillbank.doctor import folder_problem
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError, StorageError
@@ -47,7 +47,12 @@ CORRECTION = "correction.npz"
     "degrees",
     type=float,
     multiple=True,
-    help="Turn each skill's wanted direction by so much, counter-clockwise; one for each.",
+    help="Turn each skill's wanted direction by so many degrees, counter-clockwise; one for each.",
+)
+@click.option(
+    "--shared-goals",
+    is_flag=True,
+    help="With --how or: the rewards differ only on entering goals that all tasks share.",
 )
 @click.option("--correct", is_flag=True, help="Learn what composing lacks, before distilling.")
 @click.option(
@@ -86,6 +91,7 @@ def compose_command(
     how: str,
     weights: tuple[float, ...],
     degrees: tuple[float, ...],
+    shared_goals: bool,
     correct: bool,
     correction: Path | None,
     check: bool,
@@ -104,9 +110,7 @@ def compose_command(
     """
     bank = Bank(bank_folder, shipped=True)
     if not check:
-        kept = checked_name(
-            name or "_".join(s.rpartition("/")[2].partition("@")[0] for s in skills)
-        )
+        kept = _name(skills, name)
         folder = out or Path("runs", kept)
         _check_folders(bank.folder, folder)
     if correct and correction is not None:
@@ -118,7 +122,7 @@ def compose_command(
 
     torch.set_num_threads(1)
     loaded = _turned([_loaded(bank, skill) for skill in skills], degrees)
-    composed = _composed(loaded, how, weights, rescale)
+    composed = _composed(loaded, how, weights, rescale, shared_goals)
     say(f"{composed.spec.name}: reward {composed.spec.reward}")
     if correction is not None:
         from skillbank.compose import Correction
@@ -151,14 +155,21 @@ def compose_command(
                 hooks.on_progress = watch
                 skill = _distilled(composed, env_id, steps, seed, hooks, kept)
         except Interrupted as error:
-            saved = f"; what was corrected is in {path}: --correction takes it" if correct else ""
-            raise Interrupted(f"stopped{saved}") from error
+            saved = f"what was corrected is in {path}: --correction {path} goes on from there"
+            raise Interrupted(f"stopped; {saved if correct else 'nothing is kept'}") from error
         reference = bank.save(skill, kept)
     text = (
         f"{reference}: {skill.spec.steps} steps, {skill.spec.updates} updates, "
         f"made from {', '.join(skills)}"
     )
     _print(_result(composed, found, reference, skill, path if correct else None), as_json, text)
+
+
+def _name(skills: Sequence[str], given: str | None) -> str:
+    """What the new skill is called; never as the only one that it is made of."""
+    if len(skills) == 1 and given is None:
+        raise click.UsageError("made of one skill alone: say with --as what the new one is called")
+    return checked_name(given or "_".join(map(bare_reference, skills)))
 
 
 def say(text: str) -> None:
@@ -197,7 +208,11 @@ def _one_for_each(skills: "Sequence[Skill]", given: Sequence[float], option: str
 
 
 def _composed(
-    skills: "Sequence[Skill]", how: str, weights: tuple[float, ...], rescale: bool
+    skills: "Sequence[Skill]",
+    how: str,
+    weights: tuple[float, ...],
+    rescale: bool,
+    shared_goals: bool,
 ) -> "Composed":
     from skillbank import compose
 
@@ -208,8 +223,9 @@ def _composed(
         skills = [skills[0], *(skill.at_temperature(alpha) for skill in skills[1:])]
     if how == "sum":
         return compose.add(list(zip(skills, weights or (1.0,) * len(skills), strict=True)))
-    make = compose.mean if how == "mean" else compose.any_of
-    return make(skills, list(weights) or None)
+    if how == "mean":
+        return compose.mean(skills, list(weights) or None)
+    return compose.any_of(skills, list(weights) or None, shared_goals=shared_goals or None)
 
 
 def _certified(

@@ -4,9 +4,11 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from skillbank.config import Learning, bare_name
 from skillbank.errors import SkillbankError
@@ -27,6 +29,11 @@ def pretrained_name(env_id: str) -> str:
 def finetuned_name(skill: str, env_id: str) -> str:
     """The name of a skill fine-tuned on a task: ``run_anywhere.quadruped_hallway_narrow``."""
     return f"{skill}.{_snake_case(bare_name(env_id))}"
+
+
+def bare_reference(skill: str) -> str:
+    """A name that files can have: of ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
+    return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
 
 
 def checked_name(name: str) -> str:
@@ -74,12 +81,7 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
     try:
         return type(config).model_validate_json(json.dumps(document))
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}, "
-            f"got {_shown(problem['input'])}"
-            for problem in error.errors()
-        ]
-        raise SkillbankError("\n".join(lines)) from error
+        raise SkillbankError("\n".join(map(_told, error.errors()))) from error
 
 
 def _flat_keys(document: dict[str, Any], prefix: str = "") -> list[str]:
@@ -90,10 +92,20 @@ def _flat_keys(document: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+    for written in (text, text.lower(), f"[{text}]" if "," in text else text):
+        try:  # as in JSON, or as in Python: True, None, 32,32
+            return json.loads(written)
+        except json.JSONDecodeError:
+            continue
+    return text
+
+
+def _told(problem: ErrorDetails) -> str:
+    """One thing that is wrong with a configuration."""
+    text = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:  # with the whole of it
         return text
+    return f"{'.'.join(map(str, problem['loc']))}: {text}, got {_shown(problem['input'])}"
 
 
 def _shown(value: Any) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
-_NOTICE = b"\nstopping: what was learned is being saved, please wait\n"
+_NOTICE = b"\nstopping at the next step, please wait\n"
 
 
 class StopRequest:

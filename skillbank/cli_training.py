@@ -1,8 +1,9 @@
 """A training on the command line: where it writes, how it is stopped, and what it leaves behind."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,11 +13,12 @@ import click
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import checked_name
+from skillbank.cli_settings import checked_name, configured
 from skillbank.cli_signals import StopRequest, stop_on_signals
-from skillbank.config import Learning
+from skillbank.config import SCHEDULE, Config, Learning, shortened
 from skillbank.doctor import folder_problem
-from skillbank.errors import Interrupted, SkillbankError, StorageError
+from skillbank.durable import alone
+from skillbank.errors import Busy, Interrupted, SkillbankError, StorageError
 
 if TYPE_CHECKING:
     from skillbank.evaluation import Evaluation
@@ -32,6 +34,7 @@ class Outcome(NamedTuple):
     reference: str  # of the skill in the bank
     skill: "Skill"
     evaluation: "Evaluation | None"  # None: it failed
+    seconds: float  # of training, wall clock, over all its runs as far as they are known
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,23 @@ class Run:
         """Where a stopped training is kept."""
         return self.folder / CHECKPOINT
 
+    def configured(self, recipe: Config, steps: int | None, settings: Sequence[str]) -> Config:
+        """A recipe with ``--steps`` and ``--set``; a resumed training keeps its schedule.
+
+        Raises:
+            SkillbankError: An unknown setting, or a value that cannot be.
+        """
+        if steps is not None:
+            recipe = shortened(recipe, steps)
+            if self.resume:
+                from skillbank.training import begun
+
+                names = ("learning_starts", *SCHEDULE)
+                known = begun(self.checkpoint)
+                kept = {name: known[name] for name in names if name in known}
+                recipe = recipe.model_copy(update=kept)
+        return configured(recipe, settings)
+
     def start(self, env_id: str, config: Learning, seed: int, device: str, threads: int) -> None:
         """Set up the process for training, and say what is about to happen."""
         keep_freed_blocks()
@@ -103,8 +123,12 @@ class Run:
             Interrupted: A signal came; the checkpoint, or the finished skill, is saved.
             StorageError: The finished skill cannot be kept in the bank; it says where it is.
         """
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, self._held():
+            started = time.perf_counter()
             skill = self._train(learn, stop)
+            seconds = time.perf_counter() - started
+            if skill.spec.learning_curve:  # of a resumed training, all of it
+                seconds = skill.spec.learning_curve[-1].seconds
             evaluation = None
             try:
                 with stop.interruptible():
@@ -116,7 +140,7 @@ class Run:
             reference = self._keep(skill)
             if stop.made:
                 raise Interrupted(f"interrupted after training; '{reference}' is in the bank")
-        return Outcome(reference, skill, evaluation)
+        return Outcome(reference, skill, evaluation, seconds)
 
     def draw(self, skill: "Skill", env_id: str, panels: "Mapping[str, Evaluation]") -> list[str]:
         """Draw the learning curve and where the skill went; the pictures' paths."""
@@ -129,6 +153,25 @@ class Run:
             with _drawing(self.folder / "learning_curve.png", paths) as path:
                 figures.learning_curve(curve, path, title=self.name, marks=marks)
         return paths + draw_evaluations(skill, env_id, panels, self.folder)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with alone(self.folder) as lock:
+                try:
+                    yield
+                finally:
+                    if list(self.folder.iterdir()) == [lock]:  # nothing came of it
+                        lock.unlink()
+                        with suppress(OSError):
+                            self.folder.rmdir()
+                            self.folder.parent.rmdir()
+        except Busy as error:
+            raise SkillbankError(
+                f"another training is at work: {error}; wait for it, or choose --as NAME or "
+                "--out FOLDER"
+            ) from error
 
     def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "Skill":
         from skillbank.training import Hooks

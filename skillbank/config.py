@@ -155,6 +155,23 @@ def noise_fed(learning: Config) -> Config:
     return learning.model_copy(update=changes)
 
 
+SCHEDULE = ("anneal_steps", "shrink_start", "shrink_steps", "n_step_until")  # counted in steps
+
+
+def shortened(config: Config, steps: int) -> Config:
+    """The same way of learning in so many steps: what is counted in steps goes in proportion."""
+    share = steps / config.total_steps
+    changes: dict[str, int] = {
+        "total_steps": steps,
+        "learning_starts": min(config.learning_starts, steps // 4),
+    }
+    for name in SCHEDULE:
+        counted = getattr(config, name, None)
+        if counted is not None:
+            changes[name] = max(min(1, counted), round(counted * share))
+    return type(config).model_validate(dict(config) | changes)
+
+
 # The constants of appendix D.1, common to pretraining and fine-tuning.
 _PAPER: dict[str, Any] = {
     "num_envs": 1,

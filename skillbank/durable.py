@@ -1,5 +1,9 @@
-"""Writing a file so that a crash leaves either the old one or the new one, whole."""
+"""Files and folders that crashes and other processes leave alone.
 
+A file is written so that a crash leaves either the old one or the new one, whole; a folder is held.
+"""
+
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -7,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from skillbank.errors import StorageError
+from skillbank.errors import Busy, StorageError
 
 
 @contextmanager
@@ -40,3 +44,23 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # it has been renamed, or could not be made
             temporary.unlink()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[Path]:
+    """Hold a folder by a file in it; it is given free when the process ends, however it ends.
+
+    Raises:
+        Busy: Another process holds it.
+    """
+    lock = folder / "lock"
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise Busy(f"process {file.read() or '?'} works in {folder}") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield lock

@@ -298,15 +298,8 @@ class Training:
         Raises:
             SkillbankError: There is none, or it belongs to another task, configuration or seed.
         """
-        if path is None or not path.is_file():
-            raise SkillbankError(f"no checkpoint at {path}; start without resuming")
-        try:
-            # NumPy leaves a file that it has opened itself open where it is no archive.
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = dict(file)
-            meta = json.loads(arrays.pop("meta").tobytes())
-        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
+        arrays = _arrays(path)
+        meta = json.loads(arrays.pop("meta").tobytes())
         mine, theirs = self._started(), meta.get("started", {})
         differ = {
             key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own
@@ -369,3 +362,26 @@ class Training:
             "critic_optimiser": self.agent.critic_optimiser,
             "sampler_optimiser": self.agent.sampler_optimiser,
         }
+
+
+def begun(path: Path) -> dict[str, Any]:
+    """How the training of a checkpoint was configured.
+
+    Raises:
+        SkillbankError: There is none, or it is something else.
+    """
+    started: dict[str, Any] = json.loads(_arrays(path, ("meta",))["meta"].tobytes())["started"]
+    return started
+
+
+def _arrays(path: Path | None, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+    if path is None or not path.is_file():
+        raise SkillbankError(f"no checkpoint at {path}; start without resuming")
+    try:
+        # NumPy leaves a file that it has opened itself open where it is no archive.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in names or file.files}
+        json.loads(arrays["meta"].tobytes())["started"]
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
+    return arrays

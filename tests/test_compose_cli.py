@@ -64,6 +64,20 @@ def test_two_skills_become_one_that_knows_its_parents(call, pair, tmp_path):
     assert "corrected" in again.stdout
 
 
+def test_one_skill_is_not_written_over_itself(call, pair):
+    assert "say with --as" in call("east", *QUICK, code=2).output
+    assert skillbank.Bank().load("east").content_hash == pair[0].content_hash
+    result = call(f"sha256:{pair[0].content_hash[:8]}", "north", *QUICK)
+    assert result.stdout.startswith(f"sha256_{pair[0].content_hash[:8]}_north@1")
+
+
+def test_a_soft_or_may_be_told_that_goals_are_shared(call):
+    words = ("north", "east", "--how", "or", "--check", *QUICK)
+    with pytest.warns(skillbank.compose.CompositionWarning, match="--shared-goals"):
+        call(*words, code=4)
+    assert "'north | east': they" in call(*words, "--shared-goals").stdout
+
+
 def test_checking_learns_nothing(call, tmp_path):
     text = call("north", "east", "--check", *QUICK).stdout
     assert "'0.5 north + 0.5 east': they" in text

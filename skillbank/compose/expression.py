@@ -162,7 +162,7 @@ def check_bounded(node: Node) -> None:
         raise IncompatibleSkill(
             f"{name_of(node)}: nothing is known about how far from optimal a soft-OR is whose "
             "rewards differ in more than entering shared goals; any_of(..., shared_goals=True) "
-            "says that they do not"
+            "(--shared-goals) says that they do not"
         )
     if isinstance(node, WeightedSum | SoftOr):
         for part, _ in node.terms:

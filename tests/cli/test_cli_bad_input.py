@@ -226,3 +226,29 @@ def test_a_noise_fed_skill_cannot_be_anchored(call: Any, bank: skillbank.Bank) -
     words = ["finetune", "--skill", "noisy", "--env", "PointMassHallway", *QUICK_FINETUNE]
     error = call(*words, "--schedule", "anchored", code=4).stderr
     assert "schedule 'paper'" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("def (", "SyntaxError: invalid syntax"), ("x = 1\nprint(y)", "NameError")],
+)
+def test_a_module_that_breaks_is_told_without_a_traceback(text: str, told: str, call: Any) -> None:
+    Path("breaks_on_import.py").write_text(text)
+    result = call("pretrain", "--env", "breaks_on_import:Mine-v0", code=2)
+    assert f"cannot import 'breaks_on_import': {told}" in result.stderr
+    assert "Traceback" not in result.stderr
+    if told == "NameError":
+        assert "breaks_on_import.py:2" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("symmetry=no", "symmetry: Input should be a valid boolean"),
+        ("total_steps=9", "learning_starts must be below total_steps: nothing would be learned"),
+    ],
+)
+def test_a_wrong_setting_is_told_alone(setting: str, told: str, call: Any) -> None:
+    stderr = call("pretrain", "--set", setting, code=2).stderr
+    assert f"error: {told}" in stderr
+    assert "{" not in stderr

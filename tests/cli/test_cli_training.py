@@ -14,6 +14,8 @@ import skillbank
 from skillbank import cli_progress
 from skillbank.cli_settings import configured, finetuned_name, pretrained_name
 from skillbank.cli_signals import StopRequest
+from skillbank.config import finetune_recipe
+from skillbank.durable import alone
 from skillbank.errors import SkillbankError
 from skillbank.training import Progress
 
@@ -40,10 +42,14 @@ def test_pretrain_prints_json_and_nothing_else(call: Any) -> None:
     assert all(Path(path).is_file() for path in found["pictures"])
 
 
-def test_finetune_shows_before_lowest_and_after(call: Any, bank: skillbank.Bank) -> None:
+def test_finetune_shows_before_and_after_and_what_was_lower(
+    call: Any, bank: skillbank.Bank
+) -> None:
     result = call("finetune", "--skill", "tiny", "--env", "PointMassUMaze", *QUICK_FINETUNE)
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:3]] == ["before", "lowest", "after"]
+    told = {line.split()[0]: float(line.split()[2]) for line in lines if " return " in line}
+    assert list(told) in (["before", "lowest", "after"], ["before", "after"])
+    assert told.get("lowest", -1.0) < min(told["before"], told["after"])
     assert "success" in lines[0]
     parent = bank.read("tiny").content_hash
     assert bank.spec("tiny.point_mass_u_maze").parents == (parent,)
@@ -273,3 +279,40 @@ def test_settings_that_cannot_be(setting: str, text: str) -> None:
     with pytest.raises(SkillbankError) as raised:
         configured(skillbank.PretrainConfig(), [setting])
     assert text in str(raised.value)
+
+
+def test_two_trainings_do_not_share_a_folder(call: Any) -> None:
+    Path("runs/mine").mkdir(parents=True)
+    words = ["pretrain", "--env", "PointMassRun", *QUICK_PRETRAIN]
+    with alone(Path("runs/mine")):
+        result = call(*words, "--as", "mine", code=2)
+        assert f"another training is at work: process {os.getpid()} works in" in result.stderr
+        assert "--out FOLDER" in result.stderr
+        call(*words, "--as", "mine", "--out", "elsewhere")
+    call(*words, "--as", "mine")
+
+
+def test_steps_shorten_the_schedule_and_a_setting_wins(call: Any, bank: skillbank.Bank) -> None:
+    words = ["finetune", "--skill", "tiny", "--env", "PointMassHallway", "--episodes", "2"]
+    call(*words, "--steps", "400", "--as", "x", "--set", "batch_size=16")
+    config, known = bank.spec("x").config, finetune_recipe("PointMassHallway")
+    assert config.total_steps == 400
+    assert config.anneal_steps == round(known.anneal_steps * 400 / known.total_steps)
+    told = ["--set", "anneal_steps=77", "--set", "learning_starts=50", "--set", "batch_size=16"]
+    call(*words, "--steps", "400", "--as", "y", *told)
+    config = bank.spec("y").config
+    assert (config.anneal_steps, config.learning_starts) == (77, 50)
+
+
+def test_a_stopped_training_goes_on_for_longer_by_its_own_schedule(
+    call: Any, bank: skillbank.Bank, stops_at: list[int]
+) -> None:
+    words = ["finetune", "--skill", "tiny", "--env", "PointMassHallway", "--as", "x"]
+    words += ["--set", "batch_size=16", "--episodes", "2"]
+    stops_at[0] = 10
+    call(*words, "--steps", "400", code=130)
+    stops_at[0] = 10**9
+    call(*words, "--steps", "800", "--resume")
+    config, known = bank.spec("x").config, finetune_recipe("PointMassHallway")
+    assert config.total_steps == 800
+    assert config.anneal_steps == round(known.anneal_steps * 400 / known.total_steps)
