@@ -256,8 +256,11 @@ def test_names_of_skills() -> None:
 def test_settings_of_every_kind() -> None:
     config = configured(
         skillbank.PretrainConfig(),
-        ["batch_size=64", "objective=stein", "architecture.critic_hidden=[8]", "symmetry=false"],
+        ["batch_size=64", "objective=stein", "architecture.critic_hidden=[8]", "symmetry=False"]
+        + ["architecture.sampler_hidden=32,16", "first_temperature=None"],
     )
+    assert config.architecture.sampler_hidden == (32, 16)
+    assert config.first_temperature is None
     assert (config.batch_size, config.objective, config.symmetry) == (64, "stein", False)
     assert config.architecture.critic_hidden == (8,)
     assert config.architecture.critics == 2  # the other fields stay
