@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,11 +93,11 @@ def _flat_keys(document: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _value(text: str) -> Any:
-    for written in (text, text.lower(), f"[{text}]" if "," in text else text):
-        try:  # as in JSON, or as in Python: True, None, 32,32
+    """As in JSON, or as in Python (True, None), or a list without its brackets (32,32)."""
+    python = {"True": "true", "False": "false", "None": "null"}.get(text, text)
+    for written in (python, f"[{python}]" if "," in text else python):
+        with suppress(json.JSONDecodeError):
             return json.loads(written)
-        except json.JSONDecodeError:
-            continue
     return text
 
 
