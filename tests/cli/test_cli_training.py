@@ -256,8 +256,14 @@ def test_names_of_skills() -> None:
 def test_settings_of_every_kind() -> None:
     config = configured(
         skillbank.PretrainConfig(),
-        ["batch_size=64", "objective=stein", "architecture.critic_hidden=[8]", "symmetry=False"]
-        + ["architecture.sampler_hidden=32,16", "first_temperature=None"],
+        [
+            "batch_size=64",
+            "objective=stein",
+            "architecture.critic_hidden=[8]",
+            "architecture.sampler_hidden=32,16",
+            "symmetry=False",
+            "first_temperature=None",
+        ],
     )
     assert config.architecture.sampler_hidden == (32, 16)
     assert config.first_temperature is None
