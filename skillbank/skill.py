@@ -7,10 +7,11 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -29,9 +30,7 @@ from skillbank.operators import Composable
 from skillbank.soft_value import soft_value
 from skillbank.spec import ObservationBlock, SkillSpec, Symmetry
 from skillbank.symmetry import Symmetries
-
-if TYPE_CHECKING:
-    from skillbank.task import Task
+from skillbank.task import Layout, TaskLike, layout_of
 
 Array = NDArray[Any]
 VALUE_SAMPLES = 256  # proposals of a skill's soft value
@@ -88,6 +87,17 @@ class Skill(Composable):
             for name, value in network.arrays().items()
         }
         return arrays | ({} if self.noise_set is None else {"noise": self.noise_set.numpy().copy()})
+
+    @property
+    def observation_space(self) -> Box:
+        """What it takes: S numbers."""
+        return Box(-np.inf, np.inf, (self.spec.observation_size,), np.float32)
+
+    @property
+    def action_space(self) -> Box:
+        """What it gives: A numbers between its bounds, in the environment's units."""
+        kind = np.dtype(self.spec.action_dtype)
+        return Box(self._low.astype(kind), self._high.astype(kind), dtype=kind.type)
 
     # What the skill says about actions.
 
@@ -251,15 +261,21 @@ class Skill(Composable):
 
     # Fitting it to a task.
 
-    def fitted_to(self, task: "Task") -> "Skill":
+    def fitted_to(self, task: TaskLike) -> "Skill":
         """This skill on a task's observations: blocks it does not know enter at zero weight.
 
         Its Q-values and actions are unchanged. Warns if the task goes by the name of the skill's
         own, but simulates another model.
 
+        Args:
+            task: A Gymnasium id, or the bare name of one of skillbank's tasks; or an environment
+                that was made, single or vectorised.
+
         Raises:
             IncompatibleSkill: A block is missing or has another size, or the actions differ.
+            UnsupportedEnvironment: The id is unknown, or its spaces cannot be used.
         """
+        task = layout_of(task)
         own, theirs = self.spec.observation_blocks, task.observation_blocks
         low, high = tuple(task.action_low.tolist()), tuple(task.action_high.tolist())
         columns = block_columns(own, theirs)
@@ -319,12 +335,7 @@ class Skill(Composable):
         return self.sampler(obs, noise)  # type: ignore[no-any-return]
 
     def _obs(self, obs: ArrayLike) -> Tensor:
-        array = np.asarray(obs, np.float32)
-        if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
-            raise ValueError(
-                f"expected observations [B, {self.spec.observation_size}], got {array.shape}"
-            )
-        return torch.from_numpy(array.copy())
+        return checked_observations(obs, self.spec.observation_blocks)
 
     def _scaled(self, action: ArrayLike) -> Tensor:
         array = np.asarray(action, np.float64)
@@ -337,6 +348,23 @@ class Skill(Composable):
         share = (action.numpy().astype(np.float64) + 1.0) * 0.5
         own: Array = self._low + share * (self._high - self._low)
         return own.clip(self._low, self._high).astype(self.spec.action_dtype)
+
+
+def checked_observations(obs: ArrayLike, blocks: Sequence[ObservationBlock]) -> Tensor:
+    """Observations [B, S] as a tensor.
+
+    Raises:
+        ValueError: They have another shape.
+    """
+    array, size = np.asarray(obs, np.float32), sum(block.size for block in blocks)
+    if array.ndim != 2 or array.shape[1] != size:
+        named = ", ".join(f"{block.name} {block.size}" for block in blocks)
+        raise ValueError(
+            f"expected observations [B, {size}], got {array.shape}: the skill observes {named}. "
+            "For a task with more blocks fit it first, by the task's id: "
+            'skill.fitted_to("PointMassHallway")'
+        )
+    return torch.from_numpy(array.copy())
 
 
 def block_columns(
@@ -373,7 +401,7 @@ def _extended(symmetry: Symmetry, columns: NDArray[np.int64], observation: int) 
 
 
 def _side_by_side(
-    spec: SkillSpec, task: "Task", low: Sequence[float], high: Sequence[float]
+    spec: SkillSpec, task: Layout, low: Sequence[float], high: Sequence[float]
 ) -> str:
     own = {block.name: block.size for block in spec.observation_blocks}
     theirs = {block.name: block.size for block in task.observation_blocks}

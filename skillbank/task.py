@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,6 +31,21 @@ class Step(NamedTuple):
     ended: Array  # [N] bool, terminated or truncated
     obs: Tensor  # [N, S], where the next step starts: after a reset where the episode ended
     info: dict[str, Any]  # of the last observation of each episode that ended, else of now
+
+
+class Layout(NamedTuple):
+    """As much of a task as a skill asks for when it is fitted."""
+
+    env_id: str
+    observation_blocks: tuple[ObservationBlock, ...]
+    action_low: NDArray[np.float64]
+    action_high: NDArray[np.float64]
+    model_hash: str | None = None
+
+    @property
+    def observation_size(self) -> int:
+        """S."""
+        return sum(block.size for block in self.observation_blocks)
 
 
 class Task:
@@ -64,19 +79,14 @@ class Task:
         self.num_envs, self.kwargs = num_envs, kwargs
         self.steps = 0  # steps of all copies since the first reset
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
-        _check_spaces(self.env_id, obs_space, action_space)
-        assert isinstance(action_space, gymnasium.spaces.Box)
-        self.observation_size = int(obs_space.shape[0])  # type: ignore[index]
-        self.action_low = action_space.low.astype(np.float64)
-        self.action_high = action_space.high.astype(np.float64)
+        source: Any = self.envs.unwrapped
+        layout = _declared(self.env_id, obs_space, action_space, source)
+        self.observation_blocks = layout.observation_blocks
+        self.observation_size = layout.observation_size
+        self.action_low, self.action_high = layout.action_low, layout.action_high
         self.action_dtype = action_space.dtype
         self.action_size = len(self.action_low)
-        source: Any = self.envs.unwrapped
-        blocks = getattr(source, "observation_blocks", (("observation", self.observation_size),))
-        self.observation_blocks = tuple(
-            ObservationBlock(name=name, size=int(size)) for name, size in blocks
-        )
-        self.model_hash: str | None = getattr(source, "model_hash", None)
+        self.model_hash = layout.model_hash
         self.arena: Any = getattr(source, "arena", None)
         # Somebody's environment may belong to the thread that made it.
         self.any_thread = bool(getattr(source, "any_thread", False))
@@ -167,6 +177,49 @@ class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"its space says {self.observation_space.shape}"
             )
         return obs, reward, terminated, truncated, info
+
+
+TaskLike = Task | Layout | str | gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
+
+
+def layout_of(task: TaskLike) -> Layout:
+    """Observation and actions of a task, of an environment by its id, or of one that was made.
+
+    Raises:
+        UnsupportedEnvironment: The id is unknown, or its spaces cannot be learned on.
+    """
+    if isinstance(task, str):
+        made = Task(task, 1)
+        made.close()
+        return layout_of(made)
+    if isinstance(task, gymnasium.Env | VectorEnv):
+        obs, action = task.observation_space, task.action_space
+        if isinstance(task, VectorEnv):
+            obs, action = task.single_observation_space, task.single_action_space
+        name = task.spec.id if task.spec else type(task.unwrapped).__name__
+        return _declared(name, obs, action, task.unwrapped)
+    return Layout(
+        task.env_id, task.observation_blocks, task.action_low, task.action_high, task.model_hash
+    )
+
+
+def _declared(
+    env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Space[Any], source: Any
+) -> Layout:
+    """What the spaces say, with the blocks that the environment declares, if it does."""
+    _check_spaces(env_id, obs, action)
+    assert isinstance(action, gymnasium.spaces.Box)
+    size = int(obs.shape[0])  # type: ignore[index]
+    blocks = getattr(source, "observation_blocks", ())
+    if sum(count for _, count in blocks) != size:  # none, or a wrapper changed the observation
+        blocks = (("observation", size),)
+    return Layout(
+        env_id,
+        tuple(ObservationBlock(name=name, size=int(count)) for name, count in blocks),
+        action.low.astype(np.float64),
+        action.high.astype(np.float64),
+        getattr(source, "model_hash", None),
+    )
 
 
 def resolve(env_id: str) -> str:

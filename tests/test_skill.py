@@ -306,6 +306,36 @@ def test_the_same_blocks_are_the_same_skill(skill):
     task.close()
 
 
+def test_a_skill_is_fitted_to_a_task_by_its_id_or_to_an_environment():
+    skill = trained("PointMassRun")
+    both = skill & skill.with_spec(name="twin")
+    task = Task("PointMassHallway", 1)
+    single = gymnasium.make("skillbank/PointMassHallway-v0")
+    many = gymnasium.make_vec("skillbank/PointMassHallway-v0", num_envs=3)
+    obs, action = single.reset(seed=1)[0][None], np.full((1, 2), 0.3)
+    for one in (skill, both):
+        expected = one.fitted_to(task).q(obs, action)
+        for place in ("PointMassHallway", "skillbank/PointMassHallway-v0", single, many):
+            fitted = one.fitted_to(place)
+            assert fitted.spec.observation_blocks == task.observation_blocks
+            np.testing.assert_array_equal(fitted.q(obs, action), expected)
+        with pytest.raises(ValueError, match=r"observes velocity 2\b.*skill\.fitted_to\(\"Point"):
+            one.q(obs, action)
+        assert one.fitted_to(single).observation_space.shape == single.observation_space.shape
+        assert one.action_space == single.action_space
+    for made in (task, single, many):
+        made.close()
+
+
+def test_a_wrapper_that_changes_what_is_observed_is_seen():
+    """The blocks that the task inside declares are then not those of the observation."""
+    env = gymnasium.make("skillbank/PointMassHallway-v0")
+    wrapped = gymnasium.wrappers.TimeAwareObservation(env)
+    with pytest.raises(IncompatibleSkill, match=r"observation +- +5"):
+        trained("PointMassRun").fitted_to(wrapped)
+    env.close()
+
+
 def test_another_model_of_its_own_task_is_told():
     task, other = Task("PointMassRun", 1), Task("PointMassUMaze", 1)
     skill = trained("PointMassRun")

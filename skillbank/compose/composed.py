@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -17,16 +18,16 @@ from skillbank.compose.expression import Atom, Corrected, Leaf, Node
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.networks import Critic, log_squash, unsquash
 from skillbank.operators import Composable
-from skillbank.skill import Skill, block_columns
+from skillbank.skill import Skill, block_columns, checked_observations
 from skillbank.soft_value import soft_value
 from skillbank.spec import ObservationBlock, SkillSpec, Symmetry
+from skillbank.task import Layout, TaskLike, layout_of
 
 if TYPE_CHECKING:
     from skillbank.compose.certificate import Certificate
     from skillbank.compose.correction import Correction, CorrectionConfig
     from skillbank.compose.distillation import DistillConfig
     from skillbank.replay import Replay
-    from skillbank.task import Task
     from skillbank.training import Hooks
 
 Array = NDArray[Any]
@@ -71,21 +72,6 @@ class Drawn(NamedTuple):
     candidates: int  # of how many
 
 
-class Layout(NamedTuple):
-    """As much of a task as a skill asks for when it is fitted."""
-
-    env_id: str
-    observation_blocks: tuple[ObservationBlock, ...]
-    action_low: NDArray[np.float64]
-    action_high: NDArray[np.float64]
-    model_hash: str | None = None
-
-    @property
-    def observation_size(self) -> int:
-        """S."""
-        return sum(block.size for block in self.observation_blocks)
-
-
 class Composed(Composable):
     """An expression over skills, evaluated when asked.
 
@@ -112,8 +98,7 @@ class Composed(Composable):
         skills = [leaf.skill for leaf in expression.leaves(node)]
         check_together(skills)
         self._layout = layout or _widest(skills, expression.corrections(node))
-        task = cast("Task", self._layout)
-        self.parts = tuple(skill.fitted_to(task) for skill in skills)
+        self.parts = tuple(skill.fitted_to(self._layout) for skill in skills)
         first = skills[0].spec
         self.spec = ComposedSpec(
             name=expression.name_of(node),
@@ -136,6 +121,17 @@ class Composed(Composable):
 
     def __repr__(self) -> str:
         return f"<Composed {self.spec.name}>"
+
+    @property
+    def observation_space(self) -> Box:
+        """What it takes: S numbers."""
+        return Box(-np.inf, np.inf, (self.spec.observation_size,), np.float32)
+
+    @property
+    def action_space(self) -> Box:
+        """What it gives: A numbers between its bounds, in the environment's units."""
+        kind = np.dtype(self.spec.action_dtype)
+        return Box(self._low.astype(kind), self._high.astype(kind), dtype=kind.type)
 
     # What it says about actions.
 
@@ -255,24 +251,23 @@ class Composed(Composable):
 
     # The same in other clothes.
 
-    def fitted_to(self, task: "Task") -> "Composed":
+    def fitted_to(self, task: TaskLike) -> "Composed":
         """The same on a task's observations; blocks that no part knows are ignored.
+
+        Args:
+            task: A Gymnasium id, or the bare name of one of skillbank's tasks; or an environment
+                that was made, single or vectorised.
 
         Raises:
             IncompatibleSkill: A block is missing or has another size, or the actions differ.
+            UnsupportedEnvironment: The id is unknown, or its spaces cannot be used.
         """
-        layout = Layout(
-            task.env_id,
-            task.observation_blocks,
-            task.action_low,
-            task.action_high,
-            task.model_hash,
-        )
-        same = task.observation_blocks == self.spec.observation_blocks
+        layout = layout_of(task)
+        same = layout.observation_blocks == self.spec.observation_blocks
         if (
             same
-            and np.array_equal(task.action_low, self._low)
-            and np.array_equal(task.action_high, self._high)
+            and np.array_equal(layout.action_low, self._low)
+            and np.array_equal(layout.action_high, self._high)
         ):
             return self
         return Composed(self.node, layout, self.acting, self.joined)
@@ -488,12 +483,7 @@ class Composed(Composable):
         )
 
     def _obs(self, obs: ArrayLike) -> Tensor:
-        array = np.asarray(obs, np.float32)
-        if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
-            raise ValueError(
-                f"expected observations [B, {self.spec.observation_size}], got {array.shape}"
-            )
-        return torch.from_numpy(array.copy())
+        return checked_observations(obs, self.spec.observation_blocks)
 
     def scaled(self, action: ArrayLike) -> Tensor:
         """Actions in the environment's units -> scaled to [-1, 1]."""
