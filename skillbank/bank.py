@@ -55,10 +55,15 @@ class Ancestor(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What differs between two skills; both parts are empty for the same skill."""
+    """What differs between two skills.
+
+    Metadata and parameters are empty for skills that mean the same. Their content hashes differ
+    yet where one leaves to a default what the other writes out.
+    """
 
     metadata: dict[str, tuple[Any, Any]]  # by path, e.g. config.batch_size; None: absent
     parameters: dict[str, float | str]  # largest absolute difference, or why there is none
+    content_hashes: tuple[str, str]  # equal for the same skill
 
 
 class Bank:
@@ -411,10 +416,10 @@ class Bank:
                 arrays[name] = f"shapes {[*a.shape]} and {[*b.shape]}"
             elif a.tobytes() != b.tobytes():
                 arrays[name] = float(np.abs(a.astype(np.float64) - b).max())
-        left["content_hash"], right["content_hash"] = one.content_hash, two.content_hash
-        keys = ["content_hash", *keys]
         return Difference(
-            {k: (left.get(k), right.get(k)) for k in keys if left.get(k) != right.get(k)}, arrays
+            {k: (left.get(k), right.get(k)) for k in keys if left.get(k) != right.get(k)},
+            arrays,
+            (one.content_hash, two.content_hash),
         )
 
     def verify(self) -> dict[str, errors.SkillFileError]:

@@ -58,8 +58,14 @@ def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> No
         click.echo(f"{path}: {_brief(one)} -> {_brief(other)}")
     for name, how in found.parameters.items():
         click.echo(f"{name}: {how if isinstance(how, str) else f'differs by up to {how:.3g}'}")
-    if not (found.metadata or found.parameters):
+    one, other = found.content_hashes
+    if one == other:
         click.echo(f"{first} and {second} are the same skill")
+    elif not (found.metadata or found.parameters):
+        click.echo(
+            f"{first} and {second} mean the same, but one leaves to defaults what the other "
+            f"writes out: content {one[:12]} -> {other[:12]}"
+        )
 
 
 def _brief(value: object) -> str:

@@ -5,15 +5,7 @@ Dimensions come from the environment, never from here. An unknown key is an erro
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -21,30 +13,23 @@ Count = Annotated[int, Field(ge=1)]
 Preset = Literal["default", "paper"]
 Schedule = Literal["anchored", "paper"]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
-
-
-# Marks a field that a release has added to what skill files hold: it is written only where it was
-# set, so that the skills of older releases keep their bytes, and with them their content hash.
-LATER = Field(json_schema_extra={"later": True})
-IN_A_FILE = "skill file"  # the context of a dump that does so
+AS_READ = object()  # context in which a model keeps to the fields that it is given
 
 
 class Strict(BaseModel):
-    """A frozen model in which an unknown key is an error; metadata is validated by it too."""
+    """A frozen model in which an unknown key is an error; metadata is validated by it too.
+
+    Metadata holds the fields that are set. A model counts all of its fields as set, but one that
+    was validated in the context ``AS_READ`` only those that it was given: so what was read is
+    written the same again, also by a release that knows more fields.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    @model_serializer(mode="wrap")
-    def _for_a_file(
-        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        document: dict[str, Any] = dump(self)
-        if info.context == IN_A_FILE:
-            for name, field in type(self).model_fields.items():
-                later = field.json_schema_extra == LATER.json_schema_extra
-                if later and name not in self.model_fields_set:
-                    del document[name]
-        return document
+    def model_post_init(self, context: Any, /) -> None:
+        """Count all fields as set, unless the model is read."""
+        if context is not AS_READ:
+            self.__pydantic_fields_set__.update(type(self).model_fields)
 
 
 class Architecture(Strict):
@@ -82,8 +67,8 @@ class Learning(Strict):
     noise_sigma: NonNegative = 0.0  # Ornstein-Uhlenbeck noise added while collecting
     noise_theta: NonNegative = 0.15  # its pull towards zero, per step
     reward_scale: Positive = 1.0  # rewards are multiplied by it
-    precision: Annotated[Literal["single", "mixed"], LATER] = "single"  # mixed: large products in
-    # bfloat16, which is faster only on processors that have instructions for it
+    precision: Literal["single", "mixed"] = "single"  # mixed: large products in bfloat16, which
+    # is faster only on processors that have instructions for it
     symmetry: bool = True  # apply the environment's declared symmetries to replayed data
 
     total_steps: Count = 250_000  # environment steps over all copies
@@ -110,8 +95,8 @@ class PretrainConfig(Learning):
 
     architecture: Architecture = Architecture()
     temperature: Positive = 0.1  # alpha of the skill, in units of scaled reward
-    first_temperature: Annotated[Positive | None, LATER] = None  # alpha at first, from which it
-    # goes log-linearly to the skill's in the first half of the steps; None: the skill's throughout
+    first_temperature: Positive | None = None  # alpha at first, from which it goes log-linearly to
+    # the skill's in the first half of the steps; None: the skill's throughout
     level_critics: bool = False  # start the critics at the first rewards' mean / (1 - discount)
 
     @model_validator(mode="after")

@@ -240,10 +240,9 @@ class Skill(Composable):
 
     def with_spec(self, **changes: Any) -> "Skill":
         """The same networks under a changed spec (a name, an evaluation, ...)."""
-        if not changes:
-            return Skill(self.spec, self.parameters(), self.content_hash)
-        kept = {name: getattr(self.spec, name) for name in self.spec.model_fields_set}
-        return Skill(SkillSpec.model_validate(kept | changes), self.parameters())
+        whole = SkillSpec.model_validate(self.spec.model_dump() | changes)
+        spec = self.spec.model_copy(update={key: getattr(whole, key) for key in changes})
+        return Skill(spec, self.parameters(), self.content_hash if not changes else None)
 
     def at_temperature(self, temperature: float) -> "Skill":
         """The same policy with its numbers at another temperature, the reward in proportion."""

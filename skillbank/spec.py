@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from skillbank.config import (
-    LATER,
     Architecture,
     Count,
     FinetuneConfig,
@@ -90,7 +89,7 @@ class SkillSpec(Strict):
     temperature: Positive  # alpha at which q is soft-optimal
     discount: Annotated[float, Field(gt=0, lt=1)]
     reward_scale: Positive
-    reward: Annotated[Text, LATER] = ""  # what its scaled reward is, where it is not the task's own
+    reward: Text = ""  # what its scaled reward is, where it is not the task's own
     env_id: Text
     observation_blocks: Annotated[tuple[ObservationBlock, ...], Field(min_length=1, max_length=256)]
     action_low: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]

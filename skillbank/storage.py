@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from skillbank import errors, storage_sandbox
-from skillbank.config import IN_A_FILE
+from skillbank.config import AS_READ
 from skillbank.spec import Shape, SkillSpec, parameter_shapes
 
 FORMAT_VERSION = 1
@@ -79,8 +79,12 @@ class StoredSkill(NamedTuple):
 
 
 def metadata_document(spec: SkillSpec) -> bytes:
-    """Canonical metadata: ASCII JSON with sorted keys and no spaces."""
-    document = spec.model_dump(mode="json", context=IN_A_FILE)
+    """Canonical metadata: ASCII JSON with sorted keys and no spaces.
+
+    Of a spec that was read it is the document that it was read from, without the keys that were
+    not there (see ``Strict``), but for what was changed since.
+    """
+    document = spec.model_dump(mode="json", exclude_unset=True)
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
 
@@ -410,7 +414,7 @@ def decode(
         # file is found by it, and looked at as if nothing were known.
         with contextlib.suppress(errors.SkillFileError, ValidationError):
             document = _document(image, header)
-            spec = SkillSpec.model_validate_json(document)
+            spec = SkillSpec.model_validate_json(document, context=AS_READ)
             return _taken(image, header, document, spec, placement.offsets)
     check_body(image, header)
     document = _document(image, header)
@@ -445,7 +449,7 @@ def parse_metadata(document: bytes) -> SkillSpec:
     """Validate a metadata document: strict JSON, the strict model, no key twice."""
     try:
         json.loads(document, object_pairs_hook=unique, parse_constant=_no_constant)
-        return SkillSpec.model_validate_json(document)
+        return SkillSpec.model_validate_json(document, context=AS_READ)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "document"

@@ -47,7 +47,7 @@ def test_versions_aliases_and_sweeping(call, tmp_path):
     call.bank.save(changed, "walk")
     assert "walk@best is walk@1" in call("alias", "walk@1", "best")
     found = json.loads(call("diff", "walk@best", "walk@2", "--json"))
-    assert list(found["metadata"]) == ["content_hash", "description"]
+    assert list(found["metadata"]) == ["description"]
     assert found["parameters"] == {}
     assert "no more" in call("unalias", "walk@best")
     assert "removed" in call("gc", "--keep", 1)
