@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 from skillbank.bank import Bank
 from skillbank.cli import commands
+from skillbank.skill import Skill
+from skillbank.spec import SkillSpec
 
 
 @pytest.fixture
@@ -52,6 +54,20 @@ def test_versions_aliases_and_sweeping(call, tmp_path):
     assert "no more" in call("unalias", "walk@best")
     assert "removed" in call("gc", "--keep", 1)
     assert call.bank.versions("walk") == [2]
+
+
+def test_equal_values_of_different_content_are_not_called_the_same_skill(call):
+    old = call.bank.read("point_run_east")  # of a release with fewer fields
+    whole = SkillSpec.model_validate(
+        old.spec.model_dump() | {"config": old.spec.config.model_dump()}
+    )
+    skill = Skill(whole, old.parameters)
+    call.bank.save(skill, "whole")
+    said = call("diff", "point_run_east", "whole")
+    assert "the same skill" not in said
+    assert f"content {old.content_hash[:12]} -> {skill.content_hash[:12]}" in said
+    found = json.loads(call("diff", "point_run_east", "whole", "--json"))
+    assert found["content_hashes"] == [old.content_hash, skill.content_hash]
 
 
 def test_what_differs_takes_a_line_each(call):
