@@ -15,6 +15,7 @@ MAX_COPIES = 100  # parallel simulations of one evaluation
 SECTORS = 8  # directions of 45 degrees, counted for tasks with a position
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Anything with Stable-Baselines3's ``predict``."""
 
@@ -88,7 +89,7 @@ class Evaluation:
 
 def evaluate(
     skill: Policy,
-    env_id: str,
+    env_id: str | None = None,
     *,
     episodes: int = 100,
     seed: int = 0,
@@ -101,7 +102,7 @@ def evaluate(
     Args:
         skill: A skill or a composed one (fitted to the task's observations on the way), or any
             policy with Stable-Baselines3's ``predict``.
-        env_id: A Gymnasium id.
+        env_id: A Gymnasium id; None: the skill's own task.
         episodes: How many, one per parallel copy, up to 100 copies at once.
         seed: Of the starts, and of a skill's random actions.
         deterministic: Take each state's best action instead of a random one.
@@ -111,8 +112,14 @@ def evaluate(
     Raises:
         UnsupportedEnvironment: Unknown id, or spaces that cannot be used.
         IncompatibleSkill: The skill does not fit the task.
-        SkillbankError: ``episodes`` or ``seed`` make no sense.
+        SkillbankError: ``episodes`` or ``seed`` make no sense, or ``skill`` is no policy.
     """
+    check_policy(skill)
+    if env_id is None:
+        spec = getattr(skill, "spec", None)
+        if spec is None:
+            raise SkillbankError(f"{skill!r} has no task of its own: give a Gymnasium id")
+        env_id = str(spec.env_id)
     if episodes < 1 or seed < 0:
         raise SkillbankError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
     parts = []
@@ -135,6 +142,19 @@ def evaluate(
         joined,
         tuple(trace for p in parts for trace in p.traces),
     )
+
+
+def check_policy(skill: object) -> None:
+    """Refuse what cannot act, such as a skill's name.
+
+    Raises:
+        SkillbankError: The text says how to load the skill.
+    """
+    if isinstance(skill, str):
+        how = "skillbank.Skill.load" if skill.endswith(".h5") else "skillbank.Bank().load"
+        raise SkillbankError(f"'{skill}' is only a name; load it first: {how}(\"{skill}\")")
+    if not isinstance(skill, Policy):
+        raise SkillbankError(f"{skill!r} is no policy: it has no predict()")
 
 
 def _rollout(

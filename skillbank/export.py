@@ -19,7 +19,7 @@ METADATA_KEY, HASH_KEY = "skillbank.metadata", "skillbank.content_hash"
 MAX_HEADER_BYTES = 2 * storage.MAX_METADATA_BYTES + (1 << 20)  # the document is escaped in it
 
 
-def to_safetensors(stored: StoredSkill, path: Path) -> None:
+def to_safetensors(stored: StoredSkill, path: str | Path) -> None:
     """Write a skill as one safetensors file, with its metadata and content hash in the header.
 
     Raises:
@@ -36,10 +36,10 @@ def to_safetensors(stored: StoredSkill, path: Path) -> None:
         data += array.tobytes()
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
-    storage.replace_file(path, len(text).to_bytes(8, "little") + text + data)
+    storage.replace_file(Path(path), len(text).to_bytes(8, "little") + text + data)
 
 
-def from_safetensors(path: Path) -> StoredSkill:
+def from_safetensors(path: str | Path) -> StoredSkill:
     """Read a skill that ``to_safetensors`` wrote, as carefully as a skill file.
 
     The format has no checksum of its own; the content hash in the header is checked, so that a
@@ -49,7 +49,7 @@ def from_safetensors(path: Path) -> StoredSkill:
         SkillFileError: the subclass says what is wrong with the file.
         SkillNotFound: there is no such file.
     """
-    image = storage.read_bytes(path)
+    image = storage.read_bytes(Path(path))
     try:
         return _decode(image)
     except errors.SkillFileError as error:

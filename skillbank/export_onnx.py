@@ -32,7 +32,7 @@ LAYER_NORM_EPSILON = 1e-5  # torch's
 WALL = 1e-6  # how far a scaled action is kept from the walls before artanh
 
 
-def to_onnx(stored: StoredSkill, folder: Path) -> list[Path]:
+def to_onnx(stored: StoredSkill, folder: str | Path) -> list[Path]:
     """Write ``<name>-sampler.onnx`` and ``<name>-critic.onnx``.
 
     Raises:
@@ -40,7 +40,7 @@ def to_onnx(stored: StoredSkill, folder: Path) -> list[Path]:
     """
     paths = []
     for part, model in (("sampler", sampler_model(stored)), ("critic", critic_model(stored))):
-        paths.append(folder / f"{stored.spec.name}-{part}.onnx")
+        paths.append(Path(folder) / f"{stored.spec.name}-{part}.onnx")
         storage.replace_file(paths[-1], model)
     return paths
 

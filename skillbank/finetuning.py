@@ -27,11 +27,12 @@ from skillbank.agent import Agent
 from skillbank.config import FinetuneConfig, Preset, finetune_recipe, noise_fed
 from skillbank.config import Schedule as ScheduleName
 from skillbank.errors import IncompatibleSkill
+from skillbank.evaluation import check_policy
 from skillbank.networks import FlowSampler
 from skillbank.pretraining import check_run, finished_skill
 from skillbank.skill import Skill
 from skillbank.spec import SkillSpec
-from skillbank.task import Task
+from skillbank.task import Task, resolve
 from skillbank.training import Hooks, Training
 
 
@@ -65,6 +66,8 @@ def finetune(
         Interrupted: The hooks stopped it.
     """
     check_run(seed, device)
+    env_id = resolve(env_id)
+    check_policy(skill)
     if not isinstance(skill, Skill):
         raise IncompatibleSkill(f"{skill!r} is not a skill; distill() makes one of a composition")
     config = recipe_for(skill.spec, env_id) if config is None else config

@@ -10,7 +10,7 @@ from skillbank.config import FinetuneConfig, PretrainConfig, noise_fed, recipe
 from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
 from skillbank.spec import SkillSpec
-from skillbank.task import Task
+from skillbank.task import Task, resolve
 from skillbank.training import Hooks, Training
 from skillbank.versions import versions
 
@@ -41,6 +41,7 @@ def pretrain(
         Interrupted: The hooks stopped it.
     """
     check_run(seed, device)
+    env_id = resolve(env_id)
     config = recipe(env_id) if config is None else config
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     if task.action_size == 1:

@@ -228,6 +228,13 @@ def resolve(env_id: str) -> str:
     Raises:
         UnsupportedEnvironment: No such environment; the text names the nearest ones.
     """
+    if not isinstance(env_id, str):
+        spec = getattr(env_id, "spec", None)
+        hint = f": '{spec.id}'" if spec else ", as in 'Pendulum-v1'; register yours to have one"
+        raise UnsupportedEnvironment(
+            f"the environment is made here, many copies of it: give its Gymnasium id{hint}, "
+            f"not {env_id!r}"
+        )
     for candidate in (env_id, f"skillbank/{env_id}", f"skillbank/{env_id}-v0"):
         if candidate in gymnasium.registry:
             return candidate

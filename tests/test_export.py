@@ -84,7 +84,7 @@ def test_onnx_gives_the_same_q_as_torch(stored: storage.StoredSkill) -> None:
 
 
 def test_onnx_is_written_with_its_origin(stored: storage.StoredSkill, tmp_path: Path) -> None:
-    paths = export_onnx.to_onnx(stored, tmp_path)
+    paths = export_onnx.to_onnx(stored, str(tmp_path))
     assert [path.name for path in paths] == ["small-sampler.onnx", "small-critic.onnx"]
     for path in paths:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -93,7 +93,7 @@ def test_onnx_is_written_with_its_origin(stored: storage.StoredSkill, tmp_path: 
 
 
 def test_safetensors_comes_back_bit_for_bit(stored: storage.StoredSkill, tmp_path: Path) -> None:
-    path = tmp_path / "skill.safetensors"
+    path = str(tmp_path / "skill.safetensors")
     export.to_safetensors(stored, path)
     back = export.from_safetensors(path)
     assert back.spec == stored.spec

@@ -11,7 +11,7 @@ import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
-from skillbank.errors import IncompatibleSkill, SkillbankError
+from skillbank.errors import IncompatibleSkill, SkillbankError, UnsupportedEnvironment
 from skillbank.evaluation import evaluate
 from skillbank.finetuning import finetune
 from skillbank.pretraining import pretrain
@@ -388,3 +388,38 @@ def test_a_changed_spec_is_another_skill(skill):
     assert renamed.spec.name == "other"
     assert renamed.content_hash is None
     np.testing.assert_array_equal(renamed.value(states(2)), skill.value(states(2)))
+
+
+# A user's mistakes in a call.
+
+
+def test_an_environment_is_asked_for_by_its_id(skill):
+    env = gymnasium.make("skillbank/PointMassRun-v0")
+    bare = env.unwrapped
+    bare.spec = None
+    calls = (pretrain, lambda env: finetune(skill, env), lambda env: evaluate(skill, env))
+    for call in calls:
+        with pytest.raises(UnsupportedEnvironment, match=r"id: 'SmallWorld/Lopsided-v0'"):
+            call(gymnasium.make(LOPSIDED))
+        with pytest.raises(UnsupportedEnvironment, match=r"give its Gymnasium id, as in"):
+            call(bare)
+    env.close()
+
+
+def test_a_name_is_not_yet_a_skill():
+    for call in (evaluate, finetune):
+        with pytest.raises(SkillbankError, match=r'first: skillbank\.Bank\(\)\.load\("hallway"\)'):
+            call("hallway", LOPSIDED)
+        with pytest.raises(SkillbankError, match=r'skillbank\.Skill\.load\("a/hallway\.h5"\)'):
+            call("a/hallway.h5", LOPSIDED)
+        with pytest.raises(SkillbankError, match=r"3 is no policy"):
+            call(3, LOPSIDED)
+
+
+def test_a_skill_is_measured_on_its_own_task_unless_told_otherwise(skill):
+    found, told = evaluate(skill, episodes=2), evaluate(skill, LOPSIDED, episodes=2)
+    assert found.env_id == LOPSIDED
+    np.testing.assert_array_equal(found.returns, told.returns)
+    policy = SimpleNamespace(predict=skill.predict)
+    with pytest.raises(SkillbankError, match="no task of its own: give a Gymnasium id"):
+        evaluate(policy)
