@@ -197,7 +197,7 @@ _training_options = _options(
         "--out",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="For checkpoint, logs and pictures. [default: runs/NAME]",
+        help="For checkpoint, logs and pictures. [default: runs/NAME; then NAME_2, ...]",
     ),
     click.option("--resume", is_flag=True, help="Go on from the checkpoint of a stopped training."),
     _json_option,
@@ -236,8 +236,9 @@ def pretrain(
 
     recipe = config.recipe(env_id, preset)
     recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
-    run = cli_training.Run.prepare(
-        name or pretrained_name(env_id), bank_folder, out, again=_again(ctx), resume=resume
+    name = name or pretrained_name(env_id)
+    run = ctx.with_resource(
+        cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
     )
     run.start(env_id, recipe, seed, device, threads)
     from skillbank.pretraining import pretrain as learn
@@ -295,12 +296,9 @@ def finetune(
 
     recipe = config.finetune_recipe(env_id, preset, schedule)
     recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
-    run = cli_training.Run.prepare(
-        name or finetuned_name(_bare_reference(skill), env_id),
-        bank_folder,
-        out,
-        again=_again(ctx),
-        resume=resume,
+    name = name or finetuned_name(_bare_reference(skill), env_id)
+    run = ctx.with_resource(
+        cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
     )
     run.start(env_id, recipe, seed, device, threads)
     parent = _load(run.bank, skill)
@@ -351,7 +349,7 @@ def finetune(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="For the picture. [default: runs/evaluate/SKILL]",
+    help="For the picture. [default: runs/evaluate/SKILL/TASK]",
 )
 @_json_option
 def evaluate(
@@ -367,6 +365,8 @@ def evaluate(
 ) -> None:
     """Measure a skill over whole episodes, and draw where it went."""
     from skillbank import cli_training
+    from skillbank.cli_settings import snake_case
+    from skillbank.config import bare_name
     from skillbank.evaluation import evaluate as measure
 
     chosen = _load(_bank(bank_folder), skill)
@@ -379,7 +379,7 @@ def evaluate(
         deterministic=deterministic,
         nominal_start=nominal_start,
     )
-    folder = out or Path("runs", "evaluate", _bare_reference(skill))
+    folder = out or Path("runs", "evaluate", _bare_reference(skill), snake_case(bare_name(task)))
     pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder)
     if as_json:
         sectors = {"sectors": result.sectors.tolist()} if _roams(result) else {}

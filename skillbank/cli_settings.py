@@ -21,12 +21,12 @@ Config = TypeVar("Config", bound=Learning)
 def pretrained_name(env_id: str) -> str:
     """The name of a skill pretrained on a task: ``run_anywhere``, or for example ``ant_v5``."""
     bare = bare_name(env_id)
-    return _NAMES.get(bare) or _snake_case(bare)
+    return _NAMES.get(bare) or snake_case(bare)
 
 
 def finetuned_name(skill: str, env_id: str) -> str:
     """The name of a skill fine-tuned on a task: ``run_anywhere.quadruped_hallway_narrow``."""
-    return f"{skill}.{_snake_case(bare_name(env_id))}"
+    return f"{skill}.{snake_case(bare_name(env_id))}"
 
 
 def checked_name(name: str) -> str:
@@ -101,6 +101,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _snake_case(text: str) -> str:
+def snake_case(text: str) -> str:
+    """``point_mass_run`` of ``PointMassRun``; a name that files can have."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text)
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")

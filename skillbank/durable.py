@@ -1,5 +1,6 @@
-"""Writing a file so that a crash leaves either the old one or the new one, whole."""
+"""Writing a file so that a crash leaves either the old one or the new one, and holding a folder."""
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from skillbank.errors import StorageError
+from skillbank.errors import Busy, StorageError
+
+LOCK = "lock"  # the file in a held folder
 
 
 @contextmanager
@@ -40,3 +43,22 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # it has been renamed, or could not be made
             temporary.unlink()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder; the operating system gives it free when the process ends, however it ends.
+
+    Raises:
+        Busy: Another process holds it.
+    """
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise Busy(f"process {file.read() or '?'} works in {folder}") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

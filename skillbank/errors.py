@@ -43,6 +43,10 @@ class StorageError(SkillbankError):
     """A file or folder that cannot be written, read or locked: full disk, no permission."""
 
 
+class Busy(SkillbankError):
+    """A folder in which another process is at work."""
+
+
 class InvalidName(SkillbankError):
     """A name or alias that no skill can have."""
 

@@ -11,7 +11,8 @@ from studying import SEGMENT, STEPS, places, tiny
 
 from skillbank import Skill
 from skillbank.config import PretrainConfig
-from skillbank.errors import IncompatibleSkill, StorageError
+from skillbank.durable import alone
+from skillbank.errors import Busy, IncompatibleSkill, StorageError
 from skillbank.pretraining import pretrain
 from skillbank.studies import cluster, performing, rivals, soft_q, tracking
 from skillbank.studies.unit import finished, write_json
@@ -113,8 +114,8 @@ def test_a_unit_is_held_by_one_process(tmp_path):
     where, unit = places(tmp_path), tiny()
     where.folder(unit).mkdir(parents=True)
     with (
-        performing.alone(where.folder(unit)),
-        pytest.raises(performing.Busy, match=f"process {os.getpid()} works in"),
+        alone(where.folder(unit)),
+        pytest.raises(Busy, match=f"process {os.getpid()} works in"),
     ):
         performing.perform(unit, where, None, lambda *_: None)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skillbank.durable import replace_durably
-from skillbank.errors import SkillbankError
+from skillbank.errors import Busy, SkillbankError
 from skillbank.studies.local import ONE_THREAD
-from skillbank.studies.performing import Busy, drop_checkpoint, keep, perform
+from skillbank.studies.performing import drop_checkpoint, keep, perform
 from skillbank.studies.scheduler import Event
 from skillbank.studies.unit import Json, Places, Unit
 

@@ -5,12 +5,10 @@ result file, and only then its checkpoint is deleted. A kill at any moment loses
 last checkpoint and nothing else; doing them again gives the same numbers.
 """
 
-import fcntl
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +16,8 @@ import numpy as np
 
 import skillbank
 from skillbank.config import FinetuneConfig, PretrainConfig
-from skillbank.errors import SkillbankError, TrainingDiverged
+from skillbank.durable import alone
+from skillbank.errors import TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
 from skillbank.skill import Skill
 from skillbank.studies.tracking import Tracker, rounded
@@ -30,10 +29,6 @@ TRACE_POINTS = 60  # of each kept path, evenly spread over it
 LEVELS = 41  # points along each side of the kept action values
 SHOWN_STATES = ((-2.0, 0.0), (0.0, 0.0), (2.5, 2.5))  # of figure 1
 SHOWN_ACTIONS = 100  # sampled at each of them
-
-
-class Busy(SkillbankError):
-    """Another process works on the same unit."""
 
 
 def perform(
@@ -98,25 +93,6 @@ def keep(result: Json, unit: Unit, places: Places) -> None:
 def drop_checkpoint(unit: Unit, places: Places) -> None:
     """Delete what only an unfinished unit needs."""
     (places.folder(unit) / CHECKPOINT).unlink(missing_ok=True)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder; the operating system gives it free when the process ends, however it ends.
-
-    Raises:
-        Busy: Another process holds it.
-    """
-    with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise Busy(f"process {file.read() or '?'} works in {folder}") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _measured(

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from skillbank.errors import SkillbankError
+from skillbank.errors import Busy, SkillbankError
 from skillbank.studies.unit import Places, Unit
 
 ORPHANED = 3  # exit code of a worker whose parent has gone
@@ -31,7 +31,7 @@ def main() -> None:
         said.write(json.dumps(what) + "\n")
         said.flush()
 
-    from skillbank.studies.performing import Busy, keep, perform
+    from skillbank.studies.performing import keep, perform
 
     try:
         result = perform(

@@ -14,6 +14,7 @@ import skillbank
 from skillbank import cli_progress
 from skillbank.cli_settings import configured, finetuned_name, pretrained_name
 from skillbank.cli_signals import StopRequest
+from skillbank.durable import alone
 from skillbank.errors import SkillbankError
 from skillbank.training import Progress
 
@@ -134,6 +135,37 @@ def test_a_stopped_training_goes_on_where_it_was(
 def test_resume_without_a_checkpoint(call: Any) -> None:
     words = ["pretrain", "--env", "PointMassRun", "--resume", *QUICK_PRETRAIN]
     assert "start without --resume" in call(*words, code=2).stderr
+
+
+def test_a_second_training_of_one_name_has_a_folder_of_its_own(
+    call: Any, stops_at: list[int]
+) -> None:
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    call(*words)
+    first = {path.name: path.read_bytes() for path in Path("runs/mine").iterdir()}
+    stops_at[0] = 60
+    call(*words, code=130)
+    assert Path("runs/mine_2/checkpoint.npz").is_file()
+    stops_at[0] = 10**9
+    assert "runs/mine_2/checkpoint.npz" in call(*words, code=2).stderr  # it is unfinished
+    call(*words, "--resume")
+    assert Path("runs/mine_2/traces.png").is_file()
+    assert {path.name: path.read_bytes() for path in Path("runs/mine").iterdir()} == first
+
+
+@pytest.mark.parametrize("folder", ["runs/mine", "runs/mine_2", "elsewhere"])
+def test_a_folder_with_a_training_at_work_is_refused(folder: str, call: Any) -> None:
+    for path in {Path("runs/mine"), Path(folder)}:
+        path.mkdir(parents=True)
+        (path / "events").touch()
+    before = Path("runs/mine/events").stat()
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    words += ["--out", folder] if folder == "elsewhere" else []
+    with alone(Path(folder)):
+        error = call(*words, code=2).stderr
+    assert f"another training is at work in {folder}; use --as or --out" in error
+    assert Path("runs/mine/events").stat() == before
+    call(*words)
 
 
 @pytest.mark.usefixtures("signals")
