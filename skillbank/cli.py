@@ -22,7 +22,8 @@ from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
-    from skillbank.config import Learning
+    from skillbank.cli_settings import Config
+    from skillbank.cli_training import Run
     from skillbank.evaluation import Evaluation
     from skillbank.skill import Skill
     from skillbank.spec import EvaluationRecord
@@ -168,7 +169,13 @@ def _imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None)
 _training_options = _options(
     click.option("--as", "name", metavar="NAME", help="What to call the new skill."),
     _seed_option,
-    click.option("--steps", type=click.IntRange(1), help="Environment steps, over all copies."),
+    click.option(
+        "--steps",
+        type=click.IntRange(1),
+        help="Environment steps, over all copies. The recipe's schedule goes in proportion, and "
+        "learning starts after a quarter of them at the latest; what --set says stays. With "
+        "--resume the schedule is that of the start.",
+    ),
     click.option(
         "--preset",
         type=click.Choice(["default", "paper"]),
@@ -232,14 +239,13 @@ def pretrain(
     Without any option: `run_anywhere`, a quadruped that runs in every direction.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import configured, pretrained_name
+    from skillbank.cli_settings import pretrained_name
 
-    recipe = config.recipe(env_id, preset)
-    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
     name = name or pretrained_name(env_id)
     run = ctx.with_resource(
         cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
     )
+    recipe = _planned(config.recipe(env_id, preset), run, steps, settings)
     run.start(env_id, recipe, seed, device, threads)
     from skillbank.pretraining import pretrain as learn
 
@@ -292,23 +298,20 @@ def finetune(
     Without any option but --skill: the quadruped's narrow hallway.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import configured, finetuned_name
+    from skillbank.cli_settings import finetuned_name
 
-    recipe = config.finetune_recipe(env_id, preset, schedule)
-    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
     name = name or finetuned_name(_bare_reference(skill), env_id)
     run = ctx.with_resource(
         cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
     )
+    recipe = _planned(config.finetune_recipe(env_id, preset, schedule), run, steps, settings)
     run.start(env_id, recipe, seed, device, threads)
     parent = _load(run.bank, skill)
     from skillbank.evaluation import evaluate as measure
     from skillbank.finetuning import finetune as learn
     from skillbank.finetuning import recipe_for
 
-    recipe = recipe_for(parent.spec, env_id, preset, schedule)
-    recipe = configured(recipe, (*settings, *_steps_settings(recipe, steps, settings)))
-
+    recipe = _planned(recipe_for(parent.spec, env_id, preset, schedule), run, steps, settings)
     before = measure(parent, env_id, episodes=episodes, seed=seed)
     if not as_json:
         _print_evaluation("before", before)
@@ -600,17 +603,15 @@ def _again(ctx: click.Context) -> str:
     return shlex.join(["skillbank", *words, *(() if "--resume" in words else ("--resume",))])
 
 
-def _steps_settings(
-    recipe: "Learning", steps: int | None, settings: Sequence[str]
-) -> tuple[str, ...]:
-    """``--steps`` as settings; a short training starts to learn early enough."""
-    if steps is None:
-        return ()
-    early = max(1, steps // 10)
-    told = any(setting.startswith("learning_starts=") for setting in settings)
-    if told or recipe.learning_starts <= early or steps < 2:
-        return (f"total_steps={steps}",)
-    return (f"total_steps={steps}", f"learning_starts={early}")
+def _planned(recipe: "Config", run: "Run", steps: int | None, settings: Sequence[str]) -> "Config":
+    """The recipe in so many steps, or as the training to resume was begun, with what was set."""
+    from skillbank.cli_settings import as_begun, configured, in_steps
+
+    if run.resume:
+        from skillbank.training import begun_with
+
+        return configured(recipe, (*as_begun(recipe, begun_with(run.checkpoint), steps), *settings))
+    return configured(recipe if steps is None else in_steps(recipe, steps), settings)
 
 
 def _lineup(skill: "Skill") -> str:

@@ -3,17 +3,28 @@
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from skillbank.config import Learning, bare_name
+from skillbank.config import FinetuneConfig, Learning, bare_name, shortened
 from skillbank.errors import SkillbankError
 from skillbank.spec import Name
 
 # The skills that skillbank itself ships; any other task gives its own name.
 _NAMES = {"QuadrupedRun": "run_anywhere", "PointMassRun": "point_run_anywhere"}
+
+# What a number of steps decides.
+_PLANNED = (
+    "total_steps",
+    "learning_starts",
+    "anneal_steps",
+    "shrink_start",
+    "shrink_steps",
+    "n_step_until",
+    "frozen_updates",
+)
 
 Config = TypeVar("Config", bound=Learning)
 
@@ -42,6 +53,30 @@ def checked_name(name: str) -> str:
             f"'{name}' cannot be the name of a skill: it takes letters, digits, '_', '-' and '.', "
             "begins with a letter or a digit, and has at most 128 of them"
         ) from error
+
+
+def in_steps(config: Config, steps: int) -> Config:
+    """The recipe in so many steps; of few updates, the sampler is frozen for a quarter at most."""
+    config = shortened(config, steps)
+    if isinstance(config, FinetuneConfig):
+        updates = (steps - config.learning_starts) // config.steps_per_update
+        frozen = min(config.frozen_updates, updates // 4)
+        config = config.model_copy(update={"frozen_updates": frozen})
+    return config
+
+
+def as_begun(config: Learning, begun: Mapping[str, Any], steps: int | None) -> list[str]:
+    """Settings of a resumed training: what follows from ``--steps`` is as it was at its start.
+
+    Args:
+        config: The recipe.
+        begun: What the checkpoint says of the training's configuration.
+        steps: Those that it is to have now; None: as many as before.
+    """
+    planned = {name: begun[name] for name in _PLANNED if name in begun and hasattr(config, name)}
+    if steps is not None:
+        planned["total_steps"] = steps
+    return [f"{name}={json.dumps(value)}" for name, value in planned.items()]
 
 
 def configured(config: Config, settings: Sequence[str]) -> Config:

@@ -129,6 +129,20 @@ def noise_fed(learning: Config) -> Config:
     return learning.model_copy(update=changes)
 
 
+def shortened(config: Config, steps: int) -> Config:
+    """The same way of learning in so many steps: what is counted in steps goes in proportion.
+
+    But the first update, which waits no longer than it did, and for a quarter of the steps at most.
+    """
+    share = steps / config.total_steps
+    changes = {"total_steps": steps, "learning_starts": min(config.learning_starts, steps // 4)}
+    for name in ("anneal_steps", "shrink_start", "shrink_steps", "n_step_until"):
+        counted = getattr(config, name, None)
+        if counted is not None and isinstance(config, FinetuneConfig):
+            changes[name] = max(min(1, counted), round(counted * share))
+    return type(config).model_validate(config.model_dump() | changes)
+
+
 # The constants of appendix D.1, common to pretraining and fine-tuning.
 _PAPER: dict[str, Any] = {
     "num_envs": 1,

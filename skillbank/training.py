@@ -4,8 +4,9 @@ import json
 import time
 import zipfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -300,13 +301,9 @@ class Training:
         """
         if path is None or not path.is_file():
             raise SkillbankError(f"no checkpoint at {path}; start without resuming")
-        try:
-            # NumPy leaves a file that it has opened itself open where it is no archive.
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = dict(file)
+        with _opened(path) as file:
+            arrays = dict(file)
             meta = json.loads(arrays.pop("meta").tobytes())
-        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
         mine, theirs = self._started(), meta.get("started", {})
         differ = {
             key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own
@@ -369,3 +366,25 @@ class Training:
             "critic_optimiser": self.agent.critic_optimiser,
             "sampler_optimiser": self.agent.sampler_optimiser,
         }
+
+
+def begun_with(path: Path) -> dict[str, Any]:
+    """The configuration, and what else a training was started with, by its checkpoint.
+
+    Raises:
+        SkillbankError: It is none.
+    """
+    with _opened(path) as file:
+        started: dict[str, Any] = json.loads(file["meta"].tobytes())["started"]
+        return started
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of a checkpoint; each is read when it is asked for."""
+    try:
+        # NumPy leaves a file that it has opened itself open where it is no archive.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            yield file
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SkillbankError(f"{path} is not a checkpoint: {error}") from error

@@ -7,12 +7,18 @@ does not say otherwise.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from skillbank.config import Architecture, FinetuneConfig, PretrainConfig, finetune_recipe, recipe
+from skillbank.config import (
+    Architecture,
+    FinetuneConfig,
+    PretrainConfig,
+    finetune_recipe,
+    recipe,
+    shortened,
+)
 from skillbank.studies.unit import BANK, Budget, RivalConfig, Unit
 
-Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 # Environment steps of each experiment by budget.
 STEPS: dict[str, dict[Budget, int]] = {
     "MultiGoal": {"quick": 12_000, "full": 40_000},
@@ -226,21 +232,6 @@ _CHANGES: dict[str, dict[str, Any]] = {
     },
     **SAMPLERS,
 }
-
-
-def shortened(config: Config, steps: int) -> Config:
-    """The same way of learning in so many steps: what is counted in steps goes in proportion."""
-    share = steps / config.total_steps
-    changes: dict[str, int] = {
-        "total_steps": steps,
-        "learning_starts": min(config.learning_starts, steps // 4),
-    }
-    if isinstance(config, FinetuneConfig):
-        for name in ("anneal_steps", "shrink_start", "shrink_steps", "n_step_until"):
-            counted = getattr(config, name)
-            if counted is not None:
-                changes[name] = round(counted * share)
-    return type(config).model_validate(config.model_dump() | changes)
 
 
 def _segment(learning: PretrainConfig | FinetuneConfig | RivalConfig) -> int:

@@ -12,8 +12,9 @@ from conftest import QUICK_FINETUNE, QUICK_PRETRAIN  # type: ignore[import-not-f
 
 import skillbank
 from skillbank import cli_progress
-from skillbank.cli_settings import configured, finetuned_name, pretrained_name
+from skillbank.cli_settings import configured, finetuned_name, in_steps, pretrained_name
 from skillbank.cli_signals import StopRequest
+from skillbank.config import finetune_recipe
 from skillbank.durable import alone
 from skillbank.errors import SkillbankError
 from skillbank.training import Progress
@@ -130,6 +131,52 @@ def test_a_stopped_training_goes_on_where_it_was(
     call(*shlex.split(again)[1:])
     assert bank.spec("mine").steps == 400
     assert not Path("runs/mine/checkpoint.npz").exists()
+
+
+def test_a_short_training_can_be_made_longer(
+    call: Any, bank: skillbank.Bank, stops_at: list[int]
+) -> None:
+    quick = [*QUICK_FINETUNE]
+    for setting in ("learning_starts=100", "anneal_steps=200"):  # so both follow from --steps
+        at = quick.index(setting)
+        del quick[at - 1 : at + 1]
+    words = ["finetune", "--skill", "tiny", "--env", "PointMassUMaze", "--as", "mine", *quick]
+    stops_at[0] = 60
+    call(*words, code=130)
+    stops_at[0] = 10**9
+    words[words.index("--steps") + 1] = "600"
+    call(*words, "--resume")
+    spec = bank.spec("mine")
+    assert isinstance(spec.config, skillbank.FinetuneConfig)
+    assert spec.steps == spec.config.total_steps == 600
+    assert spec.config.learning_starts == 100  # as it began: a quarter of 400
+
+
+def test_what_is_set_at_a_resume_must_be_as_it_began(call: Any, stops_at: list[int]) -> None:
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    stops_at[0] = 60
+    call(*words, code=130)
+    words[words.index("learning_starts=100")] = "learning_starts=50"
+    assert "learning_starts: 100, now 50" in call(*words, "--resume", code=2).stderr
+
+
+def test_fewer_steps_shorten_the_schedule_too() -> None:
+    maze = finetune_recipe("QuadrupedUMaze")
+    brief = in_steps(maze, 4_000)
+    assert brief.anneal_steps == pytest.approx(maze.anneal_steps * 4_000 / maze.total_steps, abs=1)
+    assert brief.learning_starts == 1_000
+    assert 0 < brief.frozen_updates < (4_000 - 1_000) // maze.steps_per_update // 2
+    assert configured(brief, ["anneal_steps=9"]).anneal_steps == 9
+
+
+def test_finetune_in_fewer_steps_gets_to_its_last_alpha(call: Any, bank: skillbank.Bank) -> None:
+    quick = [word for word in QUICK_FINETUNE if word != "anneal_steps=200"]
+    quick.pop(quick.index("frozen_updates=2") - 2)  # the --set of what is left out
+    call("finetune", "--skill", "tiny", "--env", "PointMassUMaze", "--as", "mine", *quick)
+    spec = bank.spec("mine")
+    assert isinstance(spec.config, skillbank.FinetuneConfig)
+    assert spec.config.anneal_steps == round(100_000 * 400 / 250_000)
+    assert spec.temperature == pytest.approx(spec.config.final_temperature)
 
 
 def test_resume_without_a_checkpoint(call: Any) -> None:
