@@ -4,10 +4,8 @@ import difflib
 import json
 import os
 import shlex
-import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -17,6 +15,7 @@ from skillbank import __version__
 from skillbank.cli_bank import BANK_COMMANDS, bank_option
 from skillbank.cli_compose import compose_command
 from skillbank.cli_reproduce import reproduce
+from skillbank.cli_settings import imported
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.errors import Interrupted, SkillbankError
 
@@ -147,23 +146,10 @@ def _env_option(default: str | None, shown: str) -> Callable[[Function], Functio
         "--env",
         "env_id",
         default=default,
-        callback=_imported,
+        callback=imported,
         metavar="TASK",
         help=f"A task of skillbank, any Gymnasium id, or MODULE:ID. [default: {shown}]",
     )
-
-
-def _imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None) -> str | None:
-    """Import the module of ``module:Id-v0``, which registers the task. Only a user may ask so."""
-    if env_id is None or ":" not in env_id:
-        return env_id
-    module, _, bare = env_id.partition(":")
-    sys.path.insert(0, "")  # a console script does not see the present folder by itself
-    try:
-        import_module(module)
-    except ImportError as error:
-        raise click.BadParameter(f"cannot import '{module}': {error}") from error
-    return bare
 
 
 _training_options = _options(
@@ -298,9 +284,9 @@ def finetune(
     Without any option but --skill: the quadruped's narrow hallway.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import finetuned_name
+    from skillbank.cli_settings import bare_reference, finetuned_name
 
-    name = name or finetuned_name(_bare_reference(skill), env_id)
+    name = name or finetuned_name(bare_reference(skill), env_id)
     run = ctx.with_resource(
         cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
     )
@@ -368,7 +354,7 @@ def evaluate(
 ) -> None:
     """Measure a skill over whole episodes, and draw where it went."""
     from skillbank import cli_training
-    from skillbank.cli_settings import snake_case
+    from skillbank.cli_settings import bare_reference, snake_case
     from skillbank.config import bare_name
     from skillbank.evaluation import evaluate as measure
 
@@ -382,7 +368,7 @@ def evaluate(
         deterministic=deterministic,
         nominal_start=nominal_start,
     )
-    folder = out or Path("runs", "evaluate", _bare_reference(skill), snake_case(bare_name(task)))
+    folder = out or Path("runs", "evaluate", bare_reference(skill), snake_case(bare_name(task)))
     pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder)
     if as_json:
         sectors = {"sectors": result.sectors.tolist()} if _roams(result) else {}
@@ -417,10 +403,11 @@ def play(
     bank_folder: Path | None,
 ) -> None:
     """Film a skill at work."""
+    from skillbank.cli_settings import bare_reference
     from skillbank.film import film
 
     chosen = _load(_bank(bank_folder), skill)
-    path = out or Path("runs", "play", f"{_bare_reference(skill)}.mp4")
+    path = out or Path("runs", "play", f"{bare_reference(skill)}.mp4")
     frames = film(
         chosen,
         env_id or chosen.spec.env_id,
@@ -590,11 +577,6 @@ def _load(bank: "Bank", skill: str) -> "Skill":
 
         return Skill.load(skill)
     return bank.load(skill)
-
-
-def _bare_reference(skill: str) -> str:
-    """A name that files can have: of ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
-    return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
 
 
 def _again(ctx: click.Context) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.cli_bank import bank_option
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import checked_name
+from skillbank.cli_settings import bare_reference, checked_name, imported
 from skillbank.cli_signals import stop_on_signals
 from skillbank.doctor import folder_problem
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError, StorageError
@@ -47,7 +48,12 @@ CORRECTION = "correction.npz"
     "degrees",
     type=float,
     multiple=True,
-    help="Turn each skill's wanted direction by so much, counter-clockwise; one for each.",
+    help="Turn each skill's wanted direction by so many degrees, counter-clockwise; one for each.",
+)
+@click.option(
+    "--shared-goals",
+    is_flag=True,
+    help="With --how or: their rewards differ only on entering goals that all share.",
 )
 @click.option("--correct", is_flag=True, help="Learn what composing lacks, before distilling.")
 @click.option(
@@ -58,7 +64,11 @@ CORRECTION = "correction.npz"
 )
 @click.option("--check", is_flag=True, help="Only say how well they compose; learn nothing.")
 @click.option(
-    "--env", "env_id", metavar="TASK", help="Where to try it. [default: the first skill's task]"
+    "--env",
+    "env_id",
+    callback=imported,
+    metavar="TASK",
+    help="Where to try it, also MODULE:ID. [default: the first skill's task]",
 )
 @click.option("--rescale", is_flag=True, help="Bring all to the first skill's temperature.")
 @click.option("--steps", type=click.IntRange(1), help="Of each learning, in the environment.")
@@ -80,12 +90,15 @@ CORRECTION = "correction.npz"
     help="For logs and the correction. [default: runs/NAME]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
 def compose_command(
+    ctx: click.Context,
     skills: tuple[str, ...],
     name: str | None,
     how: str,
     weights: tuple[float, ...],
     degrees: tuple[float, ...],
+    shared_goals: bool,
     correct: bool,
     correction: Path | None,
     check: bool,
@@ -104,13 +117,13 @@ def compose_command(
     """
     bank = Bank(bank_folder, shipped=True)
     if not check:
-        kept = checked_name(
-            name or "_".join(s.rpartition("/")[2].partition("@")[0] for s in skills)
-        )
+        kept = _name(name, skills)
         folder = out or Path("runs", kept)
         _check_folders(bank.folder, folder)
     if correct and correction is not None:
         raise click.UsageError("--correct learns a correction and --correction takes one: name one")
+    if shared_goals and how != "or":
+        raise click.UsageError("--shared-goals is about --how or")
     keep_freed_blocks()
     import torch
 
@@ -118,7 +131,7 @@ def compose_command(
 
     torch.set_num_threads(1)
     loaded = _turned([_loaded(bank, skill) for skill in skills], degrees)
-    composed = _composed(loaded, how, weights, rescale)
+    composed = _composed(loaded, how, weights, rescale, shared_goals)
     say(f"{composed.spec.name}: reward {composed.spec.reward}")
     if correction is not None:
         from skillbank.compose import Correction
@@ -132,12 +145,13 @@ def compose_command(
             raise
         say(f"no certificate: {error}")
     if check:
-        _print(_result(composed, found, None, None, None), as_json, str(found))
+        assert found is not None
+        _print(_result(composed, found, None, None, None), as_json, found.text("--correct"))
         return
 
     if found is not None:
-        say(str(found))
-    with stop_on_signals() as stop:
+        say(found.text("--correct"))
+    with stop_on_signals("stopping, please wait") as stop:
         path = folder / CORRECTION
         hooks = Hooks(should_stop=stop, checkpoint=path)
         try:
@@ -146,13 +160,13 @@ def compose_command(
                     hooks.on_progress = watch
                     composed = _corrected(composed, env_id, steps, seed, hooks)
                 found = _certified(composed, env_id, episodes, seed, Hooks(should_stop=stop))
-                say(str(found))
+                say(found.text("--correct"))
             with Watch(folder, say) as watch:
                 hooks.on_progress = watch
                 skill = _distilled(composed, env_id, steps, seed, hooks, kept)
         except Interrupted as error:
-            saved = f"; what was corrected is in {path}: --correction takes it" if correct else ""
-            raise Interrupted(f"stopped{saved}") from error
+            lost = "stopped; nothing is kept of a distillation that has not ended"
+            raise Interrupted(_advice(ctx, path) if correct else lost) from error
         reference = bank.save(skill, kept)
     text = (
         f"{reference}: {skill.spec.steps} steps, {skill.spec.updates} updates, "
@@ -164,6 +178,25 @@ def compose_command(
 def say(text: str) -> None:
     """What is not the result goes to stderr."""
     click.echo(text, err=True)
+
+
+def _name(name: str | None, skills: Sequence[str]) -> str:
+    """Of the new skill: as asked for, or those of its parts; one alone is not replaced by it."""
+    if name is not None:
+        return checked_name(name)
+    if len(skills) == 1:
+        raise click.UsageError(f"'{skills[0]}' alone is no composition; name what it gives: --as")
+    try:
+        return checked_name("_".join(map(bare_reference, skills)))
+    except SkillbankError as error:
+        raise SkillbankError(f"{error}; name it with --as") from error
+
+
+def _advice(ctx: click.Context, correction: Path) -> str:
+    """The command that goes on with a correction."""
+    words = [word for word in ctx.find_root().meta["words"] if word != "--correct"]
+    again = shlex.join(["skillbank", *words, "--correction", str(correction)])
+    return f"stopped; what was corrected is in {correction}; to go on with it as it is:\n  {again}"
 
 
 def _check_folders(*folders: Path) -> None:
@@ -197,7 +230,11 @@ def _one_for_each(skills: "Sequence[Skill]", given: Sequence[float], option: str
 
 
 def _composed(
-    skills: "Sequence[Skill]", how: str, weights: tuple[float, ...], rescale: bool
+    skills: "Sequence[Skill]",
+    how: str,
+    weights: tuple[float, ...],
+    rescale: bool,
+    shared_goals: bool,
 ) -> "Composed":
     from skillbank import compose
 
@@ -208,8 +245,9 @@ def _composed(
         skills = [skills[0], *(skill.at_temperature(alpha) for skill in skills[1:])]
     if how == "sum":
         return compose.add(list(zip(skills, weights or (1.0,) * len(skills), strict=True)))
-    make = compose.mean if how == "mean" else compose.any_of
-    return make(skills, list(weights) or None)
+    if how == "or":
+        return compose.any_of(skills, list(weights) or None, shared_goals=shared_goals or None)
+    return compose.mean(skills, list(weights) or None)
 
 
 def _certified(
@@ -272,7 +310,7 @@ def _result(
         "overlap": None if math.isnan(found.overlap) else found.overlap,
         "corrected": found.corrected,
         "sample_size": found.sample_size,
-        "text": str(found),
+        "text": found.text("--correct"),
     }
     return {
         "composition": composed.spec.name,

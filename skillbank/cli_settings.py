@@ -3,9 +3,14 @@
 import difflib
 import json
 import re
+import sys
+import traceback
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
+import click
 from pydantic import TypeAdapter, ValidationError
 
 from skillbank.config import FinetuneConfig, Learning, bare_name, shortened
@@ -38,6 +43,36 @@ def pretrained_name(env_id: str) -> str:
 def finetuned_name(skill: str, env_id: str) -> str:
     """The name of a skill fine-tuned on a task: ``run_anywhere.quadruped_hallway_narrow``."""
     return f"{skill}.{snake_case(bare_name(env_id))}"
+
+
+def bare_reference(skill: str) -> str:
+    """A name that files can have: of ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
+    return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
+
+
+def imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None) -> str | None:
+    """Import the module of ``module:Id-v0``, which registers the task. Only a user may ask so."""
+    if env_id is None or ":" not in env_id:
+        return env_id
+    module, _, bare = env_id.partition(":")
+    sys.path.insert(0, "")  # a console script does not see the present folder by itself
+    try:
+        import_module(module)
+    except Exception as error:  # whatever the user's own code raises
+        raise click.BadParameter(f"cannot import '{module}': {_told(error)}") from error
+    return bare
+
+
+def _told(error: Exception) -> str:
+    """``file:line: NameError: ...`` of what went wrong in a module; the place, if it is in one."""
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {kind}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is here
+    theirs = [frame for frame in frames if "importlib" not in frame.filename]
+    if not theirs:
+        return str(error)
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}: {kind}: {error}"
 
 
 def checked_name(name: str) -> str:

@@ -219,6 +219,27 @@ def test_a_task_of_the_users_own_by_its_module(call: Any) -> None:
     assert "mine@1" in call(*words).stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("broken_syntax", "x = 1\ndef f(:\n", "broken_syntax.py:2: SyntaxError: "),
+        ("broken_name", "x = 1\n\nx + y\n", "broken_name.py:3: NameError: name 'y' is not"),
+        ("broken_import", "import nothing_like_it\n", "broken_import.py:1: ModuleNotFoundError: "),
+    ],
+)
+def test_a_module_that_cannot_be_imported(name: str, text: str, told: str, call: Any) -> None:
+    Path(f"{name}.py").write_text(text)
+    error = call("pretrain", "--env", f"{name}:Mine-v0", code=2).stderr
+    assert f"cannot import '{name}': " in error
+    assert told in error
+
+
+def test_a_task_whose_module_is_not_named(call: Any, bank: skillbank.Bank) -> None:
+    bank.save(bank.load("tiny").with_spec(env_id="Nobodys-v0"), "mine")
+    error = call("evaluate", "--skill", "mine", code=4).stderr
+    assert "If a module of yours registers it: --env MODULE:Nobodys-v0" in error
+
+
 def test_a_noise_fed_skill_cannot_be_anchored(call: Any, bank: skillbank.Bank) -> None:
     words = ["pretrain", "--env", "PointMassRun", "--as", "noisy", *QUICK_PRETRAIN]
     call(*words, "--set", "architecture.sampler=noise", "--set", "objective=stein",
