@@ -4,11 +4,8 @@ import difflib
 import json
 import os
 import shlex
-import sys
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -18,12 +15,14 @@ from skillbank import __version__
 from skillbank.cli_bank import BANK_COMMANDS, bank_option
 from skillbank.cli_compose import compose_command
 from skillbank.cli_reproduce import reproduce
-from skillbank.cli_settings import bare_reference
+from skillbank.cli_settings import imported
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
+    from skillbank.cli_settings import Config
+    from skillbank.cli_training import Run
     from skillbank.evaluation import Evaluation
     from skillbank.skill import Skill
     from skillbank.spec import EvaluationRecord
@@ -147,27 +146,10 @@ def _env_option(default: str | None, shown: str) -> Callable[[Function], Functio
         "--env",
         "env_id",
         default=default,
-        callback=_imported,
+        callback=imported,
         metavar="TASK",
         help=f"A task of skillbank, any Gymnasium id, or MODULE:ID. [default: {shown}]",
     )
-
-
-def _imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None) -> str | None:
-    """Import the module of ``module:Id-v0``, which registers the task. Only a user may ask so."""
-    if env_id is None or ":" not in env_id:
-        return env_id
-    module, _, bare = env_id.partition(":")
-    sys.path.insert(0, "")  # a console script does not see the present folder by itself
-    try:
-        import_module(module)
-    except Exception as error:  # whatever a module of the user's does wrong
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        place = f" ({at.filename}:{at.lineno})" if not isinstance(error, ImportError) else ""
-        raise click.BadParameter(
-            f"cannot import '{module}': {type(error).__name__}: {error}{place}"
-        ) from error
-    return bare
 
 
 _training_options = _options(
@@ -176,8 +158,9 @@ _training_options = _options(
     click.option(
         "--steps",
         type=click.IntRange(1),
-        help="Environment steps, over all copies; schedules go in proportion. [default: the "
-        "task's recipe]",
+        help="Environment steps, over all copies. The recipe's schedule goes in proportion, and "
+        "learning starts after a quarter of them at the latest; what --set says stays. With "
+        "--resume the schedule is that of the start.",
     ),
     click.option(
         "--preset",
@@ -207,7 +190,7 @@ _training_options = _options(
         "--out",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="For checkpoint, logs and pictures. [default: runs/NAME]",
+        help="For checkpoint, logs and pictures. [default: runs/NAME; then NAME_2, ...]",
     ),
     click.option("--resume", is_flag=True, help="Go on from the checkpoint of a stopped training."),
     _json_option,
@@ -244,10 +227,11 @@ def pretrain(
     from skillbank import cli_training, config
     from skillbank.cli_settings import pretrained_name
 
-    run = cli_training.Run.prepare(
-        name or pretrained_name(env_id), bank_folder, out, again=_again(ctx), resume=resume
+    name = name or pretrained_name(env_id)
+    run = ctx.with_resource(
+        cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
     )
-    recipe = run.configured(config.recipe(env_id, preset), steps, settings)
+    recipe = _planned(config.recipe(env_id, preset), run, steps, settings)
     run.start(env_id, recipe, seed, device, threads)
     from skillbank.pretraining import pretrain as learn
 
@@ -301,24 +285,20 @@ def finetune(
     Without any option but --skill: the quadruped's narrow hallway.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import finetuned_name
+    from skillbank.cli_settings import bare_reference, finetuned_name
 
-    run = cli_training.Run.prepare(
-        name or finetuned_name(bare_reference(skill), env_id),
-        bank_folder,
-        out,
-        again=_again(ctx),
-        resume=resume,
+    name = name or finetuned_name(bare_reference(skill), env_id)
+    run = ctx.with_resource(
+        cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
     )
-    recipe = run.configured(config.finetune_recipe(env_id, preset, schedule), steps, settings)
+    recipe = _planned(config.finetune_recipe(env_id, preset, schedule), run, steps, settings)
     run.start(env_id, recipe, seed, device, threads)
     parent = _load(run.bank, skill)
     from skillbank.evaluation import evaluate as measure
     from skillbank.finetuning import finetune as learn
     from skillbank.finetuning import recipe_for
 
-    recipe = run.configured(recipe_for(parent.spec, env_id, preset, schedule), steps, settings)
-
+    recipe = _planned(recipe_for(parent.spec, env_id, preset, schedule), run, steps, settings)
     before = measure(parent, env_id, episodes=episodes, seed=seed)
     if not as_json:
         _print_evaluation("before", before)
@@ -361,7 +341,7 @@ def finetune(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="For the picture. [default: runs/evaluate/SKILL]",
+    help="For the picture. [default: runs/evaluate/SKILL/TASK]",
 )
 @_json_option
 def evaluate(
@@ -377,6 +357,8 @@ def evaluate(
 ) -> None:
     """Measure a skill over whole episodes, and draw where it went."""
     from skillbank import cli_training
+    from skillbank.cli_settings import bare_reference, snake_case
+    from skillbank.config import bare_name
     from skillbank.evaluation import evaluate as measure
 
     chosen = _load(_bank(bank_folder), skill)
@@ -389,7 +371,7 @@ def evaluate(
         deterministic=deterministic,
         nominal_start=nominal_start,
     )
-    folder = out or Path("runs", "evaluate", bare_reference(skill))
+    folder = out or Path("runs", "evaluate", bare_reference(skill), snake_case(bare_name(task)))
     pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder)
     if as_json:
         sectors = {"sectors": result.sectors.tolist()} if _roams(result) else {}
@@ -424,6 +406,7 @@ def play(
     bank_folder: Path | None,
 ) -> None:
     """Film a skill at work."""
+    from skillbank.cli_settings import bare_reference
     from skillbank.film import film
 
     chosen = _load(_bank(bank_folder), skill)
@@ -603,6 +586,17 @@ def _again(ctx: click.Context) -> str:
     """The command that the user gave, made to go on from the checkpoint."""
     words = ctx.find_root().meta["words"]
     return shlex.join(["skillbank", *words, *(() if "--resume" in words else ("--resume",))])
+
+
+def _planned(recipe: "Config", run: "Run", steps: int | None, settings: Sequence[str]) -> "Config":
+    """The recipe in so many steps, or as the training to resume was begun, with what was set."""
+    from skillbank.cli_settings import as_begun, configured, in_steps
+
+    if run.resume:
+        from skillbank.training import begun_with
+
+        return configured(recipe, (*as_begun(recipe, begun_with(run.checkpoint), steps), *settings))
+    return configured(recipe if steps is None else in_steps(recipe, steps), settings)
 
 
 def _lineup(skill: "Skill", seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.cli_bank import bank_option
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import bare_reference, checked_name
+from skillbank.cli_settings import bare_reference, checked_name, imported
 from skillbank.cli_signals import stop_on_signals
 from skillbank.doctor import folder_problem
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError, StorageError
@@ -52,7 +53,7 @@ CORRECTION = "correction.npz"
 @click.option(
     "--shared-goals",
     is_flag=True,
-    help="With --how or: the rewards differ only on entering goals that all tasks share.",
+    help="With --how or: their rewards differ only on entering goals that all share.",
 )
 @click.option("--correct", is_flag=True, help="Learn what composing lacks, before distilling.")
 @click.option(
@@ -63,7 +64,11 @@ CORRECTION = "correction.npz"
 )
 @click.option("--check", is_flag=True, help="Only say how well they compose; learn nothing.")
 @click.option(
-    "--env", "env_id", metavar="TASK", help="Where to try it. [default: the first skill's task]"
+    "--env",
+    "env_id",
+    callback=imported,
+    metavar="TASK",
+    help="Where to try it, also MODULE:ID. [default: the first skill's task]",
 )
 @click.option("--rescale", is_flag=True, help="Bring all to the first skill's temperature.")
 @click.option("--steps", type=click.IntRange(1), help="Of each learning, in the environment.")
@@ -85,7 +90,9 @@ CORRECTION = "correction.npz"
     help="For logs and the correction. [default: runs/NAME]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
 def compose_command(
+    ctx: click.Context,
     skills: tuple[str, ...],
     name: str | None,
     how: str,
@@ -110,11 +117,10 @@ def compose_command(
     """
     bank = Bank(bank_folder, shipped=True)
     if not check:
-        kept = _name(skills, name)
+        kept = _name(name, skills)
         folder = out or Path("runs", kept)
         _check_folders(bank.folder, folder)
-    if correct and correction is not None:
-        raise click.UsageError("--correct learns a correction and --correction takes one: name one")
+    _check_options(how, shared_goals, correct, correction)
     keep_freed_blocks()
     import torch
 
@@ -136,12 +142,13 @@ def compose_command(
             raise
         say(f"no certificate: {error}")
     if check:
-        _print(_result(composed, found, None, None, None), as_json, str(found))
+        assert found is not None
+        _print(_result(composed, found, None, None, None), as_json, found.text("--correct"))
         return
 
     if found is not None:
-        say(str(found))
-    with stop_on_signals() as stop:
+        say(found.text("--correct"))
+    with stop_on_signals("stopping, please wait") as stop:
         path = folder / CORRECTION
         hooks = Hooks(should_stop=stop, checkpoint=path)
         try:
@@ -150,13 +157,13 @@ def compose_command(
                     hooks.on_progress = watch
                     composed = _corrected(composed, env_id, steps, seed, hooks)
                 found = _certified(composed, env_id, episodes, seed, Hooks(should_stop=stop))
-                say(str(found))
+                say(found.text("--correct"))
             with Watch(folder, say) as watch:
                 hooks.on_progress = watch
                 skill = _distilled(composed, env_id, steps, seed, hooks, kept)
         except Interrupted as error:
-            saved = f"what was corrected is in {path}: --correction {path} goes on from there"
-            raise Interrupted(f"stopped; {saved if correct else 'nothing is kept'}") from error
+            lost = "stopped; nothing is kept of a distillation that has not ended"
+            raise Interrupted(_advice(ctx, path) if correct else lost) from error
         reference = bank.save(skill, kept)
     text = (
         f"{reference}: {skill.spec.steps} steps, {skill.spec.updates} updates, "
@@ -165,16 +172,35 @@ def compose_command(
     _print(_result(composed, found, reference, skill, path if correct else None), as_json, text)
 
 
-def _name(skills: Sequence[str], given: str | None) -> str:
-    """What the new skill is called; never as the only one that it is made of."""
-    if len(skills) == 1 and given is None:
-        raise click.UsageError("made of one skill alone: say with --as what the new one is called")
-    return checked_name(given or "_".join(map(bare_reference, skills)))
-
-
 def say(text: str) -> None:
     """What is not the result goes to stderr."""
     click.echo(text, err=True)
+
+
+def _name(name: str | None, skills: Sequence[str]) -> str:
+    """Of the new skill: as asked for, or those of its parts; one alone is not replaced by it."""
+    if name is not None:
+        return checked_name(name)
+    if len(skills) == 1:
+        raise click.UsageError(f"'{skills[0]}' alone is no composition; name what it gives: --as")
+    try:
+        return checked_name("_".join(map(bare_reference, skills)))
+    except SkillbankError as error:
+        raise SkillbankError(f"{error}; name it with --as") from error
+
+
+def _advice(ctx: click.Context, correction: Path) -> str:
+    """The command that goes on with a correction."""
+    words = [word for word in ctx.find_root().meta["words"] if word != "--correct"]
+    again = shlex.join(["skillbank", *words, "--correction", str(correction)])
+    return f"stopped; what was corrected is in {correction}; to go on with it as it is:\n  {again}"
+
+
+def _check_options(how: str, shared_goals: bool, correct: bool, correction: Path | None) -> None:
+    if correct and correction is not None:
+        raise click.UsageError("--correct learns a correction and --correction takes one: name one")
+    if shared_goals and how != "or":
+        raise click.UsageError("--shared-goals is about --how or")
 
 
 def _check_folders(*folders: Path) -> None:
@@ -223,9 +249,9 @@ def _composed(
         skills = [skills[0], *(skill.at_temperature(alpha) for skill in skills[1:])]
     if how == "sum":
         return compose.add(list(zip(skills, weights or (1.0,) * len(skills), strict=True)))
-    if how == "mean":
-        return compose.mean(skills, list(weights) or None)
-    return compose.any_of(skills, list(weights) or None, shared_goals=shared_goals or None)
+    if how == "or":
+        return compose.any_of(skills, list(weights) or None, shared_goals=shared_goals or None)
+    return compose.mean(skills, list(weights) or None)
 
 
 def _certified(
@@ -288,7 +314,7 @@ def _result(
         "overlap": None if math.isnan(found.overlap) else found.overlap,
         "corrected": found.corrected,
         "sample_size": found.sample_size,
-        "text": str(found),
+        "text": found.text("--correct"),
     }
     return {
         "composition": composed.spec.name,

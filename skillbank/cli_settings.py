@@ -3,20 +3,35 @@
 import difflib
 import json
 import re
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+import click
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from skillbank.config import Learning, bare_name
+from skillbank.config import FinetuneConfig, Learning, bare_name, shortened
 from skillbank.errors import SkillbankError
 from skillbank.spec import Name
 
 # The skills that skillbank itself ships; any other task gives its own name.
 _NAMES = {"QuadrupedRun": "run_anywhere", "PointMassRun": "point_run_anywhere"}
+
+# What a number of steps decides.
+_PLANNED = (
+    "total_steps",
+    "learning_starts",
+    "anneal_steps",
+    "shrink_start",
+    "shrink_steps",
+    "n_step_until",
+    "frozen_updates",
+)
 
 Config = TypeVar("Config", bound=Learning)
 
@@ -24,17 +39,42 @@ Config = TypeVar("Config", bound=Learning)
 def pretrained_name(env_id: str) -> str:
     """The name of a skill pretrained on a task: ``run_anywhere``, or for example ``ant_v5``."""
     bare = bare_name(env_id)
-    return _NAMES.get(bare) or _snake_case(bare)
+    return _NAMES.get(bare) or snake_case(bare)
 
 
 def finetuned_name(skill: str, env_id: str) -> str:
     """The name of a skill fine-tuned on a task: ``run_anywhere.quadruped_hallway_narrow``."""
-    return f"{skill}.{_snake_case(bare_name(env_id))}"
+    return f"{skill}.{snake_case(bare_name(env_id))}"
 
 
 def bare_reference(skill: str) -> str:
     """A name that files can have: of ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
     return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
+
+
+def imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None) -> str | None:
+    """Import the module of ``module:Id-v0``, which registers the task. Only a user may ask so."""
+    if env_id is None or ":" not in env_id:
+        return env_id
+    module, _, bare = env_id.partition(":")
+    sys.path.insert(0, "")  # a console script does not see the present folder by itself
+    try:
+        import_module(module)
+    except Exception as error:  # whatever the user's own code raises
+        raise click.BadParameter(f"cannot import '{module}': {_told(error)}") from error
+    return bare
+
+
+def _told(error: Exception) -> str:
+    """``file:line: NameError: ...`` of what went wrong in a module; the place, if it is in one."""
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {kind}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is here
+    theirs = [frame for frame in frames if "importlib" not in frame.filename]
+    if not theirs:
+        return str(error)
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}: {kind}: {error}"
 
 
 def checked_name(name: str) -> str:
@@ -50,6 +90,30 @@ def checked_name(name: str) -> str:
             f"'{name}' cannot be the name of a skill: it takes letters, digits, '_', '-' and '.', "
             "begins with a letter or a digit, and has at most 128 of them"
         ) from error
+
+
+def in_steps(config: Config, steps: int) -> Config:
+    """The recipe in so many steps; of few updates, the sampler is frozen for a quarter at most."""
+    config = shortened(config, steps)
+    if isinstance(config, FinetuneConfig):
+        updates = (steps - config.learning_starts) // config.steps_per_update
+        frozen = min(config.frozen_updates, updates // 4)
+        config = config.model_copy(update={"frozen_updates": frozen})
+    return config
+
+
+def as_begun(config: Learning, begun: Mapping[str, Any], steps: int | None) -> list[str]:
+    """Settings of a resumed training: what follows from ``--steps`` is as it was at its start.
+
+    Args:
+        config: The recipe.
+        begun: What the checkpoint says of the training's configuration.
+        steps: Those that it is to have now; None: as many as before.
+    """
+    planned = {name: begun[name] for name in _PLANNED if name in begun and hasattr(config, name)}
+    if steps is not None:
+        planned["total_steps"] = steps
+    return [f"{name}={json.dumps(value)}" for name, value in planned.items()]
 
 
 def configured(config: Config, settings: Sequence[str]) -> Config:
@@ -82,7 +146,7 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
     try:
         return type(config).model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise SkillbankError("\n".join(map(_told, error.errors()))) from error
+        raise SkillbankError("\n".join(map(_wrong, error.errors()))) from error
 
 
 def _flat_keys(document: dict[str, Any], prefix: str = "") -> list[str]:
@@ -101,7 +165,7 @@ def _value(text: str) -> Any:
     return text
 
 
-def _told(problem: ErrorDetails) -> str:
+def _wrong(problem: ErrorDetails) -> str:
     """One thing that is wrong with a configuration."""
     text = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:  # with the whole of it
@@ -114,6 +178,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _snake_case(text: str) -> str:
+def snake_case(text: str) -> str:
+    """``point_mass_run`` of ``PointMassRun``; a name that files can have."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text)
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
-_NOTICE = b"\nstopping at the next step, please wait\n"
+SAVING = "stopping: what was learned is being saved, please wait"
 
 
 class StopRequest:
     """Whether the user wants a training to stop; asked at every step of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, notice: str = SAVING) -> None:
         self.made = False
+        self._notice = f"\n{notice}\n".encode()
         self._raises = False
 
     def __call__(self) -> bool:
@@ -36,7 +37,7 @@ class StopRequest:
         if self._raises:
             raise KeyboardInterrupt
         if first:
-            os.write(2, _NOTICE)  # print may be in the middle of a line of its own
+            os.write(2, self._notice)  # print may be in the middle of a line of its own
 
 
 def interrupt_on_signals() -> None:
@@ -52,13 +53,14 @@ def ignore_signals() -> None:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(notice: str = SAVING) -> Iterator[StopRequest]:
     """In this block a signal is only a request, so that nothing is cut in half by one.
 
     A second signal changes nothing: what was learned is being written already. Once a signal has
-    come the command is ending, and none is heard any more after the block.
+    come the command is ending, and none is heard any more after the block. The first one is
+    answered by the notice.
     """
-    request = StopRequest()
+    request = StopRequest(notice)
     before = {number: signal.signal(number, request.note) for number in _SIGNALS}
     try:
         yield request

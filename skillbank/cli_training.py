@@ -1,9 +1,10 @@
 """A training on the command line: where it writes, how it is stopped, and what it leaves behind."""
 
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,11 +14,11 @@ import click
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import checked_name, configured
+from skillbank.cli_settings import checked_name
 from skillbank.cli_signals import StopRequest, stop_on_signals
-from skillbank.config import SCHEDULE, Config, Learning, shortened
+from skillbank.config import Learning
 from skillbank.doctor import folder_problem
-from skillbank.durable import alone
+from skillbank.durable import LOCK, alone
 from skillbank.errors import Busy, Interrupted, SkillbankError, StorageError
 
 if TYPE_CHECKING:
@@ -48,56 +49,42 @@ class Run:
     resume: bool
 
     @classmethod
-    def prepare(
+    @contextmanager
+    def prepared(
         cls, name: str, bank_folder: Path | None, out: Path | None, *, again: str, resume: bool
-    ) -> "Run":
-        """Check everything that would otherwise spoil the end of a long training.
+    ) -> "Iterator[Run]":
+        """Hold a folder, once all that would spoil the end of a long training is checked.
 
         Raises:
-            SkillbankError: A name that cannot be, a folder that cannot be written, an unfinished
-                training in the way, or none to resume.
+            SkillbankError: A name that cannot be, a folder that cannot be written, another training
+                at work in it, an unfinished one in the way, or none to resume.
         """
         bank = Bank(bank_folder, shipped=True)
-        folder = out or Path("runs", checked_name(name))
-        run = cls(checked_name(name), bank, folder, again, resume)
+        first = out or Path("runs", checked_name(name))
         problem = folder_problem(bank.folder)
         if problem:
             raise StorageError(
                 f"{problem}; choose another bank with --bank FOLDER or SKILLBANK_HOME"
             )
-        problem = folder_problem(folder)
+        problem = folder_problem(first)
         if problem:
             raise StorageError(f"{problem}; choose another with --out FOLDER")
-        if resume and not run.checkpoint.is_file():
-            raise SkillbankError(f"no checkpoint in {folder}; start without --resume")
-        if run.checkpoint.exists() and not resume:
-            raise SkillbankError(
-                f"{folder} holds an unfinished training. Go on with it:\n  {again}\n"
-                f"or delete {run.checkpoint} to start anew"
-            )
-        return run
+        folder = out or _numbered(first)
+        if resume and not (folder / CHECKPOINT).is_file():
+            raise SkillbankError(f"no checkpoint in {first}; start without --resume")
+        with _held(folder):
+            run = cls(checked_name(name), bank, folder, again, resume)
+            if run.checkpoint.exists() and not resume:
+                raise SkillbankError(
+                    f"{folder} holds an unfinished training. Go on with it:\n  {again}\n"
+                    f"or delete {run.checkpoint} to start anew"
+                )
+            yield run
 
     @property
     def checkpoint(self) -> Path:
         """Where a stopped training is kept."""
         return self.folder / CHECKPOINT
-
-    def configured(self, recipe: Config, steps: int | None, settings: Sequence[str]) -> Config:
-        """A recipe with ``--steps`` and ``--set``; a resumed training keeps its schedule.
-
-        Raises:
-            SkillbankError: An unknown setting, or a value that cannot be.
-        """
-        if steps is not None:
-            recipe = shortened(recipe, steps)
-            if self.resume:
-                from skillbank.training import begun
-
-                names = ("learning_starts", *SCHEDULE)
-                known = begun(self.checkpoint)
-                kept = {name: known[name] for name in names if name in known}
-                recipe = recipe.model_copy(update=kept)
-        return configured(recipe, settings)
 
     def start(self, env_id: str, config: Learning, seed: int, device: str, threads: int) -> None:
         """Set up the process for training, and say what is about to happen."""
@@ -123,7 +110,7 @@ class Run:
             Interrupted: A signal came; the checkpoint, or the finished skill, is saved.
             StorageError: The finished skill cannot be kept in the bank; it says where it is.
         """
-        with stop_on_signals() as stop, self._held():
+        with stop_on_signals() as stop:
             started = time.perf_counter()
             skill = self._train(learn, stop)
             seconds = time.perf_counter() - started
@@ -153,25 +140,6 @@ class Run:
             with _drawing(self.folder / "learning_curve.png", paths) as path:
                 figures.learning_curve(curve, path, title=self.name, marks=marks)
         return paths + draw_evaluations(skill, env_id, panels, self.folder)
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with alone(self.folder) as lock:
-                try:
-                    yield
-                finally:
-                    if list(self.folder.iterdir()) == [lock]:  # nothing came of it
-                        lock.unlink()
-                        with suppress(OSError):
-                            self.folder.rmdir()
-                            self.folder.parent.rmdir()
-        except Busy as error:
-            raise SkillbankError(
-                f"another training is at work: {error}; wait for it, or choose --as NAME or "
-                "--out FOLDER"
-            ) from error
 
     def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "Skill":
         from skillbank.training import Hooks
@@ -233,6 +201,66 @@ class Run:
         if self.checkpoint.exists():
             return f"make room; {self._advice()}"
         return "and nowhere else either: make room and train again"
+
+
+def _numbered(first: Path) -> Path:
+    """Where a training works, of ``runs/NAME``, ``runs/NAME_2``, ``runs/NAME_3``, ...
+
+    The newest one with a checkpoint, or else one where a training is at work, or else the first
+    that is empty.
+    """
+    rest = (first.with_name(f"{first.name}_{number}") for number in itertools.count(2))
+    used: list[Path] = []
+    for folder in itertools.chain([first], rest):
+        if not folder.exists() or {path.name for path in folder.iterdir()} <= {LOCK}:
+            empty = folder
+            break
+        used.append(folder)
+    checkpoints = [folder / CHECKPOINT for folder in used if (folder / CHECKPOINT).is_file()]
+    if checkpoints:
+        return max(checkpoints, key=lambda path: path.stat().st_mtime_ns).parent
+    return next(filter(_at_work, used), empty)
+
+
+def _at_work(folder: Path) -> bool:
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        with alone(folder):
+            return False
+    except Busy:
+        return True
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder, which vanishes afterwards if it was made for this and nothing came of it.
+
+    Raises:
+        Busy: Another training holds it.
+        StorageError: It cannot be made.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone(folder))
+        except Busy as error:
+            raise Busy(
+                f"another training is at work in {folder}; use --as or --out for this one"
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"cannot write to {folder}: {error.strerror or error}; choose another with --out"
+            ) from error
+        try:
+            yield
+        finally:
+            if made and {path.name for path in folder.iterdir()} == {LOCK}:
+                (folder / LOCK).unlink()
+                with suppress(OSError):  # somebody else has begun to use one
+                    for place in made:
+                        place.rmdir()
 
 
 def draw_evaluations(

@@ -140,17 +140,17 @@ def noise_fed(learning: Config) -> Config:
     return learning.model_copy(update=changes)
 
 
-SCHEDULE = ("anneal_steps", "shrink_start", "shrink_steps", "n_step_until")  # counted in steps
-
-
 def shortened(config: Config, steps: int) -> Config:
-    """The same way of learning in so many steps: what is counted in steps goes in proportion."""
+    """The same way of learning in so many steps: what is counted in steps goes in proportion.
+
+    But the first update, which waits no longer than it did, and for a quarter of the steps at most.
+    """
     share = steps / config.total_steps
     changes: dict[str, int] = {
         "total_steps": steps,
         "learning_starts": min(config.learning_starts, steps // 4),
     }
-    for name in SCHEDULE:
+    for name in ("anneal_steps", "shrink_start", "shrink_steps", "n_step_until"):
         counted = getattr(config, name, None)
         if counted is not None:
             changes[name] = max(min(1, counted), round(counted * share))

@@ -1,7 +1,4 @@
-"""Files and folders that crashes and other processes leave alone.
-
-A file is written so that a crash leaves either the old one or the new one, whole; a folder is held.
-"""
+"""Writing a file so that a crash leaves either the old one or the new one, and holding a folder."""
 
 import fcntl
 import os
@@ -12,6 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skillbank.errors import Busy, StorageError
+
+LOCK = "lock"  # the file in a held folder
 
 
 @contextmanager
@@ -47,14 +46,13 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[Path]:
-    """Hold a folder by a file in it; it is given free when the process ends, however it ends.
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder; the operating system gives it free when the process ends, however it ends.
 
     Raises:
         Busy: Another process holds it.
     """
-    lock = folder / "lock"
-    with lock.open("a+") as file:
+    with (folder / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -63,4 +61,4 @@ def alone(folder: Path) -> Iterator[Path]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield lock
+        yield

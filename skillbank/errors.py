@@ -44,7 +44,7 @@ class StorageError(SkillbankError):
 
 
 class Busy(SkillbankError):
-    """A folder in which another process works."""
+    """A folder in which another process is at work."""
 
 
 class InvalidName(SkillbankError):

@@ -244,7 +244,8 @@ def resolve(env_id: str) -> str:
     near = difflib.get_close_matches(wanted, [*bare, *gymnasium.registry], n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise UnsupportedEnvironment(
-        f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}"
+        f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
+        f"If a module of yours registers it: --env MODULE:{env_id}, or import that first"
     )
 
 

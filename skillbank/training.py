@@ -4,8 +4,9 @@ import json
 import time
 import zipfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -298,8 +299,11 @@ class Training:
         Raises:
             SkillbankError: There is none, or it belongs to another task, configuration or seed.
         """
-        arrays = _arrays(path)
-        meta = json.loads(arrays.pop("meta").tobytes())
+        if path is None or not path.is_file():
+            raise SkillbankError(f"no checkpoint at {path}; start without resuming")
+        with _opened(path) as file:
+            arrays = dict(file)
+            meta = json.loads(arrays.pop("meta").tobytes())
         mine, theirs = self._started(), meta.get("started", {})
         differ = {
             key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own
@@ -364,24 +368,23 @@ class Training:
         }
 
 
-def begun(path: Path) -> dict[str, Any]:
-    """How the training of a checkpoint was configured.
+def begun_with(path: Path) -> dict[str, Any]:
+    """The configuration, and what else a training was started with, by its checkpoint.
 
     Raises:
-        SkillbankError: There is none, or it is something else.
+        SkillbankError: It is none.
     """
-    started: dict[str, Any] = json.loads(_arrays(path, ("meta",))["meta"].tobytes())["started"]
-    return started
+    with _opened(path) as file:
+        started: dict[str, Any] = json.loads(file["meta"].tobytes())["started"]
+        return started
 
 
-def _arrays(path: Path | None, names: tuple[str, ...] | None = None) -> dict[str, Any]:
-    if path is None or not path.is_file():
-        raise SkillbankError(f"no checkpoint at {path}; start without resuming")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of a checkpoint; each is read when it is asked for."""
     try:
         # NumPy leaves a file that it has opened itself open where it is no archive.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names or file.files}
-        json.loads(arrays["meta"].tobytes())["started"]
+            yield file
     except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
-    return arrays

@@ -3,13 +3,17 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import skillbank
 from skillbank.cli import commands
 from skillbank.cli_compose import compose_command
+from skillbank.compose import Certificate, Composed
+from skillbank.compose.making import CompositionWarning
 from skillbank.config import Architecture
+from skillbank.errors import Interrupted
 
 SMALL = Architecture(
     critic_hidden=(16, 16), sampler_hidden=(16, 16), couplings=2, coupling_hidden=8
@@ -64,20 +68,6 @@ def test_two_skills_become_one_that_knows_its_parents(call, pair, tmp_path):
     assert "corrected" in again.stdout
 
 
-def test_one_skill_is_not_written_over_itself(call, pair):
-    assert "say with --as" in call("east", *QUICK, code=2).output
-    assert skillbank.Bank().load("east").content_hash == pair[0].content_hash
-    result = call(f"sha256:{pair[0].content_hash[:8]}", "north", *QUICK)
-    assert result.stdout.startswith(f"sha256_{pair[0].content_hash[:8]}_north@1")
-
-
-def test_a_soft_or_may_be_told_that_goals_are_shared(call):
-    words = ("north", "east", "--how", "or", "--check", *QUICK)
-    with pytest.warns(skillbank.compose.CompositionWarning, match="--shared-goals"):
-        call(*words, code=4)
-    assert "'north | east': they" in call(*words, "--shared-goals").stdout
-
-
 def test_checking_learns_nothing(call, tmp_path):
     text = call("north", "east", "--check", *QUICK).stdout
     assert "'0.5 north + 0.5 east': they" in text
@@ -111,3 +101,47 @@ def test_another_temperature_needs_to_be_rescaled(call, pair):
     skillbank.Bank().save(pair[1].at_temperature(0.5), "warm")
     assert "at one temperature they do" in call("east", "warm", "--check", code=4).output
     call("east", "warm", "--check", "--rescale", *QUICK)
+
+
+def test_a_name_of_its_own(call, tmp_path):
+    text = call("north", *QUICK, code=2).output
+    assert "'north' alone is no composition; name what it gives: --as" in text
+    references = [skillbank.Bank().show(name)["content_hash"] for name in ("north", "east")]
+    text = call(*(f"sha256:{one}" for one in references), *QUICK, code=2).output
+    assert text.rstrip().endswith("name it with --as")
+    skillbank.Bank().load("east").save(tmp_path / "other.h5")
+    done = json.loads(call("north", "other.h5", "--json", *QUICK).stdout)
+    assert done["skill"] == "north_other@1"
+    assert skillbank.Bank(shipped=False).names() == ["east", "north", "north_other"]
+
+
+def test_what_is_said_is_said_in_options(call):
+    with pytest.warns(CompositionWarning, match="--shared-goals, says"):
+        text = call("north", "east", "--how", "or", "--check", code=4).output
+    assert "--shared-goals, says that they do not" in text
+    text = call("north", "east", "--how", "or", "--shared-goals", "--check", *QUICK).output
+    assert "From 2 episodes" in text
+    assert "about --how or" in call("north", "east", "--shared-goals", code=2).output
+    assert "degrees" in call("--help").output
+
+
+def test_a_poor_certificate_names_the_option():
+    e = np.full(4, 1.0)
+    poor = Certificate("a & b", 0.1, 0.99, e, 50.0 * e, 0.0, 50.0, 1.0, False, 9.0)
+    assert "and --correct learns what" in poor.text("--correct")
+    assert "and corrected() learns what" in str(poor)
+
+
+def test_a_stopped_distillation_says_what_is_kept(call, monkeypatch, tmp_path):
+    def interrupted(*_args, **_named):
+        raise Interrupted("interrupted")
+
+    monkeypatch.setattr(Composed, "distill", interrupted)
+    text = call("north", "east", *QUICK, code=130).output
+    assert "nothing is kept of a distillation" in text
+    words = ["north", "east", "--as", "both", *QUICK]
+    text = call(*words, "--correct", code=130).output
+    kept = tmp_path / "runs" / "both" / "correction.npz"
+    assert kept.is_file()
+    again = ["skillbank", "compose", *words, "--correction", "runs/both/correction.npz"]
+    assert text.splitlines()[-1].strip() == " ".join(again)

@@ -10,6 +10,7 @@ from skillbank.config import (
     bare_name,
     finetune_recipe,
     recipe,
+    shortened,
 )
 
 # Appendix D.1, in its order.
@@ -130,3 +131,19 @@ def test_a_configuration_is_frozen_and_round_trips():
     with pytest.raises(ValidationError, match="frozen"):
         config.discount = 0.5
     assert PretrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_shortened_recipe_keeps_its_proportions_and_everything_else() -> None:
+    whole = finetune_recipe("QuadrupedUMaze")
+    half = shortened(whole, whole.total_steps // 2)
+    assert isinstance(half, FinetuneConfig)
+    assert half.anneal_steps == pytest.approx(whole.anneal_steps / 2, abs=1)
+    assert half.shrink_steps == pytest.approx(whole.shrink_steps / 2, abs=1)
+    assert half.n_step_until == pytest.approx(whole.n_step_until / 2, abs=1)
+    same = {"total_steps", "learning_starts", "n_step_until"}
+    same |= {"anneal_steps", "shrink_start", "shrink_steps"}
+    assert half.model_dump(exclude=same) == whole.model_dump(exclude=same)
+    run = recipe("QuadrupedRun")
+    assert shortened(run, run.total_steps) == run
+    for steps in (1, 2, 7):  # every field is still one that can be
+        assert shortened(whole, steps).total_steps == steps

@@ -11,7 +11,7 @@ from skillbank.envs.swimmer import FINISH_LINE
 from studying import finish, places, planned, tiny
 
 from skillbank.cli import commands
-from skillbank.config import FinetuneConfig, finetune_recipe, recipe
+from skillbank.config import finetune_recipe
 from skillbank.errors import SkillbankError
 from skillbank.studies import plan
 from skillbank.studies.statistics import (
@@ -98,20 +98,6 @@ def test_ddpg_has_the_papers_constants():
     assert (learning.noise_theta, learning.noise_sigma) == (0.15, 0.3)
     assert (learning.target_period, learning.target_rate) == (1000, 1.0)
     assert (learning.replay_capacity, learning.learning_starts) == (1_000_000, 10_000)
-
-
-def test_a_shortened_recipe_keeps_its_proportions_and_everything_else():
-    whole = finetune_recipe("QuadrupedUMaze")
-    half = plan.shortened(whole, whole.total_steps // 2)
-    assert isinstance(half, FinetuneConfig)
-    assert half.anneal_steps == pytest.approx(whole.anneal_steps / 2, abs=1)
-    assert half.shrink_steps == pytest.approx(whole.shrink_steps / 2, abs=1)
-    assert half.n_step_until == pytest.approx(whole.n_step_until / 2, abs=1)
-    same = {"total_steps", "learning_starts", "n_step_until"}
-    same |= {"anneal_steps", "shrink_start", "shrink_steps"}
-    assert half.model_dump(exclude=same) == whole.model_dump(exclude=same)
-    run = recipe("QuadrupedRun")
-    assert plan.shortened(run, run.total_steps) == run
 
 
 def test_a_result_does_not_outlive_what_it_started_from(monkeypatch, tmp_path):

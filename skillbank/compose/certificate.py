@@ -101,6 +101,10 @@ class Certificate:
         return "well" if share < GOOD else "partly" if share < POOR else "badly"
 
     def __str__(self) -> str:
+        return self.text("corrected()")
+
+    def text(self, correct: str) -> str:
+        """In words, with what learns a correction by the name that it has for the reader."""
         low, high = self.interval
         advice = {
             "well": "they compose well",
@@ -110,7 +114,7 @@ class Certificate:
         if self.corrected:
             advice = advice.replace("being composed", "being composed, even corrected")
         elif self.verdict != "well":
-            advice += ", and corrected() learns what"
+            advice += f", and {correct} learns what"
         apart = (
             ""
             if np.isnan(self.divergence)

@@ -161,8 +161,8 @@ def check_bounded(node: Node) -> None:
     if isinstance(node, SoftOr) and not node.shared:
         raise IncompatibleSkill(
             f"{name_of(node)}: nothing is known about how far from optimal a soft-OR is whose "
-            "rewards differ in more than entering shared goals; any_of(..., shared_goals=True) "
-            "(--shared-goals) says that they do not"
+            "rewards differ in more than entering shared goals; any_of(..., shared_goals=True), or "
+            "--shared-goals, says that they do not"
         )
     if isinstance(node, WeightedSum | SoftOr):
         for part, _ in node.terms:

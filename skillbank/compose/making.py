@@ -77,10 +77,10 @@ def any_of(
     if isinstance(node, SoftOr) and not node.shared:
         warnings.warn(
             f"{composed.spec.name}: a soft-OR is for rewards that differ only on entering "
-            "absorbing goals which all its tasks share; any_of(..., shared_goals=True) "
-            "(--shared-goals) says that these do, and then it is a lower bound of the optimal Q. "
-            "Where they do not, it still is a policy that at every state prefers what either "
-            "skill values most, but no bound holds, and there is no certificate and no correction",
+            "absorbing goals which all its tasks share; any_of(..., shared_goals=True), or "
+            "--shared-goals, says that these do, and then it is a lower bound of the optimal Q. "
+            "Where they do not, it still is a policy that at every state prefers what either skill "
+            "values most, but no bound holds, and there is no certificate and no correction",
             CompositionWarning,
             stacklevel=2,
         )

@@ -43,6 +43,17 @@ def test_evaluate_by_name_version_and_file(call: Any, bank: skillbank.Bank) -> N
     assert len(scores) == 1
 
 
+def test_evaluations_on_two_tasks_do_not_overwrite_each_other(call: Any) -> None:
+    pictures = []
+    for task in ("PointMassRun", "PointMassHallway"):
+        words = ["--skill", "tiny", "--env", task, "--episodes", "2", "--json"]
+        pictures += json.loads(call("evaluate", *words).stdout)["pictures"]
+    assert pictures == [
+        "runs/evaluate/tiny/point_mass_run/traces.png",
+        "runs/evaluate/tiny/point_mass_hallway/traces.png",
+    ]
+
+
 @pytest.fixture
 def plane_skill(bank: skillbank.Bank) -> None:
     """A skill on the multi-goal plane, whose pictures need no OpenGL."""

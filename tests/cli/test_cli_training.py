@@ -12,7 +12,7 @@ from conftest import QUICK_FINETUNE, QUICK_PRETRAIN  # type: ignore[import-not-f
 
 import skillbank
 from skillbank import cli_progress
-from skillbank.cli_settings import configured, finetuned_name, pretrained_name
+from skillbank.cli_settings import configured, finetuned_name, in_steps, pretrained_name
 from skillbank.cli_signals import StopRequest
 from skillbank.config import finetune_recipe
 from skillbank.durable import alone
@@ -137,9 +137,86 @@ def test_a_stopped_training_goes_on_where_it_was(
     assert not Path("runs/mine/checkpoint.npz").exists()
 
 
+def test_a_short_training_can_be_made_longer(
+    call: Any, bank: skillbank.Bank, stops_at: list[int]
+) -> None:
+    quick = [*QUICK_FINETUNE]
+    for setting in ("learning_starts=100", "anneal_steps=200"):  # so both follow from --steps
+        at = quick.index(setting)
+        del quick[at - 1 : at + 1]
+    words = ["finetune", "--skill", "tiny", "--env", "PointMassUMaze", "--as", "mine", *quick]
+    stops_at[0] = 60
+    call(*words, code=130)
+    stops_at[0] = 10**9
+    words[words.index("--steps") + 1] = "600"
+    call(*words, "--resume")
+    spec = bank.spec("mine")
+    assert isinstance(spec.config, skillbank.FinetuneConfig)
+    assert spec.steps == spec.config.total_steps == 600
+    assert spec.config.learning_starts == 100  # as it began: a quarter of 400
+
+
+def test_what_is_set_at_a_resume_must_be_as_it_began(call: Any, stops_at: list[int]) -> None:
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    stops_at[0] = 60
+    call(*words, code=130)
+    words[words.index("learning_starts=100")] = "learning_starts=50"
+    assert "learning_starts: 100, now 50" in call(*words, "--resume", code=2).stderr
+
+
+def test_fewer_steps_shorten_the_schedule_too() -> None:
+    maze = finetune_recipe("QuadrupedUMaze")
+    brief = in_steps(maze, 4_000)
+    assert brief.anneal_steps == pytest.approx(maze.anneal_steps * 4_000 / maze.total_steps, abs=1)
+    assert brief.learning_starts == 1_000
+    assert 0 < brief.frozen_updates < (4_000 - 1_000) // maze.steps_per_update // 2
+    assert configured(brief, ["anneal_steps=9"]).anneal_steps == 9
+
+
+def test_finetune_in_fewer_steps_gets_to_its_last_alpha(call: Any, bank: skillbank.Bank) -> None:
+    quick = [word for word in QUICK_FINETUNE if word != "anneal_steps=200"]
+    quick.pop(quick.index("frozen_updates=2") - 2)  # the --set of what is left out
+    call("finetune", "--skill", "tiny", "--env", "PointMassUMaze", "--as", "mine", *quick)
+    spec = bank.spec("mine")
+    assert isinstance(spec.config, skillbank.FinetuneConfig)
+    assert spec.config.anneal_steps == round(100_000 * 400 / 250_000)
+    assert spec.temperature == pytest.approx(spec.config.final_temperature)
+
+
 def test_resume_without_a_checkpoint(call: Any) -> None:
     words = ["pretrain", "--env", "PointMassRun", "--resume", *QUICK_PRETRAIN]
     assert "start without --resume" in call(*words, code=2).stderr
+
+
+def test_a_second_training_of_one_name_has_a_folder_of_its_own(
+    call: Any, stops_at: list[int]
+) -> None:
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    call(*words)
+    first = {path.name: path.read_bytes() for path in Path("runs/mine").iterdir()}
+    stops_at[0] = 60
+    call(*words, code=130)
+    assert Path("runs/mine_2/checkpoint.npz").is_file()
+    stops_at[0] = 10**9
+    assert "runs/mine_2/checkpoint.npz" in call(*words, code=2).stderr  # it is unfinished
+    call(*words, "--resume")
+    assert Path("runs/mine_2/traces.png").is_file()
+    assert {path.name: path.read_bytes() for path in Path("runs/mine").iterdir()} == first
+
+
+@pytest.mark.parametrize("folder", ["runs/mine", "runs/mine_2", "elsewhere"])
+def test_a_folder_with_a_training_at_work_is_refused(folder: str, call: Any) -> None:
+    for path in {Path("runs/mine"), Path(folder)}:
+        path.mkdir(parents=True)
+        (path / "events").touch()
+    before = Path("runs/mine/events").stat()
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    words += ["--out", folder] if folder == "elsewhere" else []
+    with alone(Path(folder)):
+        error = call(*words, code=2).stderr
+    assert f"another training is at work in {folder}; use --as or --out" in error
+    assert Path("runs/mine/events").stat() == before
+    call(*words)
 
 
 @pytest.mark.usefixtures("signals")
@@ -288,40 +365,3 @@ def test_settings_that_cannot_be(setting: str, text: str) -> None:
     with pytest.raises(SkillbankError) as raised:
         configured(skillbank.PretrainConfig(), [setting])
     assert text in str(raised.value)
-
-
-def test_two_trainings_do_not_share_a_folder(call: Any) -> None:
-    Path("runs/mine").mkdir(parents=True)
-    words = ["pretrain", "--env", "PointMassRun", *QUICK_PRETRAIN]
-    with alone(Path("runs/mine")):
-        result = call(*words, "--as", "mine", code=2)
-        assert f"another training is at work: process {os.getpid()} works in" in result.stderr
-        assert "--out FOLDER" in result.stderr
-        call(*words, "--as", "mine", "--out", "elsewhere")
-    call(*words, "--as", "mine")
-
-
-def test_steps_shorten_the_schedule_and_a_setting_wins(call: Any, bank: skillbank.Bank) -> None:
-    words = ["finetune", "--skill", "tiny", "--env", "PointMassHallway", "--episodes", "2"]
-    call(*words, "--steps", "400", "--as", "x", "--set", "batch_size=16")
-    config, known = bank.spec("x").config, finetune_recipe("PointMassHallway")
-    assert config.total_steps == 400
-    assert config.anneal_steps == round(known.anneal_steps * 400 / known.total_steps)
-    told = ["--set", "anneal_steps=77", "--set", "learning_starts=50", "--set", "batch_size=16"]
-    call(*words, "--steps", "400", "--as", "y", *told)
-    config = bank.spec("y").config
-    assert (config.anneal_steps, config.learning_starts) == (77, 50)
-
-
-def test_a_stopped_training_goes_on_for_longer_by_its_own_schedule(
-    call: Any, bank: skillbank.Bank, stops_at: list[int]
-) -> None:
-    words = ["finetune", "--skill", "tiny", "--env", "PointMassHallway", "--as", "x"]
-    words += ["--set", "batch_size=16", "--episodes", "2"]
-    stops_at[0] = 10
-    call(*words, "--steps", "400", code=130)
-    stops_at[0] = 10**9
-    call(*words, "--steps", "800", "--resume")
-    config, known = bank.spec("x").config, finetune_recipe("PointMassHallway")
-    assert config.total_steps == 800
-    assert config.anneal_steps == round(known.anneal_steps * 400 / known.total_steps)
