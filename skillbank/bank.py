@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _REFERENCE = re.compile(rf"({NAME})(?:@(?:({NUMBER})|({LABEL})))?")
 _CONTENT = re.compile(r"sha256:([0-9a-f]{8,64})")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path has lost the second slash
 _LATEST = "latest"
 _RACES = 20  # times that a skill may be removed between being found and being read
 _Known = bank_index.Entry | errors.SkillbankError  # what a file holds, or why it cannot be used
@@ -70,7 +71,8 @@ class Bank:
     """Skills in a folder, with the skills that come with skillbank under the user's own.
 
     A reference is ``name`` (the newest version), ``name@2``, ``name@best`` (an alias), or
-    ``sha256:`` and at least eight digits of the content hash.
+    ``sha256:`` and at least eight digits of the content hash. What only looks at a skill also takes
+    the ``Path`` of a skill file, which need not be in the bank.
     """
 
     def __init__(
@@ -81,15 +83,41 @@ class Bank:
         Args:
             folder: of the bank; by default ``SKILLBANK_HOME`` or the platform's data folder.
             shipped: whether the shipped skills are seen too; by default only in the user's bank.
+
+        Raises:
+            StorageError: the folder is a URL.
         """
         home = os.environ.get("SKILLBANK_HOME") or platformdirs.user_data_dir("skillbank")
-        self.folder = Path(home if folder is None else folder).expanduser()
+        self._given = folder is not None
+        where = home if folder is None else os.fspath(folder)
+        if url := _URL.match(where):
+            raise errors.StorageError(
+                f"a bank is a folder here, not {url[1]}://{where[url.end() :]}: skills go there by "
+                "'skillbank push SKILL URL' and come from there by 'skillbank pull SKILL URL'"
+            )
+        self.folder = Path(where).expanduser()
         self._shipped: Path | None = None
         if folder is None if shipped is None else shipped:
             self._shipped = Path(str(resources.files("skillbank.pretrained")))
         self._index: tuple[object, bank_index.Index] = (None, {})
         self._threads = threading.RLock()
         self._lock_file: int | None = None  # descriptor, while this bank holds the lock
+
+    def __repr__(self) -> str:
+        return f"<Bank {self.folder}{' and what comes with skillbank' if self._shipped else ''}>"
+
+    def __contains__(self, reference: object) -> bool:
+        """Whether a reference means a skill."""
+        try:
+            return bool(isinstance(reference, str) and self.resolve(reference))
+        except errors.SkillNotFound:
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
 
     # Finding.
 
@@ -142,17 +170,17 @@ class Bank:
             raise errors.SkillNotFound(f"no skill {reference!r}. There is: {listed}")
         return found[wanted]
 
-    def path(self, reference: str) -> Path:
+    def path(self, reference: str | Path) -> Path:
         """File of a skill; raises SkillNotFound."""
-        return self.resolve(reference).path
+        return reference if isinstance(reference, Path) else self.resolve(reference).path
 
-    def spec(self, reference: str) -> SkillSpec:
+    def spec(self, reference: str | Path) -> SkillSpec:
         """Metadata of a skill; raises SkillNotFound or SkillFileError."""
         return storage.read_spec(self.path(reference))
 
     # Keeping.
 
-    def load(self, reference: str) -> "Skill":
+    def load(self, reference: str | Path) -> "Skill":
         """Load and check a skill, and warn if it was made with another MuJoCo.
 
         Raises:
@@ -165,14 +193,16 @@ class Bank:
         made_with, here = stored.spec.versions.get("mujoco"), _installed("mujoco")
         if made_with not in (None, here):
             warnings.warn(
-                f"{reference!r} was made with MuJoCo {made_with} and this is {here}: physics "
+                f"'{reference}' was made with MuJoCo {made_with} and this is {here}: physics "
                 f"differ between versions; 'pip install mujoco=={made_with}' gives the same",
                 stacklevel=2,
             )
         return Skill.from_stored(stored)
 
-    def read(self, reference: str) -> storage.StoredSkill:
+    def read(self, reference: str | Path) -> storage.StoredSkill:
         """Read and check a skill without making networks of it; raises as ``load`` does."""
+        if isinstance(reference, Path):
+            return storage.read(reference)
         asked = _CONTENT.fullmatch(reference)
         for _ in range(_RACES):
             version = self.resolve(reference)
@@ -256,32 +286,55 @@ class Bank:
         """Delete one version, or all versions if the reference is a bare name.
 
         Returns:
-            References of what was deleted.
+            References of what was deleted: versions, then the aliases that meant them.
 
         Raises:
             SkillNotFound: there is nothing of that name.
             StorageError: it comes with skillbank, or cannot be deleted.
             InvalidName: the reference is an alias.
         """
-        match = _REFERENCE.fullmatch(reference)
+        self._removable(reference)  # what is not there makes no folder
         with self._locked():
-            chosen = self.resolve(reference)
-            if match and match[3]:
-                raise errors.InvalidName(
-                    f"{reference!r} is an alias: remove {chosen.reference!r}, or only the alias"
-                )
-            if match and match[2] is None:
-                doomed = [version for version in self._versions() if version.name == chosen.name]
-            else:
-                doomed = [chosen]
-            own = [version for version in doomed if version.folder == self.folder]
-            if not own:
-                raise errors.StorageError(f"{reference!r} comes with skillbank and stays")
+            own = self._removable(reference)
+            gone = self._with_aliases(own)
             self._delete(own)
-        return [version.reference for version in own]
+        return gone
 
-    def alias(self, reference: str, label: str) -> None:
+    def removal(self, reference: str) -> list[str]:
+        """What ``remove`` would delete; it raises as ``remove`` does."""
+        return self._with_aliases(self._removable(reference))
+
+    def _removable(self, reference: str) -> list[Version]:
+        match = _REFERENCE.fullmatch(reference)
+        chosen = self.resolve(reference)
+        if match and match[3]:
+            raise errors.InvalidName(
+                f"{reference!r} is an alias: remove {chosen.reference!r}, or only the alias"
+            )
+        if match and match[2] is None:
+            doomed = [version for version in self._versions() if version.name == chosen.name]
+        else:
+            doomed = [chosen]
+        own = [version for version in doomed if version.folder == self.folder]
+        if not own:
+            raise errors.StorageError(f"{reference!r} comes with skillbank and stays")
+        return own
+
+    def _with_aliases(self, versions: list[Version]) -> list[str]:
+        meant = {(version.name, version.number) for version in versions}
+        aliases = [
+            f"{name}@{label}"
+            for name, labels in self._aliases().items()
+            for label, number in labels.items()
+            if (name, number) in meant
+        ]
+        return [version.reference for version in versions] + sorted(aliases)
+
+    def alias(self, reference: str, label: str) -> str:
         """Let ``name@label`` mean the version that a reference means now.
+
+        Returns:
+            That version's reference, such as ``run_anywhere@2``.
 
         Raises:
             SkillNotFound: the reference means nothing.
@@ -293,10 +346,12 @@ class Bank:
                 f"{label!r} cannot be an alias: it takes letters, digits, '_' and '-', begins with "
                 f"a letter, and is not {_LATEST!r}, which is always the newest version"
             )
+        self.resolve(reference)  # what is not there makes no folder
         with self._locked():
             version = self.resolve(reference)
             path = bank_folder.alias_path(self.folder, version.name, label)
             storage.replace_file(path, f"{version.number}\n".encode())
+        return version.reference
 
     def unalias(self, reference: str) -> None:
         """Drop an alias, ``name@label``; the version that it means stays.
@@ -306,14 +361,13 @@ class Bank:
             StorageError: the folder cannot be written.
         """
         name, _, label = reference.partition("@")
-        with self._locked():
-            own = self._aliases().get(name, {})
-            if label not in own:
-                listed = ", ".join(f"{name}@{one}" for one in sorted(own)) or "none"
-                raise errors.SkillNotFound(f"no alias {reference!r}. There is: {listed}")
-            with self._deleting(reference):
-                bank_folder.alias_path(self.folder, name, label).unlink()
-                storage.sync_folder(self.folder)
+        own = self._aliases().get(name, {})
+        if label not in own:
+            listed = ", ".join(f"{name}@{one}" for one in sorted(own)) or "none"
+            raise errors.SkillNotFound(f"no alias {reference!r}. There is: {listed}")
+        with self._locked(), self._deleting(reference):
+            bank_folder.alias_path(self.folder, name, label).unlink(missing_ok=True)
+            storage.sync_folder(self.folder)
 
     def gc(self, keep: int | None = None) -> list[str]:
         """Sweep what crashes left behind: temporary files, aliases of nothing, index entries.
@@ -325,6 +379,8 @@ class Bank:
         Returns:
             What was removed.
         """
+        if not self.folder.is_dir():
+            return []
         with self._locked(), self._deleting("what is stale"):
             swept = [path.name for path in storage.sweep(self.folder, partial=True)]
             if keep is not None:
@@ -364,27 +420,32 @@ class Bank:
             )
         return lines
 
-    def show(self, reference: str) -> dict[str, Any]:
-        """Everything about a skill, ready for JSON.
+    def show(self, reference: str | Path) -> dict[str, Any]:
+        """Everything about a skill, ready for JSON; a file has neither versions nor aliases.
 
         Raises:
             SkillNotFound: there is none.
             SkillFileError: the file must not be used.
         """
-        version = self.resolve(reference)
-        stored = self.read(version.reference)
+        versions: list[int] = []
+        aliases: dict[str, int] = {}
+        if isinstance(reference, str):
+            version = self.resolve(reference)
+            versions, aliases = self.versions(version.name), self.aliases(version.name)
+            reference = version.reference
+        stored = self.read(reference)
         return {
-            "reference": version.reference,
+            "reference": str(reference),
             "content_hash": stored.content_hash,
-            "path": str(version.path),
-            "versions": self.versions(version.name),
-            "aliases": self.aliases(version.name),
-            "lineage": [ancestor._asdict() for ancestor in self.lineage(version.reference)],
+            "path": str(self.path(reference)),
+            "versions": versions,
+            "aliases": aliases,
+            "lineage": [ancestor._asdict() for ancestor in self.lineage(reference)],
             "parameters": {k: list(shape) for k, shape in parameter_shapes(stored.spec).items()},
             "spec": stored.spec.model_dump(mode="json"),
         }
 
-    def lineage(self, reference: str) -> list[Ancestor]:
+    def lineage(self, reference: str | Path) -> list[Ancestor]:
         """Whom a skill was fine-tuned or composed from: parents, each followed by its own."""
         at: dict[str, tuple[Version, bank_index.Entry]] = {}
         for version, entry in self._entries(self._versions()).items():
@@ -402,7 +463,7 @@ class Bank:
         follow(self.spec(reference).parents, 1, frozenset())
         return found
 
-    def diff(self, first: str, second: str) -> Difference:
+    def diff(self, first: str | Path, second: str | Path) -> Difference:
         """Compare two skills, metadata and parameters."""
         one, two = self.read(first), self.read(second)
         left, right = (_flat(stored.spec.model_dump(mode="json")) for stored in (one, two))
@@ -529,9 +590,10 @@ class Bank:
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._lock_file = os.open(self.folder / ".lock", flags, 0o644)
             except OSError as error:
+                how = "Name another one" if self._given else "Set SKILLBANK_HOME to another one"
                 raise errors.StorageError(
-                    f"cannot write to the bank {self.folder}: {error.strerror}. Set SKILLBANK_HOME "
-                    "to a folder that you may write to"
+                    f"cannot write to the bank {self.folder}: {error.strerror}. {how}, in a folder "
+                    "that you may write to"
                 ) from error
             try:
                 fcntl.flock(self._lock_file, fcntl.LOCK_EX)
@@ -579,6 +641,8 @@ class Bank:
 
     def _remember(self, version: Version, stored: storage.StoredSkill) -> None:
         """Put what was written or read into the index, if it can be written."""
+        if not self.folder.is_dir():  # looking makes no folder
+            return
         with contextlib.suppress(errors.StorageError, OSError):
             entry = bank_index.entry(
                 version.path, stored.spec, stored.content_hash, stored.placement
@@ -613,7 +677,7 @@ class Bank:
                 continue  # removed meanwhile
             except errors.SkillbankError as error:
                 found[version] = error
-        if fresh:
+        if fresh and self.folder.is_dir():
             with contextlib.suppress(errors.StorageError), self._locked():
                 self._write_index(fresh)
         return found

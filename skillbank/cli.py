@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from skillbank import __version__
-from skillbank.cli_bank import BANK_COMMANDS, bank_option
+from skillbank.cli_bank import BANK_COMMANDS, bank_option, named, open_bank
 from skillbank.cli_compose import compose_command
 from skillbank.cli_reproduce import reproduce
 from skillbank.cli_settings import imported
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
-from skillbank.errors import Interrupted, SkillbankError
+from skillbank.errors import Interrupted, SkillbankError, SkillFileError
 
 if TYPE_CHECKING:
-    from skillbank.bank import Bank
     from skillbank.cli_settings import Config
     from skillbank.cli_training import Run
     from skillbank.evaluation import Evaluation
@@ -293,7 +292,7 @@ def finetune(
     )
     recipe = _planned(config.finetune_recipe(env_id, preset, schedule), run, steps, settings)
     run.start(env_id, recipe, seed, device, threads)
-    parent = _load(run.bank, skill)
+    parent = run.bank.load(named(skill))
     from skillbank.evaluation import evaluate as measure
     from skillbank.finetuning import finetune as learn
     from skillbank.finetuning import recipe_for
@@ -361,7 +360,7 @@ def evaluate(
     from skillbank.config import bare_name
     from skillbank.evaluation import evaluate as measure
 
-    chosen = _load(_bank(bank_folder), skill)
+    chosen = open_bank(bank_folder).load(named(skill))
     task = env_id or chosen.spec.env_id
     result = measure(
         chosen,
@@ -409,7 +408,7 @@ def play(
     from skillbank.cli_settings import bare_reference
     from skillbank.film import film
 
-    chosen = _load(_bank(bank_folder), skill)
+    chosen = open_bank(bank_folder).load(named(skill))
     path = out or Path("runs", "play", f"{bare_reference(skill)}.mp4")
     frames = film(
         chosen,
@@ -427,7 +426,7 @@ def play(
 @_json_option
 def list_skills(bank_folder: Path | None, as_json: bool) -> None:
     """List the skills in the bank."""
-    listed = _bank(bank_folder).listing()
+    listed = open_bank(bank_folder).listing()
     if as_json:
         _print_json(
             [
@@ -444,7 +443,8 @@ def list_skills(bank_folder: Path | None, as_json: bool) -> None:
         return
     rows = [("SKILL", "TASK", "STEPS", "RETURN", "")]
     for line in listed:
-        note = "shipped" if line.shipped else ""
+        own = [f"@{label}" for label in line.aliases if label != "latest"]
+        note = " ".join([*own, *(["shipped"] if line.shipped else [])])
         if line.entry is None:
             rows.append((line.reference, "-", "-", "-", f"cannot be used: {line.problem}"))
             continue
@@ -469,21 +469,26 @@ _FILE_FACTS = {"size", "mtime_ns", "body_hash", "offsets"}
 @bank_option
 @_json_option
 def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
-    """Show everything that is known about a skill."""
+    """Show everything that is known about a skill, of the bank or a file."""
     from skillbank.config import FinetuneConfig
 
-    bank = _bank(bank_folder)
-    card = bank.show(name)
+    bank = open_bank(bank_folder)
+    card = bank.show(named(name))
     if as_json:
         _print_json(card)
         return
-    spec = bank.spec(name)
+    spec = bank.spec(named(name))
     kind = "pretrained"
     if spec.parents:
         tuned = isinstance(spec.config, FinetuneConfig)
         kind = "fine-tuned" if tuned else "made from other skills"
     lines = {
         "skill": card["reference"],
+        "aliases": ", ".join(
+            f"{label} (version {number})"
+            for label, number in card["aliases"].items()
+            if label != "latest"
+        ),
         "about": spec.description,
         "task": spec.env_id,
         "trained": f"{kind}, {spec.steps} steps, {spec.updates} updates, seed {spec.seed}",
@@ -513,12 +518,16 @@ def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
 @bank_option
 @_json_option
 def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> None:
-    """Check the skill files of the bank, or some of them, bit by bit."""
-    bank = _bank(bank_folder)
-    wanted = [bank.resolve(name).reference for name in names]
-    problems = bank.verify()
-    checked = wanted or [line.reference for line in bank.listing()]
-    found = {reference: problems.get(reference) for reference in checked}
+    """Check the skill files of the bank, some of them, or any other files, bit by bit."""
+    bank = open_bank(bank_folder)
+    asked = [named(name) for name in names]
+    files = [one for one in asked if isinstance(one, Path)]
+    wanted = [bank.resolve(one).reference for one in asked if isinstance(one, str)]
+    found = {str(path): _problem(path) for path in files}
+    if wanted or not names:
+        problems = bank.verify()
+        checked = wanted or [line.reference for line in bank.listing()]
+        found |= {reference: problems.get(reference) for reference in checked}
     if as_json:
         _print_json({name: None if bad is None else str(bad) for name, bad in found.items()})
     else:
@@ -528,19 +537,35 @@ def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> N
         click.get_current_context().exit(3)
 
 
+def _problem(path: Path) -> SkillFileError | None:
+    """What is wrong with a skill file."""
+    from skillbank import storage
+
+    try:
+        storage.read(path)
+    except SkillFileError as error:
+        return error
+    return None
+
+
 @commands.command()
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @bank_option
 def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
     """Delete a skill, or one version of it (NAME@2), from the bank."""
-    bank = _bank(bank_folder)
-    bank.resolve(name)
-    if not yes and not click.confirm(f"delete '{name}' for good?", err=True):
+    bank = open_bank(bank_folder)
+    doomed = ", ".join(map(_with_kind, bank.removal(name)))
+    if not yes and not click.confirm(f"delete {doomed} for good?", err=True):
         click.echo("nothing was deleted", err=True)
         return
     for reference in bank.remove(name):
-        click.echo(f"{reference} deleted")
+        click.echo(f"{_with_kind(reference)} deleted")
+
+
+def _with_kind(reference: str) -> str:
+    """``walk@2``, or ``alias walk@best``."""
+    return reference if reference.rpartition("@")[2].isdigit() else f"alias {reference}"
 
 
 @commands.command()
@@ -550,7 +575,7 @@ def doctor(bank_folder: Path | None, as_json: bool) -> None:
     """Say what this machine has, and what is known not to work."""
     from skillbank.doctor import examine
 
-    checks = examine(_bank(bank_folder).folder)
+    checks = examine(open_bank(bank_folder, new=True).folder)
     if as_json:
         _print_json([check._asdict() for check in checks])
     else:
@@ -565,21 +590,6 @@ def doctor(bank_folder: Path | None, as_json: bool) -> None:
 
 
 # ------------------------------------------------------------------------ parts of these
-
-
-def _bank(folder: Path | None) -> "Bank":
-    from skillbank.bank import Bank
-
-    return Bank(folder, shipped=True)
-
-
-def _load(bank: "Bank", skill: str) -> "Skill":
-    """A skill by its name in the bank, or from a file."""
-    if skill.endswith(".h5"):
-        from skillbank.skill import Skill
-
-        return Skill.load(skill)
-    return bank.load(skill)
 
 
 def _again(ctx: click.Context) -> str:

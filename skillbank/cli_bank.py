@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from skillbank.bank import Bank
 
+FORMATS = {".h5": "h5", ".safetensors": "safetensors", ".onnx": "onnx", ".md": "card"}
 BRIEF = 100  # characters of a value that differs, at most
 
 bank_option = click.option(
@@ -30,8 +31,8 @@ bank_option = click.option(
 @bank_option
 def alias(skill: str, label: str, bank_folder: Path | None) -> None:
     """Let NAME@LABEL mean a version: alias walk@2 best."""
-    _bank(bank_folder).alias(skill, label)
-    click.echo(f"{skill.partition('@')[0]}@{label} is {skill}")
+    reference = open_bank(bank_folder).alias(skill, label)
+    click.echo(f"{reference.partition('@')[0]}@{label} is {reference}")
 
 
 @click.command()
@@ -39,7 +40,7 @@ def alias(skill: str, label: str, bank_folder: Path | None) -> None:
 @bank_option
 def unalias(reference: str, bank_folder: Path | None) -> None:
     """Drop an alias; the version that it means stays."""
-    _bank(bank_folder).unalias(reference)
+    open_bank(bank_folder).unalias(reference)
     click.echo(f"{reference} is no more")
 
 
@@ -49,8 +50,8 @@ def unalias(reference: str, bank_folder: Path | None) -> None:
 @bank_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> None:
-    """Compare two skills, metadata and parameters."""
-    found = _bank(bank_folder).diff(first, second)
+    """Compare two skills, of the bank or files, metadata and parameters."""
+    found = open_bank(bank_folder).diff(named(first), named(second))
     if as_json:
         click.echo(json.dumps(found._asdict()))
         return
@@ -85,7 +86,7 @@ def _brief(value: object) -> str:
 @bank_option
 def gc(keep: int | None, bank_folder: Path | None) -> None:
     """Sweep what crashes left behind; with --keep also old versions nothing refers to."""
-    removed = _bank(bank_folder).gc(keep)
+    removed = open_bank(bank_folder).gc(keep)
     click.echo("\n".join(f"removed {what}" for what in removed) or "nothing to remove")
 
 
@@ -97,7 +98,7 @@ def push(skill: str, url: str, bank_folder: Path | None) -> None:
     """Copy a skill to a bank elsewhere, such as s3://bucket/skills."""
     from skillbank.remote import RemoteBank
 
-    click.echo(f"{url} has {RemoteBank(url).push(_bank(bank_folder), skill)}")
+    click.echo(f"{url} has {RemoteBank(url).push(open_bank(bank_folder), skill)}")
 
 
 @click.command()
@@ -108,7 +109,7 @@ def pull(skill: str, url: str, bank_folder: Path | None) -> None:
     """Copy a skill from a bank elsewhere; its hash is checked on the way."""
     from skillbank.remote import RemoteBank
 
-    click.echo(f"kept as {RemoteBank(url).pull(_bank(bank_folder), skill)}")
+    click.echo(f"kept as {RemoteBank(url).pull(open_bank(bank_folder, new=True), skill)}")
 
 
 @click.command()
@@ -118,21 +119,27 @@ def pull(skill: str, url: str, bank_folder: Path | None) -> None:
     "--format",
     "kind",
     type=click.Choice(["h5", "safetensors", "onnx", "card"]),
-    help="A skill file; safetensors; the networks as ONNX in a folder; a model card. "
-    "[default: what PATH ends with, or else h5]",
+    help="A skill file; safetensors; the networks as two ONNX files (of walk.onnx they are "
+    "walk-sampler.onnx and walk-critic.onnx; any other PATH is a folder for them); a model card. "
+    "[default: what PATH ends with, .h5, .safetensors, .onnx or .md]",
 )
 @bank_option
 def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -> None:
-    """Write a skill of the bank elsewhere, or in another format."""
+    """Write a skill, of the bank or a file, elsewhere or in another format."""
     from skillbank import storage
     from skillbank.export import model_card, to_safetensors
 
-    bank = _bank(bank_folder)
-    stored = bank.read(skill)
-    kind = kind or {".safetensors": "safetensors", ".md": "card"}.get(path.suffix, "h5")
+    kind = kind or FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise click.UsageError(
+            f"what format should {path} have? Let it end with {', '.join(FORMATS)}, or say --format"
+        )
+    bank = open_bank(bank_folder)
+    reference = named(skill)
+    stored = bank.read(reference)
     written = [path]
     if kind == "h5":  # byte for byte, so that it stays the same skill
-        storage.replace_file(path, storage.read_bytes(bank.path(skill)))
+        storage.replace_file(path, storage.read_bytes(bank.path(reference)))
     elif kind == "safetensors":
         to_safetensors(stored, path)
     elif kind == "onnx":
@@ -159,13 +166,24 @@ def import_(path: Path, name: str, bank_folder: Path | None) -> None:
     else:
         storage.read(path)  # whose errors name the file; what is kept is checked again
         image = storage.read_bytes(path)
-    click.echo(f"kept as {_bank(bank_folder).add(image, name)}")
+    click.echo(f"kept as {open_bank(bank_folder, new=True).add(image, name)}")
 
 
 BANK_COMMANDS = (alias, unalias, diff, gc, push, pull, export, import_)
 
 
-def _bank(folder: Path | None) -> "Bank":
+def open_bank(folder: Path | None, *, new: bool = False) -> "Bank":
+    """A bank for a command; one that should be there and is not is told, but for a new one."""
     from skillbank.bank import Bank
 
-    return Bank(folder, shipped=True)
+    bank = Bank(folder, shipped=True)
+    if not new and folder is not None and not bank.folder.exists():
+        click.echo(f"no bank at {folder} yet", err=True)
+    return bank
+
+
+def named(skill: str) -> str | Path:
+    """What a user means by a skill: the path of a file, or else a reference in the bank."""
+    if "/" in skill or skill.endswith(".h5") or Path(skill).is_file():
+        return Path(skill)
+    return skill

@@ -11,7 +11,7 @@ import click
 
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
-from skillbank.cli_bank import bank_option
+from skillbank.cli_bank import bank_option, named
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import bare_reference, checked_name, imported
 from skillbank.cli_signals import stop_on_signals
@@ -127,7 +127,7 @@ def compose_command(
     from skillbank.training import Hooks
 
     torch.set_num_threads(1)
-    loaded = _turned([_loaded(bank, skill) for skill in skills], degrees)
+    loaded = _turned([bank.load(named(skill)) for skill in skills], degrees)
     composed = _composed(loaded, how, weights, rescale, shared_goals)
     say(f"{composed.spec.name}: reward {composed.spec.reward}")
     if correction is not None:
@@ -207,15 +207,6 @@ def _check_folders(*folders: Path) -> None:
     for problem in map(folder_problem, folders):
         if problem:
             raise StorageError(f"{problem}; choose another with --bank or --out FOLDER")
-
-
-def _loaded(bank: Bank, skill: str) -> "Skill":
-    """From the bank, or a skill file."""
-    if skill.endswith(".h5"):
-        from skillbank.skill import Skill
-
-        return Skill.load(skill)
-    return bank.load(skill)
 
 
 def _turned(skills: "list[Skill]", degrees: tuple[float, ...]) -> "list[Skill]":

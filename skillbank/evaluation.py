@@ -54,7 +54,7 @@ class Evaluation:
     returns: Array
     lengths: Array
     metrics: dict[str, Array] = field(default_factory=dict)
-    traces: tuple[Array, ...] = ()
+    traces: tuple[Array, ...] = field(default=(), repr=False)
 
     @property
     def mean_return(self) -> float:

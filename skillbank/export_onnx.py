@@ -32,15 +32,25 @@ LAYER_NORM_EPSILON = 1e-5  # torch's
 WALL = 1e-6  # how far a scaled action is kept from the walls before artanh
 
 
-def to_onnx(stored: StoredSkill, folder: str | Path) -> list[Path]:
-    """Write ``<name>-sampler.onnx`` and ``<name>-critic.onnx``.
+def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
+    """Write the two models, ``walk-sampler.onnx`` and ``walk-critic.onnx``.
+
+    Args:
+        stored: The skill.
+        path: A folder, where the files have the skill's name; or ``walk.onnx``, which is none.
+
+    Returns:
+        Their paths.
 
     Raises:
         StorageError: onnx is not installed, or the folder cannot be written.
     """
-    paths = []
+    path, paths = Path(path), []
+    stem = path / stored.spec.name
+    if path.suffix.lower() == ".onnx" and not path.is_dir():
+        stem = path.with_suffix("")
     for part, model in (("sampler", sampler_model(stored)), ("critic", critic_model(stored))):
-        paths.append(Path(folder) / f"{stored.spec.name}-{part}.onnx")
+        paths.append(stem.parent / f"{stem.name}-{part}.onnx")
         storage.replace_file(paths[-1], model)
     return paths
 

@@ -48,6 +48,9 @@ class RemoteBank:
             names = {protocols} if isinstance(protocols, str) else set(protocols)
             self._at_once = bool(names & _ALL_AT_ONCE)
 
+    def __repr__(self) -> str:
+        return f"<RemoteBank {self.url}>"
+
     def names(self) -> list[str]:
         """Names of all skills there, sorted."""
         return sorted({version.name for version in self._scan().versions})

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from skillbank import storage, variants
+from skillbank.config import bare_name
 from skillbank.errors import IncompatibleSkill
 from skillbank.networks import (
     Critic,
@@ -69,6 +70,11 @@ class Skill(Composable):
         self._low = np.asarray(spec.action_low)
         self._high = np.asarray(spec.action_high)
         self._generator = torch.Generator().manual_seed(spec.seed)
+
+    def __repr__(self) -> str:
+        content = "not saved" if self.content_hash is None else self.content_hash[:8]
+        task = bare_name(self.spec.env_id)
+        return f"<Skill {self.spec.name}: {task}, {self.spec.steps:,} steps, {content}>"
 
     def networks(self) -> dict[str, Critic | Sampler]:
         """The networks by the name that their parameters carry in a file."""

@@ -210,8 +210,18 @@ def replace_file(path: Path, image: bytes, *, durable: bool = True) -> None:
             sync_folder(path.parent)
     except OSError as error:
         raise errors.StorageError(
-            f"{step} {path}: {error.strerror or error}. Free some space or choose another folder"
+            f"{step} {path}: {error.strerror or error}. {_remedy(error.errno)}"
         ) from error
+
+
+def _remedy(number: int | None) -> str:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space or choose another folder"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Choose a folder that you may write to"
+    if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+        return "Name a file, in a folder"
+    return "Choose another place"
 
 
 def _fill(descriptor: int, image: bytes, durable: bool) -> None:

@@ -108,14 +108,14 @@ def test_aliases_move_and_go_with_their_version(bank: Bank) -> None:
         skill = small_skill(seed=seed)
         bank.save(skill, "x")
         hashes.append(skill.content_hash)
-    bank.alias("x@1", "best")
+    assert bank.alias(f"sha256:{hashes[0]}", "best") == "x@1"
     assert bank.read("x@best").content_hash == hashes[0]
     bank.alias("x@2", "best")
     assert bank.read("x@best").content_hash == hashes[1]
     assert bank.aliases("x") == {"best": 2, "latest": 2}
     with pytest.raises(errors.InvalidName, match="'x@best' is an alias: remove 'x@2'"):
         bank.remove("x@best")
-    bank.remove("x@2")
+    assert bank.removal("x@2") == bank.remove("x@2") == ["x@2", "x@best"]
     assert bank.aliases("x") == {"latest": 1}
     with pytest.raises(errors.SkillNotFound, match="There is: x@1, x@latest"):
         bank.load("x@best")
@@ -349,11 +349,65 @@ def test_shipped_skills_lie_under_the_users_own(
     assert Bank(tmp_path / "elsewhere", shipped=True).names() == ["run"]
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("not a folder")
-    bank = Bank(tmp_path / "file" / "bank")
-    with pytest.raises(errors.StorageError, match=r"cannot write to the bank .* SKILLBANK_HOME"):
-        bank.save(small_skill(), "x")
+    folder = tmp_path / "file" / "bank"
+    with pytest.raises(errors.StorageError, match=r"cannot write to the bank .* Name another one"):
+        Bank(folder).save(small_skill(), "x")
+    monkeypatch.setenv("SKILLBANK_HOME", str(folder))
+    with pytest.raises(errors.StorageError, match=r"cannot write to the bank .* Set SKILLBANK_HOM"):
+        Bank().save(small_skill(), "x")
+
+
+def test_looking_into_a_bank_makes_no_folder(tmp_path: Path) -> None:
+    bank = Bank(tmp_path / "tpyo", shipped=True)
+    assert "run_anywhere" in bank.names()
+    assert bank.listing()
+    bank.read("run_anywhere")
+    assert bank.verify() == {}
+    assert bank.gc() == []
+    mistakes = (lambda: bank.remove("x"), lambda: bank.alias("x", "best"))
+    for mistake in (*mistakes, lambda: bank.unalias("x@best")):
+        with pytest.raises(errors.SkillNotFound):
+            mistake()
+    assert not bank.folder.exists()
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/skills", Path("s3://bucket/skills")])
+def test_a_url_is_no_folder(folder: str | Path) -> None:
+    with pytest.raises(errors.StorageError, match=r"not s3://bucket/skills.*push.*pull"):
+        Bank(folder)
+    assert not Path("s3:").exists()
+
+
+def test_a_bank_is_a_container_of_skills(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    bank.save(small_skill(), "y")
+    assert "x" in bank
+    assert "x@1" in bank
+    assert "x@2" not in bank
+    assert "z" not in bank
+    assert list(bank) == bank.names() == ["x", "y"]
+    assert len(bank) == 2
+    assert repr(bank) == f"<Bank {bank.folder}>"
+    assert repr(Bank(bank.folder, shipped=True)).endswith("and what comes with skillbank>")
+
+
+def test_a_file_is_looked_at_like_a_skill_of_the_bank(bank: Bank, tmp_path: Path) -> None:
+    parent = small_skill(seed=1)
+    bank.save(parent, "parent")
+    child = small_skill(seed=2, parents=(parent.content_hash,))
+    path = tmp_path / "child.h5"
+    storage.write(path, *child.stored())
+    assert bank.read(path).content_hash == bank.load(path).content_hash == child.content_hash
+    assert bank.lineage(path) == [(1, parent.content_hash, "parent@1")]
+    card = bank.show(path)
+    assert card["path"] == card["reference"] == str(path)
+    assert (card["versions"], card["aliases"]) == ([], {})
+    assert list(bank.diff("parent", path).metadata) == ["parents"]
+    assert bank.names() == ["parent"]
 
 
 def test_a_skill_of_another_mujoco_is_loaded_with_a_warning(bank: Bank) -> None:

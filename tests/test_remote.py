@@ -57,6 +57,7 @@ def other(tmp_path: Path) -> Bank:
 def test_a_skill_goes_there_and_comes_back_bit_for_bit(
     elsewhere: RemoteBank, bank: Bank, other: Bank
 ) -> None:
+    assert repr(elsewhere) == f"<RemoteBank {elsewhere.url}>"
     bank.save(small_skill(seed=1), "run")
     assert elsewhere.push(bank, "run") == "run@1"
     assert elsewhere.names() == ["run"]

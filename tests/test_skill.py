@@ -423,3 +423,13 @@ def test_a_skill_is_measured_on_its_own_task_unless_told_otherwise(skill):
     policy = SimpleNamespace(predict=skill.predict)
     with pytest.raises(SkillbankError, match="no task of its own: give a Gymnasium id"):
         evaluate(policy)
+
+
+def test_it_says_in_a_line_what_it_is(skill, tmp_path):
+    kept = skill.with_spec(name="lop", steps=325_008)
+    assert repr(kept) == "<Skill lop: SmallWorld/Lopsided, 325,008 steps, not saved>"
+    kept.save(tmp_path / "lop.h5")
+    assert repr(kept).endswith(f"steps, {kept.content_hash[:8]}>")
+    told = repr(evaluate(trained("PointMassRun"), episodes=1))
+    assert "returns" in told
+    assert "traces" not in told

@@ -317,6 +317,8 @@ def test_a_step_that_fails_is_one_error_and_loses_nothing(
         with pytest.raises(errors.StorageError, match=os.strerror(code)) as caught:
             storage.write(path, *new.stored())
     assert "\n" not in str(caught.value)
+    assert ("Free some space" in str(caught.value)) == (code in (errno.ENOSPC, errno.EDQUOT))
+    assert ("you may write to" in str(caught.value)) == (code in (errno.EROFS, errno.EACCES))
     after_rename = step in ("close", "fsync folder")  # too late to fail: the new file is there
     assert kept(path) == (new if after_rename else old).content_hash
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]

@@ -45,6 +45,7 @@ import skillbank
         (["show", "tinny"], 2, "Did you mean 'tiny'?"),
         (["remove", "tinny"], 2, "Did you mean 'tiny'?"),
         (["verify", "tinny"], 2, "Did you mean 'tiny'?"),
+        (["list", "--bank", "s3://bucket/skills"], 2, "not s3://bucket/skills: skills go there by"),
         (["play", "--skill", "tiny", "--out", "film.avi"], 2, "a film is .mp4 or .gif"),
     ],
 )
@@ -63,8 +64,9 @@ def test_a_damaged_skill_is_exit_code_3(call: Any, bank: skillbank.Bank) -> None
     path.write_bytes(path.read_bytes()[:-7])
     for words in (["finetune"], ["evaluate"], ["play"]):
         assert str(path) in call(*words, "--skill", "tiny", code=3).stderr
-    Path("text.h5").write_text("not a skill")
-    call("evaluate", "--skill", "text.h5", code=3)
+    for name in ("text.h5", "text.txt"):
+        Path(name).write_text("not a skill")
+        assert f"{name}: not a skill file" in call("evaluate", "--skill", name, code=3).stderr
 
 
 def test_both_layouts_of_a_misfit_are_shown(call: Any) -> None:

@@ -16,8 +16,8 @@ from skillbank.spec import SkillSpec
 def call(tmp_path):
     folder = tmp_path / "bank"
 
-    def run(*words, code=0):
-        done = CliRunner().invoke(commands, [*map(str, words), "--bank", str(folder)])
+    def run(*words, code=0, stdin=None):
+        done = CliRunner().invoke(commands, [*map(str, words), "--bank", str(folder)], stdin)
         assert done.exit_code == code, done.output
         return done.output
 
@@ -40,6 +40,64 @@ def test_onnx_and_card_are_written(call, tmp_path):
     assert len(list(tmp_path.glob("*.onnx"))) == 2
     call("export", "run_anywhere", tmp_path / "card.md", "--format", "card")
     assert "run_anywhere" in (tmp_path / "card.md").read_text()
+
+
+def test_what_a_path_ends_with_says_the_format(call, tmp_path):
+    call("export", "point_run_east", tmp_path / "east.onnx")
+    written = {path.name for path in tmp_path.glob("*.onnx")}
+    assert written == {"east-sampler.onnx", "east-critic.onnx"}
+    call("export", "point_run_east", tmp_path / "EAST.H5")
+    assert "the same skill" in call("diff", tmp_path / "EAST.H5", "point_run_east")
+    for name in ("east.pt", "east", "v1.2"):
+        said = call("export", "point_run_east", tmp_path / name, code=2)
+        assert ".h5, .safetensors, .onnx, .md" in said
+        assert not (tmp_path / name).exists()
+
+
+def test_what_cannot_be_written_is_told_with_what_would_help(call, tmp_path):
+    said = call("export", "point_run_east", tmp_path, "--format", "h5", code=2)
+    assert "Is a directory. Name a file" in said
+    (tmp_path / "file").touch()
+    said = call("export", "point_run_east", tmp_path / "file" / "x.h5", code=2)
+    assert "Name a file, in a folder" in said
+    assert "space" not in said
+
+
+def test_a_file_is_shown_compared_and_exported_like_a_skill_of_the_bank(call, tmp_path):
+    path = tmp_path / "theirs.h5"
+    call("export", "point_run_east", path)
+    assert str(path) in call("show", path)
+    assert "the same skill" in call("diff", path, "point_run_east")
+    call("export", path, tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == path.read_bytes()
+    assert f"{path}: good" in call("verify", path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"{path}: BAD" in call("verify", path, "run_anywhere", code=3)
+    assert "no file" in call("show", tmp_path / "none.h5", code=2)
+
+
+def test_aliases_are_seen_and_go_with_their_version(call):
+    skill = call.bank.load("point_run_east").with_spec(name="walk")
+    call.bank.save(skill, "walk")
+    assert "walk@best is walk@1" in call("alias", f"sha256:{skill.content_hash}", "best")
+    (line,) = (line for line in call("list").splitlines() if line.startswith("walk@1"))
+    assert line.endswith("@best")
+    assert "best (version 1)" in call("show", "walk")
+    asked = call("remove", "walk@1", stdin="n\n")
+    assert "delete walk@1, alias walk@best for good?" in asked
+    assert call("remove", "walk@1", "--yes").splitlines() == [
+        "walk@1 deleted",
+        "alias walk@best deleted",
+    ]
+
+
+def test_a_bank_that_is_not_there_is_told_and_not_made(call, tmp_path):
+    said = call("list")
+    assert f"no bank at {call.bank.folder} yet" in said
+    assert "run_anywhere" in said
+    assert not call.bank.folder.exists()
+    call.bank.save(call.bank.load("point_run_east"), "x")
+    assert "no bank" not in call("list")
 
 
 def test_versions_aliases_and_sweeping(call, tmp_path):
