@@ -366,7 +366,7 @@ def checked_observations(obs: ArrayLike, blocks: Sequence[ObservationBlock]) -> 
         named = ", ".join(f"{block.name} {block.size}" for block in blocks)
         raise ValueError(
             f"expected observations [B, {size}], got {array.shape}: the skill observes {named}. "
-            "For a task with more blocks fit it first, by the task's id: "
+            "For a task with more blocks fit it to that first, as in "
             'skill.fitted_to("PointMassHallway")'
         )
     return torch.from_numpy(array.copy())
