@@ -23,6 +23,14 @@ PACKAGES = (
     "tensorboard",
 )
 
+# What is installed only where it is asked for: the package behind each extra, and what it brings.
+EXTRAS = {
+    "baselines": ("stable-baselines3", "DDPG and SAC in studies"),
+    "export": ("onnx", "export to ONNX"),
+    "ray": ("ray", "studies on a cluster"),
+    "remote": ("s3fs", "banks elsewhere, push and pull"),
+}
+
 
 class Check(NamedTuple):
     """One line of the report."""
@@ -39,6 +47,7 @@ def examine(bank: Path) -> list[Check]:
     checks += [
         Check(name, found[name] or "-", known_problem(name, found[name])) for name in PACKAGES
     ]
+    checks += [_extra(extra, *what) for extra, what in EXTRAS.items()]
     checks.append(_threads())
     checks += _simulation()
     checks.append(_folder(bank))
@@ -77,6 +86,13 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _extra(extra: str, package: str, brings: str) -> Check:
+    """No problem if it is missing: not everybody wants it."""
+    found = _version(package)
+    missing = f"not there; pip install 'skillbank[{extra}]' brings {brings}"
+    return Check(f"[{extra}]", missing if found is None else f"{package} {found}")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -203,6 +203,16 @@ def test_doctor_reports_this_machine(
     assert "install the moon" in call("doctor", code=2).stdout
 
 
+def test_doctor_tells_what_a_missing_extra_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"onnx": None, "ray": "2.40.0"}
+    monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, "1.0"))
+    monkeypatch.setattr(doctor, "_simulation", list)
+    told = {check.name: check for check in doctor.examine(Path())}
+    assert told["[ray]"].found == "ray 2.40.0"
+    assert "pip install 'skillbank[export]' brings export to ONNX" in told["[export]"].found
+    assert told["[export]"].problem is None
+
+
 def test_doctor_simulates() -> None:
     checks = {check.name: check for check in doctor._simulation()}
     assert checks["simulation"].problem is None
