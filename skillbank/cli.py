@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 HALLWAY = "skillbank/QuadrupedHallwayNarrow-v0"
 RUN = "skillbank/QuadrupedRun-v0"
+TASKS = (
+    "Tasks of skillbank: MultiGoal, SwimmerFinishLine, QuadrupedRun, QuadrupedRunToward, "
+    "QuadrupedHallwayWide, QuadrupedHallwayNarrow, QuadrupedUMaze, QuadrupedMaze, PointMassRun, "
+    "PointMassRunToward, PointMassHallway, PointMassUMaze, PointMassMaze, PointMassReach."
+)
 # How the metrics of an evaluation are written: (unit, factor).
 UNITS = {
     "distance": ("m", 1.0),
@@ -174,7 +179,8 @@ _training_options = _options(
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change any field of the configuration; may be repeated.",
+        help="Change a field of the configuration; may be repeated. '--set help' lists them all, "
+        "with the values of this recipe and what they mean.",
     ),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
     click.option(
@@ -200,7 +206,7 @@ _training_options = _options(
 # ------------------------------------------------------------------------------ learning
 
 
-@commands.command()
+@commands.command(epilog=TASKS)
 @_env_option(RUN, "QuadrupedRun")
 @_training_options
 @click.pass_context
@@ -225,8 +231,11 @@ def pretrain(
     Without any option: `run_anywhere`, a quadruped that runs in every direction.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import pretrained_name
+    from skillbank.cli_settings import pretrained_name, settings_help
 
+    if "help" in settings:
+        click.echo(settings_help(config.recipe(env_id, preset)))
+        return
     name = name or pretrained_name(env_id)
     run = ctx.with_resource(
         cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
@@ -235,7 +244,7 @@ def pretrain(
     run.start(env_id, recipe, seed, device, threads)
     from skillbank.pretraining import pretrain as learn
 
-    reference, skill, after = run.complete(
+    reference, skill, after, seconds = run.complete(
         lambda hooks: learn(env_id, recipe, seed=seed, name=run.name, device=device, hooks=hooks),
         env_id,
         episodes,
@@ -243,15 +252,15 @@ def pretrain(
     )
     pictures = run.draw(skill, env_id, {"": after} if after else {})
     if as_json:
-        _print_json(_training_result(reference, skill, run.folder, pictures, None, after))
+        _print_json(_training_result(reference, skill, seconds, run.folder, pictures, None, after))
         return
-    click.echo(f"{reference}: {_lineup(skill)}")
+    click.echo(f"{reference}: {_lineup(skill, seconds)}")
     if after:
         _print_evaluation("", after)
     _print_files(pictures)
 
 
-@commands.command()
+@commands.command(epilog=TASKS)
 @_skill_option
 @_env_option(HALLWAY, "QuadrupedHallwayNarrow")
 @click.option(
@@ -284,8 +293,11 @@ def finetune(
     Without any option but --skill: the quadruped's narrow hallway.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import bare_reference, finetuned_name
+    from skillbank.cli_settings import bare_reference, finetuned_name, settings_help
 
+    if "help" in settings:
+        click.echo(settings_help(config.finetune_recipe(env_id, preset, schedule)))
+        return
     name = name or finetuned_name(bare_reference(skill), env_id)
     run = ctx.with_resource(
         cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
@@ -301,7 +313,7 @@ def finetune(
     before = measure(parent, env_id, episodes=episodes, seed=seed)
     if not as_json:
         _print_evaluation("before", before)
-    reference, new, after = run.complete(
+    reference, new, after, seconds = run.complete(
         lambda hooks: learn(
             parent, env_id, recipe, seed=seed, name=run.name, device=device, hooks=hooks
         ),
@@ -312,14 +324,15 @@ def finetune(
     panels = {"before": before} | ({f"after {new.spec.steps} steps": after} if after else {})
     pictures = run.draw(new, env_id, panels)
     if as_json:
-        _print_json(_training_result(reference, new, run.folder, pictures, before, after))
+        _print_json(_training_result(reference, new, seconds, run.folder, pictures, before, after))
         return
-    if new.spec.learning_curve:
-        dip = min(new.spec.learning_curve, key=lambda point: point.mean_return)
+    ends = [found.record().mean_return for found in (before, after) if found]
+    dip = min(new.spec.learning_curve, key=lambda point: point.mean_return, default=None)
+    if dip is not None and dip.mean_return < min(ends):
         click.echo(f"lowest   return {dip.mean_return:.4g}, at {dip.steps} steps of training")
     if after:
         _print_evaluation("after", after)
-    click.echo(f"{reference}: {_lineup(new)}")
+    click.echo(f"{reference}: {_lineup(new, seconds)}")
     _print_files(pictures)
 
 
@@ -596,17 +609,17 @@ def _planned(recipe: "Config", run: "Run", steps: int | None, settings: Sequence
     return configured(recipe if steps is None else in_steps(recipe, steps), settings)
 
 
-def _lineup(skill: "Skill") -> str:
-    spec = skill.spec
-    seconds = spec.learning_curve[-1].seconds if spec.learning_curve else 0.0
+def _lineup(skill: "Skill", seconds: float) -> str:
     from skillbank.cli_progress import duration
 
+    spec = skill.spec
     return f"{spec.steps} steps, {spec.updates} updates, {duration(seconds)} of training"
 
 
 def _training_result(
     reference: str,
     skill: "Skill",
+    seconds: float,
     folder: Path,
     pictures: Sequence[str],
     before: "Evaluation | None",
@@ -618,7 +631,7 @@ def _training_result(
         "content_hash": skill.content_hash,
         "steps": spec.steps,
         "updates": spec.updates,
-        "seconds": spec.learning_curve[-1].seconds if spec.learning_curve else 0.0,
+        "seconds": round(seconds, 3),
         "before": None if before is None else before.record().model_dump(),
         "lowest": min((point.mean_return for point in spec.learning_curve), default=None),
         "after": None if after is None else after.record().model_dump(),

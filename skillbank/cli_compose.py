@@ -115,15 +115,12 @@ def compose_command(
 
     It says first how well they compose. `skillbank compose run_north run_east`
     """
+    _check_options(correct, correction, shared_goals, how)
     bank = Bank(bank_folder, shipped=True)
     if not check:
         kept = _name(name, skills)
         folder = out or Path("runs", kept)
         _check_folders(bank.folder, folder)
-    if correct and correction is not None:
-        raise click.UsageError("--correct learns a correction and --correction takes one: name one")
-    if shared_goals and how != "or":
-        raise click.UsageError("--shared-goals is about --how or")
     keep_freed_blocks()
     import torch
 
@@ -197,6 +194,13 @@ def _advice(ctx: click.Context, correction: Path) -> str:
     words = [word for word in ctx.find_root().meta["words"] if word != "--correct"]
     again = shlex.join(["skillbank", *words, "--correction", str(correction)])
     return f"stopped; what was corrected is in {correction}; to go on with it as it is:\n  {again}"
+
+
+def _check_options(correct: bool, correction: Path | None, shared_goals: bool, how: str) -> None:
+    if correct and correction is not None:
+        raise click.UsageError("--correct learns a correction and --correction takes one: name one")
+    if shared_goals and how != "or":
+        raise click.UsageError("--shared-goals is about --how or")
 
 
 def _check_folders(*folders: Path) -> None:

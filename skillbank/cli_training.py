@@ -34,6 +34,7 @@ class Outcome(NamedTuple):
     reference: str  # of the skill in the bank
     skill: "Skill"
     evaluation: "Evaluation | None"  # None: it failed
+    seconds: float  # wall clock of the training, over all sessions
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Run:
             StorageError: The finished skill cannot be kept in the bank; it says where it is.
         """
         with stop_on_signals() as stop:
-            skill = self._train(learn, stop)
+            skill, seconds = self._train(learn, stop)
             evaluation = None
             try:
                 with stop.interruptible():
@@ -121,7 +122,7 @@ class Run:
             reference = self._keep(skill)
             if stop.made:
                 raise Interrupted(f"interrupted after training; '{reference}' is in the bank")
-        return Outcome(reference, skill, evaluation)
+        return Outcome(reference, skill, evaluation, seconds)
 
     def draw(self, skill: "Skill", env_id: str, panels: "Mapping[str, Evaluation]") -> list[str]:
         """Draw the learning curve and where the skill went; the pictures' paths."""
@@ -135,7 +136,7 @@ class Run:
                 figures.learning_curve(curve, path, title=self.name, marks=marks)
         return paths + draw_evaluations(skill, env_id, panels, self.folder)
 
-    def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "Skill":
+    def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "tuple[Skill, float]":
         from skillbank.training import Hooks
 
         before = self._saved_at()
@@ -148,7 +149,7 @@ class Run:
                 resume=self.resume,
             )
             try:
-                return learn(hooks)
+                return learn(hooks), watch.seconds
             except Interrupted as error:
                 notes = "\n".join(getattr(error, "__notes__", ()))
                 saved = f"stopped; {self._advice()}" if not notes else f"stopped, but {notes}"

@@ -23,6 +23,15 @@ PACKAGES = (
     "tensorboard",
 )
 
+# Installed on request: what a package is needed for, and the extra that has it.
+OPTIONAL = {
+    "onnx": ("export", "skills exported as ONNX"),
+    "fsspec": ("remote", "banks elsewhere: push and pull"),
+    "s3fs": ("remote", "banks on S3"),
+    "stable-baselines3": ("baselines", "DDPG and SAC beside ours in studies"),
+    "ray": ("ray", "studies on a cluster"),
+}
+
 
 class Check(NamedTuple):
     """One line of the report."""
@@ -39,6 +48,7 @@ def examine(bank: Path) -> list[Check]:
     checks += [
         Check(name, found[name] or "-", known_problem(name, found[name])) for name in PACKAGES
     ]
+    checks += [_optional(name) for name in OPTIONAL]
     checks.append(_threads())
     checks += _simulation()
     checks.append(_folder(bank))
@@ -77,6 +87,12 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _optional(name: str) -> Check:
+    """Whether it is there; that it is not is no problem."""
+    extra, brings = OPTIONAL[name]
+    return Check(name, _version(name) or f"not installed; 'skillbank[{extra}]' brings {brings}")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

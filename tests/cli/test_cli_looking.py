@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,30 @@ def test_doctor_reports_this_machine(
     bad = [doctor.Check("rendering", "-", "install the moon")]
     monkeypatch.setattr(doctor, "_simulation", lambda: bad)
     assert "install the moon" in call("doctor", code=2).stdout
+
+
+def test_doctor_tells_what_is_optional(
+    bank: skillbank.Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_simulation", list)
+    there = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "ray" else there(name))
+    ray = next(check for check in doctor.examine(bank.folder) if check.name == "ray")
+    assert ray.found == "not installed; 'skillbank[ray]' brings studies on a cluster"
+    assert ray.problem is None
+    document = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    extras = document["project"]["optional-dependencies"]
+    for name, (extra, _) in doctor.OPTIONAL.items():
+        assert any(needed.startswith(name) for needed in extras[extra])
+    assert {extra for extra, _ in doctor.OPTIONAL.values()} == extras.keys() - {"dev"}
+
+
+def test_help_names_every_task(call: Any) -> None:
+    from skillbank.envs import ENV_IDS
+
+    shown = call("pretrain", "--help").stdout.replace("\n", " ")
+    tasks = shown.rpartition("Tasks of skillbank: ")[2].strip().rstrip(".").split(", ")
+    assert [f"skillbank/{task.strip()}-v0" for task in tasks] == list(ENV_IDS)
 
 
 def test_doctor_simulates() -> None:
