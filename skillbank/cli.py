@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 HALLWAY = "skillbank/QuadrupedHallwayNarrow-v0"
 RUN = "skillbank/QuadrupedRun-v0"
+TASKS = (
+    "Tasks of skillbank: MultiGoal, SwimmerFinishLine, QuadrupedRun, QuadrupedRunToward, "
+    "QuadrupedHallwayWide, QuadrupedHallwayNarrow, QuadrupedUMaze, QuadrupedMaze, PointMassRun, "
+    "PointMassRunToward, PointMassHallway, PointMassUMaze, PointMassMaze, PointMassReach."
+)
 # How the metrics of an evaluation are written: (unit, factor).
 UNITS = {
     "distance": ("m", 1.0),
@@ -173,7 +178,8 @@ _training_options = _options(
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change any field of the configuration; may be repeated.",
+        help="Change a field of the configuration; may be repeated. '--set help' lists them all, "
+        "with the values of this recipe and what they mean.",
     ),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
     click.option(
@@ -199,7 +205,7 @@ _training_options = _options(
 # ------------------------------------------------------------------------------ learning
 
 
-@commands.command()
+@commands.command(epilog=TASKS)
 @_env_option(RUN, "QuadrupedRun")
 @_training_options
 @click.pass_context
@@ -224,8 +230,11 @@ def pretrain(
     Without any option: `run_anywhere`, a quadruped that runs in every direction.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import pretrained_name
+    from skillbank.cli_settings import pretrained_name, settings_help
 
+    if "help" in settings:
+        click.echo(settings_help(config.recipe(env_id, preset)))
+        return
     name = name or pretrained_name(env_id)
     run = ctx.with_resource(
         cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
@@ -242,8 +251,7 @@ def pretrain(
     )
     pictures = run.draw(skill, env_id, {"": after} if after else {})
     if as_json:
-        files = (run.folder, pictures)
-        _print_json(_training_result(reference, skill, seconds, *files, None, after))
+        _print_json(_training_result(reference, skill, seconds, run.folder, pictures, None, after))
         return
     click.echo(f"{reference}: {_lineup(skill, seconds)}")
     if after:
@@ -251,7 +259,7 @@ def pretrain(
     _print_files(pictures)
 
 
-@commands.command()
+@commands.command(epilog=TASKS)
 @_skill_option
 @_env_option(HALLWAY, "QuadrupedHallwayNarrow")
 @click.option(
@@ -284,8 +292,11 @@ def finetune(
     Without any option but --skill: the quadruped's narrow hallway.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import bare_reference, finetuned_name
+    from skillbank.cli_settings import bare_reference, finetuned_name, settings_help
 
+    if "help" in settings:
+        click.echo(settings_help(config.finetune_recipe(env_id, preset, schedule)))
+        return
     name = name or finetuned_name(bare_reference(skill), env_id)
     run = ctx.with_resource(
         cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
@@ -312,12 +323,11 @@ def finetune(
     panels = {"before": before} | ({f"after {new.spec.steps} steps": after} if after else {})
     pictures = run.draw(new, env_id, panels)
     if as_json:
-        files = (run.folder, pictures)
-        _print_json(_training_result(reference, new, seconds, *files, before, after))
+        _print_json(_training_result(reference, new, seconds, run.folder, pictures, before, after))
         return
+    ends = [found.record().mean_return for found in (before, after) if found]
     dip = min(new.spec.learning_curve, key=lambda point: point.mean_return, default=None)
-    ends = [before, *((after,) if after else ())]
-    if dip and all(dip.mean_return < end.returns.mean() for end in ends):
+    if dip is not None and dip.mean_return < min(ends):
         click.echo(f"lowest   return {dip.mean_return:.4g}, at {dip.steps} steps of training")
     if after:
         _print_evaluation("after", after)
@@ -610,9 +620,9 @@ def _planned(recipe: "Config", run: "Run", steps: int | None, settings: Sequence
 
 
 def _lineup(skill: "Skill", seconds: float) -> str:
-    spec = skill.spec
     from skillbank.cli_progress import duration
 
+    spec = skill.spec
     return f"{spec.steps} steps, {spec.updates} updates, {duration(seconds)} of training"
 
 

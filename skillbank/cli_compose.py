@@ -115,12 +115,12 @@ def compose_command(
 
     It says first how well they compose. `skillbank compose run_north run_east`
     """
+    _check_options(correct, correction, shared_goals, how)
     bank = Bank(bank_folder, shipped=True)
     if not check:
         kept = _name(name, skills)
         folder = out or Path("runs", kept)
         _check_folders(bank.folder, folder)
-    _check_options(how, shared_goals, correct, correction)
     keep_freed_blocks()
     import torch
 
@@ -196,7 +196,7 @@ def _advice(ctx: click.Context, correction: Path) -> str:
     return f"stopped; what was corrected is in {correction}; to go on with it as it is:\n  {again}"
 
 
-def _check_options(how: str, shared_goals: bool, correct: bool, correction: Path | None) -> None:
+def _check_options(correct: bool, correction: Path | None, shared_goals: bool, how: str) -> None:
     if correct and correction is not None:
         raise click.UsageError("--correct learns a correction and --correction takes one: name one")
     if shared_goals and how != "or":

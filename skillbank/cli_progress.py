@@ -28,6 +28,7 @@ class Watch:
 
     def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
+        self.seconds = 0.0  # that the training has taken, by its last report
         self._live = sys.stderr.isatty()
         self._bar: Any = None
         self._writer: Any = None
@@ -58,6 +59,7 @@ class Watch:
 
     def __call__(self, progress: "Progress") -> None:
         """Show a report of the training."""
+        self.seconds = progress.seconds
         self._reports.append((progress.steps, progress.seconds))
         (steps, start), (_, now) = self._reports[0], self._reports[-1]
         if len(self._reports) == 1:

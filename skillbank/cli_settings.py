@@ -1,21 +1,20 @@
 """What the options of a training mean: names and configurations."""
 
 import difflib
+import inspect
 import json
 import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from skillbank.config import FinetuneConfig, Learning, bare_name, shortened
+from skillbank.config import Architecture, FinetuneConfig, Learning, bare_name, shortened
 from skillbank.errors import SkillbankError
 from skillbank.spec import Name
 
@@ -32,6 +31,8 @@ _PLANNED = (
     "n_step_until",
     "frozen_updates",
 )
+
+_PYTHON = {"True": "true", "False": "false", "None": "null"}
 
 Config = TypeVar("Config", bound=Learning)
 
@@ -122,7 +123,7 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
     Args:
         config: The recipe.
         settings: Each ``key=value``; a field of a part is ``architecture.critics=1``. Values are
-            written as in JSON; a bare word is a string.
+            written as in JSON, or as ``True``, ``None`` and ``32,32``; a bare word is a string.
 
     Raises:
         SkillbankError: An unknown key, or a value that cannot be.
@@ -142,11 +143,55 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
         inner = document
         for part in parts:
             inner = inner[part]
-        inner[last] = _value(value.strip())
+        found = _value(value.strip())
+        listed = isinstance(inner[last], list) and not isinstance(found, list)
+        inner[last] = [found] if listed else found
     try:
         return type(config).model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise SkillbankError("\n".join(map(_wrong, error.errors()))) from error
+        raise SkillbankError("\n".join(map(_complaint, error.errors()))) from error
+
+
+def settings_help(config: Learning) -> str:
+    """A line for each setting: its value in this recipe, and what it means."""
+    meanings = _meanings(type(config)) | {
+        f"architecture.{name}": text for name, text in _meanings(Architecture).items()
+    }
+    document = config.model_dump(mode="json")
+    lines = []
+    for key in _flat_keys(document):
+        value: Any = document
+        for part in key.split("."):
+            value = value[part]
+        lines.append(f"{key}={json.dumps(value, separators=(',', ':'))}  # {meanings[key]}")
+    return "\n".join(lines)
+
+
+def _meanings(model: type[BaseModel]) -> dict[str, str]:
+    """What each field means: the comment on its line, and on the lines right below it."""
+    found: dict[str, str] = {}
+    for part in reversed(model.__mro__):
+        if not issubclass(part, BaseModel) or part is BaseModel:
+            continue
+        last = None
+        for line in inspect.getsource(part).splitlines():
+            code, _, comment = line.strip().partition("# ")
+            name = code.partition(":")[0]
+            if name in part.model_fields:
+                last, found[name] = name, comment
+            elif last is not None and comment and not code:
+                found[last] += f" {comment}"
+            else:
+                last = None
+    return found
+
+
+def _complaint(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's errors, for people."""
+    if not problem["loc"]:  # about several fields at once, in our own words
+        return str(problem["ctx"]["error"])
+    where = ".".join(map(str, problem["loc"]))
+    return f"{where}: {problem['msg']}, got {_shown(problem['input'])}"
 
 
 def _flat_keys(document: dict[str, Any], prefix: str = "") -> list[str]:
@@ -157,20 +202,12 @@ def _flat_keys(document: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _value(text: str) -> Any:
-    """As in JSON, or as in Python (True, None), or a list without its brackets (32,32)."""
-    python = {"True": "true", "False": "false", "None": "null"}.get(text, text)
-    for written in (python, f"[{python}]" if "," in text else python):
-        with suppress(json.JSONDecodeError):
+    for written in (_PYTHON.get(text, text), f"[{text}]" if "," in text else text):
+        try:
             return json.loads(written)
+        except json.JSONDecodeError:
+            continue
     return text
-
-
-def _wrong(problem: ErrorDetails) -> str:
-    """One thing that is wrong with a configuration."""
-    text = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:  # with the whole of it
-        return text
-    return f"{'.'.join(map(str, problem['loc']))}: {text}, got {_shown(problem['input'])}"
 
 
 def _shown(value: Any) -> str:

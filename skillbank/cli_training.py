@@ -2,7 +2,6 @@
 
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ class Outcome(NamedTuple):
     reference: str  # of the skill in the bank
     skill: "Skill"
     evaluation: "Evaluation | None"  # None: it failed
-    seconds: float  # of training, wall clock, over all its runs as far as they are known
+    seconds: float  # wall clock of the training, over all sessions
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,7 @@ class Run:
             StorageError: The finished skill cannot be kept in the bank; it says where it is.
         """
         with stop_on_signals() as stop:
-            started = time.perf_counter()
-            skill = self._train(learn, stop)
-            seconds = time.perf_counter() - started
-            if skill.spec.learning_curve:  # of a resumed training, all of it
-                seconds = skill.spec.learning_curve[-1].seconds
+            skill, seconds = self._train(learn, stop)
             evaluation = None
             try:
                 with stop.interruptible():
@@ -141,7 +136,7 @@ class Run:
                 figures.learning_curve(curve, path, title=self.name, marks=marks)
         return paths + draw_evaluations(skill, env_id, panels, self.folder)
 
-    def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "Skill":
+    def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "tuple[Skill, float]":
         from skillbank.training import Hooks
 
         before = self._saved_at()
@@ -154,7 +149,7 @@ class Run:
                 resume=self.resume,
             )
             try:
-                return learn(hooks)
+                return learn(hooks), watch.seconds
             except Interrupted as error:
                 notes = "\n".join(getattr(error, "__notes__", ()))
                 saved = f"stopped; {self._advice()}" if not notes else f"stopped, but {notes}"

@@ -1,5 +1,6 @@
 """pretrain and finetune: what they call, write, print and resume."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -7,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import QUICK_FINETUNE, QUICK_PRETRAIN  # type: ignore[import-not-found]
 
@@ -17,6 +19,7 @@ from skillbank.cli_signals import StopRequest
 from skillbank.config import finetune_recipe
 from skillbank.durable import alone
 from skillbank.errors import SkillbankError
+from skillbank.spec import CurvePoint
 from skillbank.training import Progress
 
 
@@ -47,13 +50,34 @@ def test_finetune_shows_before_and_after_and_what_was_lower(
 ) -> None:
     result = call("finetune", "--skill", "tiny", "--env", "PointMassUMaze", *QUICK_FINETUNE)
     lines = result.stdout.splitlines()
-    told = {line.split()[0]: float(line.split()[2]) for line in lines if " return " in line}
-    assert list(told) in (["before", "lowest", "after"], ["before", "after"])
-    assert told.get("lowest", -1.0) < min(told["before"], told["after"])
+    scores = {line.split()[0]: float(line.split()[2].rstrip(",")) for line in lines[:-3]}
+    assert list(scores)[:: len(scores) - 1] == ["before", "after"]
+    assert scores.get("lowest", -np.inf) <= min(scores["before"], scores["after"])
     assert "success" in lines[0]
     parent = bank.read("tiny").content_hash
     assert bank.spec("tiny.point_mass_u_maze").parents == (parent,)
     assert Path("runs/tiny.point_mass_u_maze/traces.png").is_file()
+
+
+@pytest.mark.parametrize(("dip", "told"), [(-9.0, True), (9.0, False)])
+def test_lowest_is_told_where_it_is(
+    dip: float, told: bool, call: Any, monkeypatch: pytest.MonkeyPatch, tiny_skill: skillbank.Skill
+) -> None:
+    point = CurvePoint(steps=7, updates=1, seconds=1.0, mean_return=dip, temperature=0.1)
+    new = tiny_skill.with_spec(learning_curve=(point,))
+    monkeypatch.setattr("skillbank.finetuning.finetune", lambda *_args, **_named: new)
+    evaluation = skillbank.evaluate(tiny_skill, "PointMassRun", episodes=1)
+    evaluation = dataclasses.replace(evaluation, returns=np.array([1.0]))
+    monkeypatch.setattr("skillbank.evaluation.evaluate", lambda *_args, **_named: evaluation)
+    shown = call("finetune", "--skill", "tiny", "--env", "PointMassRun").stdout
+    assert ("lowest   return -9, at 7 steps" in shown) == told
+
+
+def test_seconds_are_measured_where_no_episode_ends(call: Any) -> None:
+    words = ["pretrain", "--env", "Pendulum-v1", "--as", "mine", *QUICK_PRETRAIN]
+    found = json.loads(call(*words, "--json").stdout)  # 100 steps of each copy, an episode has 200
+    assert found["lowest"] is None
+    assert found["seconds"] > 0.0
 
 
 def test_finetune_json_and_paper_schedule(call: Any, bank: skillbank.Bank) -> None:
@@ -349,6 +373,27 @@ def test_settings_of_every_kind() -> None:
     assert config.architecture.critics == 2  # the other fields stay
 
 
+def test_settings_as_people_write_them() -> None:
+    words = ["symmetry=False", "architecture.critic_hidden=32,16", "n_step_until=None"]
+    words += ["architecture.sampler_hidden=8", "level_critics=True"]
+    config = configured(skillbank.PretrainConfig(n_step_until=9), words)
+    assert (config.symmetry, config.level_critics, config.n_step_until) == (False, True, None)
+    assert config.architecture.critic_hidden == (32, 16)
+    assert config.architecture.sampler_hidden == (8,)
+
+
+@pytest.mark.parametrize("command", [["pretrain"], ["finetune", "--skill", "tiny"]])
+def test_the_settings_are_listed_with_what_they_mean(command: list[str], call: Any) -> None:
+    lines = call(*command, "--env", "PointMassRun", "--set", "help").stdout.splitlines()
+    settings = [line.partition("  # ")[0] for line in lines]
+    recipe = skillbank.config.recipe if command == ["pretrain"] else finetune_recipe
+    config: Any = recipe("PointMassRun")
+    assert configured(config, settings) == config
+    assert all(line.partition("  # ")[2] for line in lines)
+    assert len(lines) == len(type(config).model_fields) + (command == ["pretrain"]) * 6
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -358,10 +403,16 @@ def test_settings_of_every_kind() -> None:
         ("batch_size=many", "batch_size: Input should be a valid integer"),
         ("batch_size=-1", "batch_size: Input should be greater than or equal to 1, got -1"),
         ("discount=NaN", "discount"),
-        ("total_steps=10", "learning_starts"),
     ],
 )
 def test_settings_that_cannot_be(setting: str, text: str) -> None:
     with pytest.raises(SkillbankError) as raised:
         configured(skillbank.PretrainConfig(), [setting])
     assert text in str(raised.value)
+
+
+def test_settings_that_do_not_go_together() -> None:
+    with pytest.raises(SkillbankError) as raised:
+        configured(skillbank.PretrainConfig(), ["total_steps=10"])
+    text = "learning_starts must be below total_steps: nothing would be learned"
+    assert str(raised.value) == text

@@ -42,6 +42,8 @@ def test_the_python_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "roam.PointMassHallway" in done.stdout
+    before, after = map(float, re.findall(r"([0-9.]+) m along the hallway", done.stdout))
+    assert after > before + 1.0  # the README says 2.1 m
     assert "hallway@1 ['hallway']" in done.stdout
     assert "'0.5 point_run_east + 0.5 point_run_north': " in done.stdout
 
