@@ -142,7 +142,7 @@ def _seed_lines(axes: "Axes", group: Group, lines: Any) -> None:
 def _figure_5(groups: list[Group]) -> "Figure":
     """Returns of the evaluations against steps: interquartile means over seeds, with bands."""
     tasks = list(dict.fromkeys(group.experiment for group in groups))
-    figure = _new(4.4 * len(tasks), 3.4)
+    figure = _new(4.4 * len(tasks), 3.8)
     axes = figure.subplots(1, len(tasks), squeeze=False)[0]
     named: dict[str, Any] = {}
     for one, task in zip(axes, tasks, strict=True):
@@ -155,7 +155,13 @@ def _figure_5(groups: list[Group]) -> "Figure":
         one.set(title=TASK_TITLES.get(task, task), xlabel="environment steps / 1000")
         one.grid(alpha=0.3)
     axes[0].set_ylabel("return")
-    axes[0].legend(named.values(), named.keys(), frameon=False, fontsize="small")
+    figure.legend(
+        list(named.values()),
+        list(named),
+        loc="outside lower center",
+        ncols=len(named),
+        frameon=False,
+    )
     return figure
 
 
