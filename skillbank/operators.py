@@ -3,12 +3,30 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import numpy as np
+from gymnasium.spaces import Box
+
 if TYPE_CHECKING:
-    from skillbank.compose.composed import Composed
+    from skillbank.compose.composed import Composed, ComposedSpec
+    from skillbank.spec import SkillSpec
 
 
 class Composable:
     """What can be composed: skills, and what has been composed of them."""
+
+    spec: "SkillSpec | ComposedSpec"
+
+    @property
+    def observation_space(self) -> Box:
+        """What it takes: S numbers."""
+        return Box(-np.inf, np.inf, (self.spec.observation_size,), np.float32)
+
+    @property
+    def action_space(self) -> Box:
+        """What it gives: A numbers between its bounds, in the environment's units."""
+        kind = np.dtype(self.spec.action_dtype)
+        low, high = np.array(self.spec.action_low, kind), np.array(self.spec.action_high, kind)
+        return Box(low, high, dtype=kind.type)
 
     def __and__(self, other: object) -> "Composed":
         """The mean: good at both. ``a & b & c`` is the mean of three."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -46,6 +45,8 @@ class Skill(Composable):
         parameters: Every parameter that ``spec.parameter_shapes`` names, float32.
         content_hash: Of the file it came from; None where it was never saved.
     """
+
+    spec: SkillSpec
 
     def __init__(
         self,
@@ -93,17 +94,6 @@ class Skill(Composable):
             for name, value in network.arrays().items()
         }
         return arrays | ({} if self.noise_set is None else {"noise": self.noise_set.numpy().copy()})
-
-    @property
-    def observation_space(self) -> Box:
-        """What it takes: S numbers."""
-        return Box(-np.inf, np.inf, (self.spec.observation_size,), np.float32)
-
-    @property
-    def action_space(self) -> Box:
-        """What it gives: A numbers between its bounds, in the environment's units."""
-        kind = np.dtype(self.spec.action_dtype)
-        return Box(self._low.astype(kind), self._high.astype(kind), dtype=kind.type)
 
     # What the skill says about actions.
 
@@ -155,9 +145,7 @@ class Skill(Composable):
             log_weight = torch.full(shape[:2], self.spec.action_size * math.log(2.0))
             return soft_value(self._q(states, action), log_weight, alpha).numpy()
         u, log_q = self.sampler(states, torch.randn(shape, generator=generator))
-        q = self.critic(states, torch.tanh(u)).amin(0)
-        if self.anchor is not None:  # whose density is over u, which the action may have saturated
-            q = q + alpha * (self.anchor.log_density(states, u) - log_squash(u))
+        q = self._q(states, torch.tanh(u), u)
         return soft_value(q, log_squash(u) - log_q, alpha).numpy()
 
     def reseed(self, seed: int) -> None:
@@ -309,12 +297,12 @@ class Skill(Composable):
 
     # Inside.
 
-    def _q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Scaled actions [B, K, A] -> Q [B, K]."""
+    def _q(self, obs: Tensor, action: Tensor, u: Tensor | None = None) -> Tensor:
+        """Scaled actions [B, K, A] -> Q [B, K]; u says more of an action that it has saturated."""
         q: Tensor = self.critic(obs, action).amin(0)
         if self.anchor is None:
             return q
-        u = unsquash(action)
+        u = unsquash(action) if u is None else u
         return q + self.spec.temperature * (self.anchor.log_density(obs, u) - log_squash(u))
 
     def _draw(self, obs: Tensor, n: int, generator: torch.Generator) -> Tensor:

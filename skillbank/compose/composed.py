@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -86,6 +85,8 @@ class Composed(Composable):
         IncompatibleSkill: The skills do not go together; the text shows both sides.
     """
 
+    spec: ComposedSpec
+
     def __init__(
         self,
         node: Node,
@@ -121,17 +122,6 @@ class Composed(Composable):
 
     def __repr__(self) -> str:
         return f"<Composed {self.spec.name}>"
-
-    @property
-    def observation_space(self) -> Box:
-        """What it takes: S numbers."""
-        return Box(-np.inf, np.inf, (self.spec.observation_size,), np.float32)
-
-    @property
-    def action_space(self) -> Box:
-        """What it gives: A numbers between its bounds, in the environment's units."""
-        kind = np.dtype(self.spec.action_dtype)
-        return Box(self._low.astype(kind), self._high.astype(kind), dtype=kind.type)
 
     # What it says about actions.
 

@@ -47,17 +47,8 @@ class PaperDDPG(DDPG):
         super().__init__(
             "MlpPolicy",
             envs,
-            learning_rate=config.critic_learning_rate,
-            buffer_size=config.replay_capacity,
-            learning_starts=config.learning_starts,
-            batch_size=config.batch_size,
-            gamma=config.discount,
-            train_freq=1,
-            gradient_steps=-1,
             action_noise=VectorizedActionNoise(noise, envs.num_envs),
-            policy_kwargs=policy_settings(config),
-            seed=seed,
-            device="cpu",
+            **library_settings(config, seed),
         )
         for group in self.actor.optimizer.param_groups:
             group["lr"] = config.actor_learning_rate
@@ -125,7 +116,18 @@ class _Layers:
         return dout @ self.linear[0].weight
 
 
-def policy_settings(config: RivalConfig) -> dict[str, Any]:
-    """What the library makes networks and optimisers from."""
-    # Adam in one call, which is faster by a sixth and the same but for rounding.
-    return {"net_arch": list(config.hidden), "optimizer_kwargs": {"fused": True}}
+def library_settings(config: RivalConfig, seed: int) -> dict[str, Any]:
+    """The constants as the library calls them, for any of its off-policy algorithms."""
+    return {
+        "learning_rate": config.critic_learning_rate,
+        "buffer_size": config.replay_capacity,
+        "learning_starts": config.learning_starts,
+        "batch_size": config.batch_size,
+        "gamma": config.discount,
+        "train_freq": 1,
+        "gradient_steps": -1,
+        # Adam in one call, which is faster by a sixth and the same but for rounding.
+        "policy_kwargs": {"net_arch": list(config.hidden), "optimizer_kwargs": {"fused": True}},
+        "seed": seed,
+        "device": "cpu",
+    }

@@ -18,7 +18,7 @@ from skillbank.durable import replace_durably
 from skillbank.errors import IncompatibleSkill, TrainingDiverged, UnsupportedEnvironment
 from skillbank.skill import block_columns
 from skillbank.spec import ObservationBlock
-from skillbank.studies.paper_ddpg import PaperDDPG, policy_settings
+from skillbank.studies.paper_ddpg import PaperDDPG, library_settings
 from skillbank.studies.tracking import Tracker
 from skillbank.studies.unit import RivalConfig, Unit
 
@@ -98,21 +98,7 @@ def _finite(model: DDPG | SAC) -> bool:
 def _model(config: RivalConfig, envs: StableBaselinesTask, seed: int, warm: bool) -> DDPG | SAC:
     if config.algorithm == "ddpg":
         return PaperDDPG(config, envs, seed, warm)
-    return SAC(
-        "MlpPolicy",
-        envs,
-        learning_rate=config.critic_learning_rate,
-        buffer_size=config.replay_capacity,
-        learning_starts=config.learning_starts,
-        batch_size=config.batch_size,
-        tau=config.target_rate,
-        gamma=config.discount,
-        train_freq=1,
-        gradient_steps=-1,
-        policy_kwargs=policy_settings(config),
-        seed=seed,
-        device="cpu",
-    )
+    return SAC("MlpPolicy", envs, tau=config.target_rate, **library_settings(config, seed))
 
 
 # What others may start from: the policy's parameters and the observation that they are for.
