@@ -399,7 +399,7 @@ def evaluate(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The film, .mp4 or .gif. [default: runs/play/SKILL.mp4]",
+    help="The film, .mp4 or .gif. [default: runs/play/SKILL/TASK.mp4]",
 )
 @click.option("--episodes", type=click.IntRange(1, 1000), default=1, show_default=True)
 @_seed_option
@@ -415,14 +415,17 @@ def play(
     bank_folder: Path | None,
 ) -> None:
     """Film a skill at work."""
-    from skillbank.cli_settings import bare_reference
+    from skillbank.cli_settings import bare_reference, snake_case
+    from skillbank.config import bare_name
     from skillbank.film import film
 
     chosen = open_bank(bank_folder).load(named(skill))
-    path = out or Path("runs", "play", f"{bare_reference(skill)}.mp4")
+    task = env_id or chosen.spec.env_id
+    shown = f"{snake_case(bare_name(task))}.mp4"
+    path = out or Path("runs", "play", bare_reference(skill), shown)
     frames = film(
         chosen,
-        env_id or chosen.spec.env_id,
+        task,
         path,
         episodes=episodes,
         seed=seed,

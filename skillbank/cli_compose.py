@@ -12,11 +12,11 @@ import click
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.cli_bank import bank_option, named
+from skillbank.cli_folders import check_writable, held, numbered
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import bare_reference, checked_name, imported
 from skillbank.cli_signals import stop_on_signals
-from skillbank.doctor import folder_problem
-from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError, StorageError
+from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.compose import Certificate, Composed
@@ -87,7 +87,7 @@ CORRECTION = "correction.npz"
     "--out",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="For logs and the correction. [default: runs/NAME]",
+    help="For logs and the correction. [default: runs/NAME; then NAME_2, ...]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
@@ -119,8 +119,9 @@ def compose_command(
     bank = Bank(bank_folder, shipped=True)
     if not check:
         kept = _name(name, skills)
-        folder = out or Path("runs", kept)
-        _check_folders(bank.folder, folder)
+        first = out or Path("runs", kept)
+        for place in (bank.folder, first):
+            check_writable(place, "choose another with --bank or --out FOLDER")
     keep_freed_blocks()
     import torch
 
@@ -148,7 +149,8 @@ def compose_command(
 
     if found is not None:
         say(found.text("--correct"))
-    with stop_on_signals("stopping, please wait") as stop:
+    folder = out or numbered(first)
+    with held(folder), stop_on_signals("stopping, please wait") as stop:
         path = folder / CORRECTION
         hooks = Hooks(should_stop=stop, checkpoint=path)
         try:
@@ -201,12 +203,6 @@ def _check_options(correct: bool, correction: Path | None, shared_goals: bool, h
         raise click.UsageError("--correct learns a correction and --correction takes one: name one")
     if shared_goals and how != "or":
         raise click.UsageError("--shared-goals is about --how or")
-
-
-def _check_folders(*folders: Path) -> None:
-    for problem in map(folder_problem, folders):
-        if problem:
-            raise StorageError(f"{problem}; choose another with --bank or --out FOLDER")
 
 
 def _turned(skills: "list[Skill]", degrees: tuple[float, ...]) -> "list[Skill]":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skillbank.cli_folders import check_writable
 from skillbank.cli_progress import duration
 from skillbank.errors import SkillbankError
 
@@ -120,7 +121,8 @@ def reproduce(
     if not only_draw:
         from skillbank.studies import scheduler
 
-        _check_folders(places)
+        check_writable(places.results, "choose another with --results FOLDER")
+        check_writable(places.work, "choose another with --work FOLDER")
         executor = _executor(places, workers, cluster)
         with Board(f"figure {figure}, {budget}" if figure[0].isdigit() else figure) as board:
             standing = scheduler.run(units, places, executor, board)
@@ -235,15 +237,6 @@ def _executor(places: "Places", workers: int | None, cluster: str | None) -> "Ex
     from skillbank.studies.local import LocalProcesses
 
     return LocalProcesses(places, workers or _cores())
-
-
-def _check_folders(places: "Places") -> None:
-    from skillbank.doctor import folder_problem
-
-    for folder, option in ((places.results, "--results"), (places.work, "--work")):
-        problem = folder_problem(folder)
-        if problem:
-            raise SkillbankError(f"{problem}; choose another with {option} FOLDER")
 
 
 def _print_plan(units: "tuple[Unit, ...]", places: "Places", workers: int) -> None:

@@ -1,9 +1,8 @@
 """A training on the command line: where it writes, how it is stopped, and what it leaves behind."""
 
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,13 +11,12 @@ import click
 
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
+from skillbank.cli_folders import check_writable, held, numbered
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import checked_name
 from skillbank.cli_signals import StopRequest, stop_on_signals
 from skillbank.config import Learning
-from skillbank.doctor import folder_problem
-from skillbank.durable import LOCK, alone
-from skillbank.errors import Busy, Interrupted, SkillbankError, StorageError
+from skillbank.errors import Interrupted, SkillbankError, StorageError
 
 if TYPE_CHECKING:
     from skillbank.evaluation import Evaluation
@@ -60,18 +58,12 @@ class Run:
         """
         bank = Bank(bank_folder, shipped=True)
         first = out or Path("runs", checked_name(name))
-        problem = folder_problem(bank.folder)
-        if problem:
-            raise StorageError(
-                f"{problem}; choose another bank with --bank FOLDER or SKILLBANK_HOME"
-            )
-        problem = folder_problem(first)
-        if problem:
-            raise StorageError(f"{problem}; choose another with --out FOLDER")
-        folder = out or _numbered(first)
+        check_writable(bank.folder, "choose another bank with --bank FOLDER or SKILLBANK_HOME")
+        check_writable(first, "choose another with --out FOLDER")
+        folder = out or numbered(first, CHECKPOINT)
         if resume and not (folder / CHECKPOINT).is_file():
             raise SkillbankError(f"no checkpoint in {first}; start without --resume")
-        with _held(folder):
+        with held(folder):
             run = cls(checked_name(name), bank, folder, again, resume)
             if run.checkpoint.exists() and not resume:
                 raise SkillbankError(
@@ -196,66 +188,6 @@ class Run:
         if self.checkpoint.exists():
             return f"make room; {self._advice()}"
         return "and nowhere else either: make room and train again"
-
-
-def _numbered(first: Path) -> Path:
-    """Where a training works, of ``runs/NAME``, ``runs/NAME_2``, ``runs/NAME_3``, ...
-
-    The newest one with a checkpoint, or else one where a training is at work, or else the first
-    that is empty.
-    """
-    rest = (first.with_name(f"{first.name}_{number}") for number in itertools.count(2))
-    used: list[Path] = []
-    for folder in itertools.chain([first], rest):
-        if not folder.exists() or {path.name for path in folder.iterdir()} <= {LOCK}:
-            empty = folder
-            break
-        used.append(folder)
-    checkpoints = [folder / CHECKPOINT for folder in used if (folder / CHECKPOINT).is_file()]
-    if checkpoints:
-        return max(checkpoints, key=lambda path: path.stat().st_mtime_ns).parent
-    return next(filter(_at_work, used), empty)
-
-
-def _at_work(folder: Path) -> bool:
-    if not (folder / LOCK).is_file():
-        return False
-    try:
-        with alone(folder):
-            return False
-    except Busy:
-        return True
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a folder, which vanishes afterwards if it was made for this and nothing came of it.
-
-    Raises:
-        Busy: Another training holds it.
-        StorageError: It cannot be made.
-    """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(alone(folder))
-        except Busy as error:
-            raise Busy(
-                f"another training is at work in {folder}; use --as or --out for this one"
-            ) from error
-        except OSError as error:
-            raise StorageError(
-                f"cannot write to {folder}: {error.strerror or error}; choose another with --out"
-            ) from error
-        try:
-            yield
-        finally:
-            if made and {path.name for path in folder.iterdir()} == {LOCK}:
-                (folder / LOCK).unlink()
-                with suppress(OSError):  # somebody else has begun to use one
-                    for place in made:
-                        place.rmdir()
 
 
 def draw_evaluations(

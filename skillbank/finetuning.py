@@ -18,6 +18,7 @@ what the last few members differ by. (With uniform proposals, as in preset ``pap
 stays that of the whole box.)
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -71,6 +72,13 @@ def finetune(
     if not isinstance(skill, Skill):
         raise IncompatibleSkill(f"{skill!r} is not a skill; distill() makes one of a composition")
     config = recipe_for(skill.spec, env_id) if config is None else config
+    updates = (config.total_steps - config.learning_starts) // config.steps_per_update
+    if 0 < updates <= config.frozen_updates:
+        warnings.warn(
+            f"the policy will stay as it is: all {updates} updates are within the first "
+            f"frozen_updates={config.frozen_updates}; take fewer, or more steps",
+            stacklevel=2,
+        )
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     start = skill.fitted_to(task)
     parent = skill.content_hash or storage.content_hash(*skill.stored())

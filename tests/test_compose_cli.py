@@ -13,6 +13,7 @@ from skillbank.cli_compose import compose_command
 from skillbank.compose import Certificate, Composed
 from skillbank.compose.making import CompositionWarning
 from skillbank.config import Architecture
+from skillbank.durable import alone
 from skillbank.errors import Interrupted
 
 SMALL = Architecture(
@@ -145,3 +146,15 @@ def test_a_stopped_distillation_says_what_is_kept(call, monkeypatch, tmp_path):
     assert kept.is_file()
     again = ["skillbank", "compose", *words, "--correction", "runs/both/correction.npz"]
     assert text.splitlines()[-1].strip() == " ".join(again)
+
+
+def test_each_composition_has_a_folder_of_its_own(call, tmp_path):
+    words = ("north", "east", "--as", "both", *QUICK)
+    call(*words)
+    first = {path.name: path.read_bytes() for path in (tmp_path / "runs/both").iterdir()}
+    assert len(first) > 1
+    with alone(tmp_path / "runs/both"):
+        assert "is at work in runs/both; use --as or --out" in call(*words, code=2).output
+    call(*words)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "runs/both").iterdir()} == first
+    assert len(list((tmp_path / "runs/both_2").iterdir())) == len(first)

@@ -83,6 +83,7 @@ def test_play_writes_a_film(call: Any) -> None:
     assert f"deep/film.mp4: {frames} pictures" in result.stdout
     assert seconds == pytest.approx(frames / 20, abs=0.06)
     assert [path.name for path in Path("deep").iterdir()] == ["film.mp4"]
+    assert "runs/play/plane/multi_goal.mp4: " in call("play", "--skill", "plane").stdout
 
 
 @pytest.mark.usefixtures("plane_skill")
