@@ -203,11 +203,9 @@ def _parent(experiment: str, algorithm: str, seed: int, budget: Budget) -> str |
 def _learning(
     experiment: str, algorithm: str, steps: int
 ) -> PretrainConfig | FinetuneConfig | RivalConfig:
+    begins = _begins(experiment, steps)
     if algorithm in ("ddpg", "ddpg_pretrained"):
-        return RivalConfig(
-            total_steps=steps,
-            learning_starts=min(10_000, steps // 4),
-        )
+        return RivalConfig(total_steps=steps, learning_starts=begins or min(10_000, steps // 4))
     if algorithm == "sac":  # the library's own defaults
         return RivalConfig(
             algorithm="sac",
@@ -226,9 +224,17 @@ def _learning(
     if algorithm in ("anchored", "paper"):
         return shortened(finetune_recipe(experiment, schedule=algorithm), steps)  # type: ignore[arg-type]
     changes = dict(_CHANGES[algorithm])
-    if experiment in FINETUNED:  # from nothing, but with as many updates as what is fine-tuned
+    if begins is not None:  # from nothing, but with as many updates as what is fine-tuned
         changes["steps_per_update"] = finetune_recipe(experiment).steps_per_update
-    return shortened(recipe(experiment).model_copy(update=changes), steps)
+    config = shortened(recipe(experiment).model_copy(update=changes), steps)
+    return config if begins is None else config.model_copy(update={"learning_starts": begins})
+
+
+def _begins(experiment: str, steps: int) -> int | None:
+    """Steps before the first update where all is compared with what is fine-tuned; else None."""
+    if experiment not in FINETUNED:
+        return None
+    return shortened(finetune_recipe(experiment), steps).learning_starts
 
 
 _CHANGES: dict[str, dict[str, Any]] = {
