@@ -137,6 +137,11 @@ class MultiGoalVector(VectorTask):
         """Where the goals are, [4, 2]."""
         return self._goals.copy()
 
+    @property
+    def goal_radius(self) -> float:
+        """How near a goal is reached."""
+        return GOAL_RADIUS
+
     def place_reward(self, places: Float) -> Float:
         """The reward for being at places [M, 2], without what moving costs, [M]."""
         away = np.asarray(places)[:, np.newaxis] - self._goals

@@ -15,6 +15,7 @@ from skillbank.config import finetune_recipe
 from skillbank.errors import SkillbankError
 from skillbank.studies import plan
 from skillbank.studies.statistics import (
+    direction_counts,
     direction_entropy,
     interquartile_mean,
     interquartile_means,
@@ -91,13 +92,20 @@ def test_figure_5_is_at_equal_steps_and_in_full_each_seed_has_its_own_parent():
 
 
 def test_ddpg_has_the_papers_constants():
-    learning = plan.unit("QuadrupedUMaze", "ddpg", 0, "full").learning
+    learning = plan.unit("QuadrupedMaze", "ddpg", 0, "full").learning
     assert isinstance(learning, RivalConfig)
     assert (learning.critic_learning_rate, learning.actor_learning_rate) == (1e-3, 1e-4)
     assert (learning.hidden, learning.batch_size) == ((200, 200), 64)
     assert (learning.noise_theta, learning.noise_sigma) == (0.15, 0.3)
     assert (learning.target_period, learning.target_rate) == (1000, 1.0)
     assert (learning.replay_capacity, learning.learning_starts) == (1_000_000, 10_000)
+
+
+@pytest.mark.parametrize("task", plan.FINETUNED)
+def test_beside_a_fine_tuning_all_begin_to_learn_at_one_step(task):
+    kinds = ("anchored", "paper", "default", "ddpg", "ddpg_pretrained")
+    begins = {plan.unit(task, kind, 0, "full").learning.learning_starts for kind in kinds}
+    assert begins == {finetune_recipe(task).learning_starts}
 
 
 def test_a_result_does_not_outlive_what_it_started_from(monkeypatch, tmp_path):
@@ -201,3 +209,11 @@ def test_direction_entropy_is_1_for_all_directions_and_0_for_one():
     assert direction_entropy(np.full(50, 0.3)) == 0.0
     four = direction_entropy(np.tile([0.1, 1.7, 3.2, 4.8], 500))
     assert four == pytest.approx(math.log(4) / math.log(16), abs=0.01)
+
+
+def test_along_an_axis_is_one_direction():
+    for quarter in range(-2, 3):
+        swaying = quarter * np.pi / 2 + np.array([-0.1, 0.1])
+        assert direction_entropy(swaying) == 0.0
+        counts = direction_counts(swaying, 8)
+        assert counts[2 * quarter % 8] == counts.sum() == 2

@@ -1,5 +1,6 @@
 """The paper's figures, in its layout, from result files alone."""
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 DPI = 110
 COLOURS = {
     "anchored": "tab:blue",
-    "paper": "tab:cyan",
+    "paper": "black",
     "default": "tab:green",
     "map": "tab:olive",
     "ddpg": "tab:red",
@@ -77,8 +78,9 @@ def _figure_1(groups: list[Group]) -> "Figure":
         _level_curves(row[0], source)
         for trace in measured.get("traces", ()):
             row[0].plot(*np.array(trace).T, color="tab:blue", linewidth=0.8, alpha=0.6)
-        row[0].plot(*np.asarray(source.goal_places).T, "o", color="tab:red", markersize=7)
-        row[0].set_ylabel(group.label)
+        _goals(row[0], source)
+        row[0].set_title(group.label)
+        row[0].set(xlabel="x", ylabel="y")
         values: Json = measured.get("action_values", {})
         for number, one in enumerate(row[1:]):
             if not values:
@@ -90,40 +92,49 @@ def _figure_1(groups: list[Group]) -> "Figure":
             one.plot(*np.array(values["actions"][number]).T, "*", color="tab:blue", markersize=3)
             x, y = values["states"][number]
             one.set_title(f"Q and actions at ({x:g}, {y:g})", fontsize="small")
-            one.set_aspect("equal")
+            one.set(xlabel="action along x", ylabel="along y", aspect="equal")
     return figure
+
+
+def _goals(axes: "Axes", source: Any) -> None:
+    from matplotlib.patches import Circle
+
+    for place in np.asarray(source.goal_places):
+        axes.plot(*place, ".", color="tab:red")
+        axes.add_patch(Circle(place, source.goal_radius, fill=False, color="tab:red"))
 
 
 def _level_curves(axes: "Axes", source: Any) -> None:
     grid = np.linspace(-SIDE, SIDE, 81)
     places = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
     reward = source.place_reward(places).reshape(81, 81)
-    axes.contour(grid, grid, reward, levels=15, linewidths=0.5, cmap="Greys_r")
+    axes.contour(grid, grid, reward, levels=15, linewidths=0.6, colors="0.75", linestyles="-")
     axes.set_aspect("equal")
 
 
 def _figure_3a(groups: list[Group]) -> "Figure":
     """The furthest forward since training began, a line for each seed."""
-    figure, axes = _one("environment steps / 1000", "furthest forward so far (m)")
+    figure, axes = _one("environment steps (thousands)", "furthest forward so far (m)")
     for group in groups:
         _seed_lines(axes, group, np.fmax.accumulate(group.watched("most"), axis=1))
-    axes.axhline(plan.FINISH_LINE, color="black", linestyle="--", linewidth=1.0)
+    _line_at(axes, plan.FINISH_LINE, f"finish line, {plan.FINISH_LINE:g} m")
     axes.legend(frameon=False)
     return figure
 
 
 def _figure_3b(groups: list[Group]) -> "Figure":
     """The nearest to the target since training began, a line for each seed."""
-    figure, axes = _one("environment steps / 1000", "nearest to the target so far (m)")
+    figure, axes = _one("environment steps (thousands)", "nearest to the target so far (m)")
     for group in groups:
         _seed_lines(axes, group, np.fmin.accumulate(group.watched("least"), axis=1))
-    axes.axhline(_threshold(groups[0].experiment), color="black", linestyle="--", linewidth=1.0)
+    threshold = float(Task(groups[0].experiment, 1).arena.threshold)
+    _line_at(axes, threshold, f"nearest in the dead end, {threshold:.1f} m")
     axes.legend(frameon=False)
     return figure
 
 
-def _threshold(experiment: str) -> float:
-    return float(Task(experiment, 1).arena.threshold)
+def _line_at(axes: "Axes", height: float, label: str) -> None:
+    axes.axhline(height, color="black", linestyle="--", linewidth=1.0, label=label)
 
 
 def _seed_lines(axes: "Axes", group: Group, lines: Any) -> None:
@@ -144,6 +155,9 @@ def _figure_5(groups: list[Group]) -> "Figure":
     tasks = list(dict.fromkeys(group.experiment for group in groups))
     figure = _new(4.4 * len(tasks), 3.8)
     axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    hallways = [one for one, task in zip(axes, tasks, strict=True) if "Hallway" in task]
+    for one in hallways[1:]:
+        one.sharey(hallways[0])
     named: dict[str, Any] = {}
     for one, task in zip(axes, tasks, strict=True):
         for group in (g for g in groups if g.experiment == task):
@@ -152,7 +166,7 @@ def _figure_5(groups: list[Group]) -> "Figure":
             colour = COLOURS.get(group.algorithm, "0.5")
             (named[group.label],) = one.plot(steps / 1000, middle, color=colour)
             one.fill_between(steps / 1000, low, high, color=colour, alpha=0.2, linewidth=0)
-        one.set(title=TASK_TITLES.get(task, task), xlabel="environment steps / 1000")
+        one.set(title=TASK_TITLES.get(task, task), xlabel="environment steps (thousands)")
         one.grid(alpha=0.3)
     axes[0].set_ylabel("return")
     figure.legend(
@@ -166,44 +180,52 @@ def _figure_5(groups: list[Group]) -> "Figure":
 
 
 def _figure_6(groups: list[Group]) -> "Figure":
-    """How far the policy swims at each point of training: a row for each seed, DDPG on the left."""
+    """How far the policy swims at each point of training: a row of panels for each algorithm."""
     groups = sorted(groups, key=lambda group: group.algorithm != "ddpg")
     seeds = _seeds(groups)
-    figure = _new(4.0 * len(groups), 0.9 * len(seeds) + 0.8)
-    axes = figure.subplots(len(seeds), len(groups), squeeze=False, sharex=True, sharey=True)
-    for column, group in enumerate(groups):
+    columns = min(5, len(seeds))
+    rows = -(-len(seeds) // columns)
+    figure = _new(2.3 * columns, 1.5 * rows * len(groups) + 0.8)
+    parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
+    for part, group in zip(parts, groups, strict=True):
+        part.suptitle(group.label)
+        axes = part.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
         steps, _ = group.curves()
         low, high = group.watched("evaluated_least"), group.watched("evaluated_most")
         lines = dict(zip(sorted(group.results), zip(low, high, strict=True), strict=True))
-        for one, seed in zip(axes[:, column], seeds, strict=True):
+        for one, seed in itertools.zip_longest(axes, seeds):
             if seed not in lines:
                 one.set_axis_off()
                 continue
             least, most = lines[seed]
-            one.fill_between(steps / 1000, least, most, color="tab:blue", alpha=0.4)
+            one.fill_between(steps / 1000, least, most, color="tab:blue", alpha=0.4, linewidth=0)
             one.plot(steps / 1000, most, color="tab:blue", linewidth=0.8)
             one.plot(steps / 1000, least, color="tab:blue", linewidth=0.8)
             one.axhline(plan.FINISH_LINE, color="tab:red", linewidth=0.8)
             one.axhline(0.0, color="0.7", linewidth=0.5)
-        axes[0, column].set_title(group.label)
-        axes[-1, column].set_xlabel("environment steps / 1000")
-    figure.supylabel("forward distance (m)")
+            one.set_title(f"seed {seed}", fontsize="small")
+    figure.supxlabel("environment steps (thousands); red: the finish line", fontsize="medium")
+    figure.supylabel("forward distance (m)", fontsize="medium")
     return figure
 
 
 def _figure_7(groups: list[Group]) -> "Figure":
     """Traces from above: a column for each temperature, a row for each seed."""
     seeds = _seeds(groups)
-    figure = _new(2.6 * len(groups), 2.6 * len(seeds))
+    figure = _new(2.6 * len(groups), 2.6 * len(seeds) + 0.4)
     axes = figure.subplots(len(seeds), len(groups), squeeze=False, sharex=True, sharey=True)
     for column, group in enumerate(groups):
         for seed, result in group.results.items():
             for trace in result["measured"].get("traces", ()):
-                axes[seeds.index(seed), column].plot(*np.array(trace).T, linewidth=0.8)
+                one = axes[seeds.index(seed), column]
+                one.plot(*np.array(trace).T, color="tab:blue", linewidth=0.8, alpha=0.6)
         alpha = group.algorithm.removeprefix("alpha_")
         axes[0, column].set_title(f"alpha = {alpha}")
         for one in axes[:, column]:
+            one.plot(0.0, 0.0, ".", color="black")
             one.set_aspect("equal")
+    for one, seed in zip(axes[:, 0], seeds, strict=True):
+        one.set_ylabel(f"seed {seed}")
     figure.supxlabel("x (m)")
     figure.supylabel("y (m)")
     return figure

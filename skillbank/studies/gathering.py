@@ -17,6 +17,7 @@ class Group:
 
     experiment: str
     algorithm: str
+    planned: int  # seeds
     results: dict[int, Json] = field(default_factory=dict)
     diverged: dict[int, Json] = field(default_factory=dict)
     stale: int = 0  # results of another definition, which are left out
@@ -41,8 +42,11 @@ class Group:
 
     @property
     def count(self) -> str:
-        """Its seeds as tables have them: ``10``, or ``9 of 10`` where one diverged."""
-        return f"{len(self)} of {self.seeds}" if self.diverged else f"{len(self)}"
+        """Its seeds as tables have them: ``10``, or ``7 of 10, 1 diverged`` half-way."""
+        short = f" of {self.planned}" if self.seeds < self.planned else ""
+        return f"{self.seeds}{short}" + (
+            f", {len(self.diverged)} diverged" if self.diverged else ""
+        )
 
     @property
     def steps(self) -> int:
@@ -64,6 +68,18 @@ class Group:
         """What was watched in training [N, windows], or at the evaluations [N, E]."""
         return np.array([m["watched"][what] for m in self.measured], np.float64)
 
+    def steps_to(self, level: float) -> Float:
+        """Steps after which each seed's curve is at a level for three evaluations in a row [N].
+
+        Three, so that luck does not count. 0: it starts there; infinite: never.
+        """
+        steps, curves = self.curves()
+        above = curves >= level
+        stays = above[:, :-2] & above[:, 1:-1] & above[:, 2:]
+        first = np.where(stays.any(1), steps[stays.argmax(1)], np.inf)
+        first[stays[:, 0]] = 0.0
+        return first
+
     def hours(self) -> float:
         """CPU hours of all these trainings with their evaluations."""
         seconds = sum(
@@ -77,9 +93,9 @@ class Group:
         return int(self.measured[0]["updates"])
 
 
-def gather(experiment: str, algorithm: str, budget: Budget, places: Places) -> Group:
-    """Every result of an algorithm on an experiment, whatever its seed."""
-    group = Group(experiment, algorithm)
+def gather(experiment: str, algorithm: str, budget: Budget, places: Places, planned: int) -> Group:
+    """Every result of an algorithm on an experiment, whatever its seed; so many are planned."""
+    group = Group(experiment, algorithm, planned)
     for path in sorted((places.results / budget / experiment).glob(f"{algorithm}-*.json")):
         seed = path.stem.removeprefix(f"{algorithm}-")
         if not seed.isdecimal():
@@ -97,8 +113,9 @@ def gather(experiment: str, algorithm: str, budget: Budget, places: Places) -> G
 
 def gathered(figure: str, budget: Budget, places: Places) -> list[Group]:
     """The groups of a figure, in its order, also those without any result."""
+    drawn = plan.FIGURES[figure]
     return [
-        gather(experiment, algorithm, budget, places)
-        for experiment, algorithms in plan.FIGURES[figure].runs
+        gather(experiment, algorithm, budget, places, len(drawn.seeds_of(algorithm)))
+        for experiment, algorithms in drawn.runs
         for algorithm in algorithms
     ]

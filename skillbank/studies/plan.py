@@ -77,6 +77,10 @@ class Figure(NamedTuple):
     runs: tuple[tuple[str, tuple[str, ...]], ...]  # experiments, each with its algorithms
     seeds: tuple[int, ...] = SEEDS
 
+    def seeds_of(self, algorithm: str) -> tuple[int, ...]:
+        """Few of what is dear."""
+        return FEW_SEEDS if algorithm in DEAR else self.seeds
+
 
 FIGURES: dict[str, Figure] = {
     "1": Figure("Multi-goal", (("MultiGoal", ("default", "paper", "map", "ddpg")),)),
@@ -132,8 +136,9 @@ def units(
         for seed in figure.seeds if seeds is None else tuple(seeds):
             for experiment, algorithms in figure.runs:
                 for algorithm in algorithms:
-                    dear = seeds is None and algorithm in DEAR and seed not in FEW_SEEDS
-                    if dear or (only is not None and algorithm not in only):
+                    if seeds is None and seed not in figure.seeds_of(algorithm):
+                        continue
+                    if only is not None and algorithm not in only:
                         continue
                     _add(found, experiment, algorithm, seed, budget)
     # Early seeds of everything first: a study that is looked at half-way shows all of it.
@@ -271,6 +276,8 @@ _LABELS = {
 _LABELS_OF = {  # where there is nothing to fine-tune
     ("MultiGoal", "default"): "ours, default",
     ("MultiGoal", "paper"): "ours, paper preset",
+    ("QuadrupedRun", "default"): "ours, pretraining",
+    ("QuadrupedRun", "ddpg"): "DDPG, pretraining",
 }
 
 

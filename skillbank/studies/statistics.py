@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Z_95 = 1.959963984540054  # of a two-sided 95 % interval
-RESAMPLES = 2_000
+RESAMPLES = 20_000
 FEW = 5  # fewer values than that have a mean and a range instead
 
 
@@ -81,9 +81,18 @@ def direction_entropy(directions: ArrayLike, bins: int = 16) -> float:
 
     With the Miller-Madow correction of (occupied bins - 1) / 2N nats for few angles.
     """
-    turn = 2.0 * np.pi
-    angles = np.asarray(directions, np.float64) % turn
-    counts = np.bincount((angles / turn * bins).astype(int) % bins, minlength=bins)
+    counts = direction_counts(directions, bins)
     share = counts[counts > 0] / counts.sum()
     entropy = -(share * np.log(share)).sum() + (len(share) - 1) / (2 * counts.sum())
     return min(1.0, float(entropy / math.log(bins)))
+
+
+def direction_counts(directions: ArrayLike, bins: int) -> NDArray[np.int64]:
+    """How many angles (rad) are in each of the equal bins of the circle [bins].
+
+    The axes are in the middle of bins: who goes along one of them goes in one direction.
+    """
+    turns = np.asarray(directions, np.float64) / (2.0 * np.pi)
+    which = np.floor(turns * bins + 0.5).astype(int) % bins
+    found: NDArray[np.int64] = np.bincount(which, minlength=bins)
+    return found
