@@ -213,7 +213,7 @@ def _figure_7(groups: list[Group]) -> "Figure":
     """Traces from above: a column for each temperature, a row for each seed."""
     seeds = _seeds(groups)
     figure = _new(2.6 * len(groups), 2.6 * len(seeds) + 0.4)
-    axes = figure.subplots(len(seeds), len(groups), squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(len(seeds), len(groups), squeeze=False, sharex="col", sharey="col")
     for column, group in enumerate(groups):
         for seed, result in group.results.items():
             for trace in result["measured"].get("traces", ()):
