@@ -99,7 +99,7 @@ def main() -> None:
 )
 @click.version_option(__version__, prog_name="skillbank")
 def commands() -> None:
-    """Pretrain, keep and fine-tune maximum-entropy motor skills."""
+    """Pretrain, keep, fine-tune and compose maximum-entropy motor skills."""
 
 
 commands.add_command(compose_command)

@@ -115,10 +115,10 @@ class FinetuneConfig(Learning):
     schedule: Schedule = "anchored"  # the prior: the skill, or uniform
     temperature: Positive | None = None  # alpha at the start; None: the skill's own
     final_temperature: Positive = 0.005  # alpha after annealing
-    anneal_steps: Count = 100_000  # environment steps of log-linear annealing (20 epochs)
+    anneal_steps: Count = 100_000  # environment steps of log-linear annealing
     noise_set: Count = 32  # K_xi, the size of the fixed noise set before it shrinks to one
     shrink_start: Annotated[int, Field(ge=0)] | None = 0  # steps with fresh noise; None: always
-    shrink_steps: Count = 100_000  # environment steps in which it shrinks linearly (20 epochs)
+    shrink_steps: Count = 100_000  # environment steps in which it shrinks linearly
     frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen
 
 

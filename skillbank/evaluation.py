@@ -102,7 +102,7 @@ def evaluate(
     Args:
         skill: A skill or a composed one (fitted to the task's observations on the way), or any
             policy with Stable-Baselines3's ``predict``.
-        env_id: A Gymnasium id; None: the skill's own task.
+        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own.
         episodes: How many, one per parallel copy, up to 100 copies at once.
         seed: Of the starts, and of a skill's random actions.
         deterministic: Take each state's best action instead of a random one.

@@ -32,7 +32,7 @@ def film(
 
     Args:
         skill: Who plays.
-        env_id: A Gymnasium id.
+        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
         path: ``.mp4`` or ``.gif``.
         episodes: How many, one after the other.
         seed: Of the starts.

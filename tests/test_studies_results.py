@@ -82,7 +82,7 @@ def test_rates_returns_and_steps_stand_in_the_tables(where):
     text = page.text("quick", where)
     rows = table_of(text, "### U-shaped maze")
     within = "episodes that come within 1 m of the target"
-    mark = ["steps to 100", "within 20% of 40 k"]
+    mark = ["steps to 100", "in 20% of its 40 k"]
     assert rows[""] == ["seeds", "final return", within, "most of them do", *mark]
     # the seed that fails is in no middle of five, and yet it is told
     late = ["5 of 10", "220 (220 to 220)", "72%", "80% (38% to 96%)", "20 k", "0% (0% to 43%)"]

@@ -6,7 +6,7 @@ of the composed reward is ``Q_0 - C`` where Q_0 is the composed Q and
     C(s, a) = E [ b(s') - gamma V(s') ],   0 after termination,
 
 V is the soft value of ``Q_0 - C`` and b(s') is the composition of the ``gamma V_i(s')``: their
-weighted sum, or their soft-OR. For a sum this is DESIGN's
+weighted sum, or their soft-OR. For a sum this is the divergence correction
 ``-alpha gamma E log INT prod_i pi_i^{w_i} exp(-C / alpha)``, exact for any real weights, any number
 of skills and any dynamics. For a soft-OR of rewards that differ only on entering shared absorbing
 goals it is exact for deterministic dynamics: where nothing is entered, all rewards are one r, and

@@ -12,7 +12,7 @@ from pathlib import Path
 from skillbank.studies.scheduler import Event
 from skillbank.studies.unit import Places, Unit
 
-# One thread each: several would only wait for each other (see the workers' numbers in the docs).
+# One thread each: several would only wait for each other (docs/performance.md, "Side by side").
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )

@@ -37,17 +37,17 @@ Rates are shares of the seeds, with 95 % Wilson intervals; a training that diver
 one that failed, and is in no mean or curve. Returns (undiscounted) and distances are interquartile
 means over seeds (without a quarter of them, rounded down, at either end) with 95 %
 percentile-bootstrap intervals; of fewer than {few} seeds, the mean and the range. What has no
-interval is a plain mean. Seeds are independent but for their starts: copy i of an environment draws
-from seed + i.
+interval is a plain mean. Neighbouring seeds share most of their starting poses: copy i of an
+environment draws from seed + i.
 
 *Ours* samples its actions, DDPG and SAC act without noise. Ours is told of the symmetries that a
 task declares (for the quadruped and the swimmer, mirror images and turns of the body where the
-arena allows them) and uses them; DDPG and SAC are not. Ours steps 16 environments at once, they
-step one. DDPG has the paper's constants (appendix D.1), hard target copies included, which are
-made beside Stable-Baselines3, for it has none; it makes one update per step. SAC has
-Stable-Baselines3's defaults. Steps are environment steps over all copies, without those of the
-skill or policy that a fine-tuning starts from ({pretraining} k); CPU time is of one core,
-evaluations included.
+arena allows them) and uses them, but not in figures 1 and 7; DDPG and SAC are not. Ours steps 16
+environments at once, they step one. DDPG has the paper's constants (appendix D.1), hard target
+copies included, which are made beside Stable-Baselines3, for it has none; it makes one update per
+step. SAC has Stable-Baselines3's defaults. Steps are environment steps over all copies, without
+those of the skill or policy that a fine-tuning starts from ({pretraining} k); CPU time is of one
+core, evaluations included.
 
 - *anchored*: fine-tuned with the skill as the prior; step 0 is the skill.
 - *paper's schedule*: the skill's own Q-function and sampling network go on learning.
@@ -75,9 +75,9 @@ does the same in all of them. Who keeps all goals alive has a lower return: it i
 besides, and random moves cost.
 """
 STEPS_TO = """The level is the final return of the best baseline{known}, {best}. Steps to it are
-those after which a seed's curve is there for three evaluations in a row (which one that gets there
-at the last two does not show); of several seeds, the median. The mark for what is fine-tuned is the
-last column."""
+those after which a seed's curve is there for three evaluations in a row (so that who gets there
+only at the last two has not reached it); of several seeds, the median. The mark for what is
+fine-tuned is the last column."""
 
 
 def write(budget: Budget, places: Places) -> Path:
@@ -256,7 +256,7 @@ def _finetuning(groups: list[Group]) -> list[str]:
         lines += [f"### {TASK_TITLES.get(task, task).capitalize()}", ""]
         if best is not None:
             level = _final_return(best)
-            head += [f"steps to {level:.0f}", f"within {LESS:.0%} of {_thousands(best.steps)}"]
+            head += [f"steps to {level:.0f}", f"in {LESS:.0%} of its {_thousands(best.steps)}"]
         rows = []
         for group in own:
             if not len(group):
