@@ -186,6 +186,8 @@ def _figure_6(groups: list[Group]) -> "Figure":
     columns = min(5, len(seeds))
     rows = -(-len(seeds) // columns)
     figure = _new(2.3 * columns, 1.5 * rows * len(groups) + 0.8)
+    bottom = min(group.watched("evaluated_least").min() for group in groups)
+    top = max(group.watched("evaluated_most").max() for group in groups)
     parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
     for part, group in zip(parts, groups, strict=True):
         part.suptitle(group.label)
@@ -193,6 +195,7 @@ def _figure_6(groups: list[Group]) -> "Figure":
         steps, _ = group.curves()
         low, high = group.watched("evaluated_least"), group.watched("evaluated_most")
         lines = dict(zip(sorted(group.results), zip(low, high, strict=True), strict=True))
+        axes[0].set_ylim(bottom - 0.1, top + 0.1)
         for one, seed in itertools.zip_longest(axes, seeds):
             if seed not in lines:
                 one.set_axis_off()
