@@ -152,97 +152,79 @@ def parents(figure: plan.Figure, budget: Budget, places: Places) -> list[Group]:
 
 # Each figure's table.
 
+Name = Callable[[Group], str]  # of a row
 
-def _multi_goal(groups: list[Group]) -> list[str]:
-    rows = []
-    for group in groups:
-        if not len(group):
-            rows.append([group.label, group.count, *["all diverged"] * 4])
-            continue
+
+def _label(group: Group) -> str:
+    return group.label
+
+
+def _multi_goal(groups: list[Group], name: Name = _label) -> list[str]:
+    def cells(group: Group) -> list[str]:
         counts = np.zeros((len(group), GOALS))
         for row, measured in zip(counts, group.measured, strict=True):
             reached = measured["final"]["goals"]
             row[: len(reached)] = reached
         episodes = [m["final"]["episodes"] for m in group.measured]
         shares = counts / np.array(episodes)[:, np.newaxis]
-        rows.append(
-            [
-                group.label,
-                group.count,
-                _rate((shares >= 0.15).all(1), group),
-                _rate((shares == 1.0).any(1), group),
-                f"{shares.min(1).mean():.2f} to {shares.max(1).mean():.2f}",
-                _mean(group.final("mean_return"), "{:.0f}"),
-            ]
-        )
+        return [
+            _rate((shares >= 0.15).all(1), group),
+            _rate((shares == 1.0).any(1), group),
+            f"{shares.min(1).mean():.2f} to {shares.max(1).mean():.2f}",
+            _mean(group.final("mean_return"), "{:.0f}"),
+        ]
+
     head = [
-        "",
-        "seeds",
         "every goal in >= 15 % of episodes",
         "one goal in all episodes",
         "shares, least to most",
         "return",
     ]
-    return [*_table(head, rows), SAME]
+    return [*_by_group(groups, head, cells, name), SAME]
 
 
 def _swimmer(groups: list[Group]) -> list[str]:
-    rows = []
-    for group in groups:
-        if not len(group):
-            rows.append([group.label, group.count, *["all diverged"] * 4])
-            continue
+    def cells(group: Group) -> list[str]:
         furthest = np.nanmax(group.watched("most"), axis=1)
         before = np.fmax.accumulate(group.watched("most"), axis=1) <= plan.FINISH_LINE
         back = np.nanmin(np.where(before, group.watched("least"), np.nan), axis=1)
         ends = np.array([np.median(m["final"]["progress"]) for m in group.measured])
-        rows.append(
-            [
-                group.label,
-                group.count,
-                _rate(furthest > plan.FINISH_LINE, group),
-                _rate(back < -BACKWARD, group),
-                _rate(ends > plan.FINISH_LINE, group),
-                _mean(group.final("mean_return"), "{:.0f}"),
-            ]
-        )
+        return [
+            _rate(furthest > plan.FINISH_LINE, group),
+            _rate(back < -BACKWARD, group),
+            _rate(ends > plan.FINISH_LINE, group),
+            _mean(group.final("mean_return"), "{:.0f}"),
+        ]
+
     head = [
-        "",
-        "seeds",
         f"crossed the line, {plan.FINISH_LINE} m, in training",
         f"was {BACKWARD} m backward before",
         "ends beyond the line",
         "return",
     ]
     paper = "Paper, in 5 million steps: 100 % of ours and 80 % of DDPG's swim forward."
-    return [*_table(head, rows), paper, ""]
+    return [*_by_group(groups, head, cells), paper, ""]
 
 
 def _maze(groups: list[Group]) -> list[str]:
     arena = Task(groups[0].experiment, 1).arena
     threshold = float(arena.threshold)
-    rows = []
-    for group in groups:
-        if not len(group):
-            rows.append([group.label, group.count, *["all diverged"] * 4])
-            continue
+
+    def cells(group: Group) -> list[str]:
         nearest = np.nanmin(group.watched("least"), axis=1)
         ends = [np.array(m["final"]["places"]) - np.array(arena.target) for m in group.measured]
         below = [np.mean(np.hypot(*end.T) < threshold) for end in ends]  # share of its episodes
-        rows.append(
-            [
-                group.label,
-                group.count,
-                _rate(nearest < threshold, group),
-                _mean(nearest, "{:.1f} m"),
-                _rate(np.array(below) > 0.5, group),
-                _reach(group),
-            ]
-        )
+        return [
+            _rate(nearest < threshold, group),
+            _mean(nearest, "{:.1f} m"),
+            _rate(np.array(below) > 0.5, group),
+            _reach(group),
+        ]
+
     came = f"below the threshold of {threshold:.1f} m in training"
-    head = ["", "seeds", came, "nearest", "most final episodes end below it", _reach_title(arena)]
+    head = [came, "nearest", "most final episodes end below it", _reach_title(arena)]
     paper = "Paper, in 5 million steps: 100 % of ours and 60 % of DDPG's come below it."
-    return [*_table(head, rows), paper, ""]
+    return [*_by_group(groups, head, cells), paper, ""]
 
 
 def _finetuning(groups: list[Group]) -> list[str]:
@@ -251,30 +233,31 @@ def _finetuning(groups: list[Group]) -> list[str]:
         own = [group for group in groups if group.experiment == task]
         rivals = [group for group in own if group.algorithm in RIVALS and len(group)]
         best = max(rivals, key=_final_return, default=None)
-        titles, outcomes = _outcomes(task)
-        head = ["", "seeds", "final return", *titles]
-        lines += [f"### {TASK_TITLES.get(task, task).capitalize()}", ""]
-        if best is not None:
-            level = _final_return(best)
-            head += [f"steps to {level:.0f}", f"in {LESS:.0%} of its {_thousands(best.steps)}"]
-        rows = []
-        for group in own:
-            if not len(group):
-                rows.append([group.label, group.count, *["all diverged"] * (len(head) - 2)])
-                continue
-            row = [group.label, group.count, _mean(group.final("mean_return"), "{:.0f}")]
-            row += outcomes(group)
-            if best is not None:
-                first = np.append(group.steps_to(level), np.full(len(group.diverged), np.inf))
-                row += [_median(first), _rate(first <= LESS * best.steps, group)]
-            rows.append(row)
-        lines += _table(head, rows)
+        lines += [f"### {TASK_TITLES.get(task, task).capitalize()}", "", *_finetuned(own, best)]
         if best is not None:
             there = {group.algorithm for group in rivals}
             missing = " and ".join(plan.label(task, one) for one in RIVALS if one not in there)
             known = f" (there is nothing yet of {missing})" if missing else ""
             lines += [fill(STEPS_TO.format(known=known, best=best.label), 100), ""]
     return lines
+
+
+def _finetuned(groups: list[Group], best: Group | None) -> list[str]:
+    """Returns and outcomes on one task, and steps to where the best baseline ends."""
+    titles, outcomes = _outcomes(groups[0].experiment)
+    head = ["final return", *titles]
+    if best is not None:
+        level = _final_return(best)
+        head += [f"steps to {level:.0f}", f"in {LESS:.0%} of its {_thousands(best.steps)}"]
+
+    def cells(group: Group) -> list[str]:
+        row = [_mean(group.final("mean_return"), "{:.0f}"), *outcomes(group)]
+        if best is not None:
+            first = np.append(group.steps_to(level), np.full(len(group.diverged), np.inf))
+            row += [_median(first), _rate(first <= LESS * best.steps, group)]
+        return row
+
+    return _by_group(groups, head, cells)
 
 
 def _final_return(group: Group) -> float:
@@ -334,22 +317,13 @@ def _beyond(groups: list[Group]) -> list[str]:
     mazes = some("QuadrupedUMaze", ("anchored", "paper"))
     if mazes:
         lines += ["### Anchored and naive fine-tuning in the U-shaped maze", ""]
-        titles, outcomes = _outcomes("QuadrupedUMaze")
-        rows = [[g.label, g.count, _mean(g.final("mean_return"), "{:.0f}"), *outcomes(g)]
-                for g in mazes]  # fmt: skip
-        lines += _table(["", "seeds", "final return", *titles], rows)
+        lines += _finetuned(mazes, None)
     kinds = {"default": "flow, divergence", "stein": "flow, Stein", "noise": "noise-fed, Stein"}
     samplers = some("MultiGoal", (*kinds, "map"))
     if samplers:
         lines += ["### Samplers, multi-goal", ""]
         names = kinds | {"map": "flow, kernel off"}
-        table = _multi_goal(samplers)
-        for group in samplers:
-            label = group.label
-            table = [
-                line.replace(f"| {label} |", f"| {names[group.algorithm]} |") for line in table
-            ]
-        lines += table
+        lines += _multi_goal(samplers, lambda group: names[group.algorithm])
     runs = some("QuadrupedRun", kinds)
     if runs:
         lines += ["### Samplers, pretraining the quadruped", ""]
@@ -357,13 +331,25 @@ def _beyond(groups: list[Group]) -> list[str]:
     return lines
 
 
-def _run_table(groups: list[Group], name: Callable[[Group], str]) -> list[str]:
+def _run_table(groups: list[Group], name: Name) -> list[str]:
     """Of running anywhere: how far, how fast, how safely, and in how many directions."""
     second = Task("QuadrupedRun", 1).control_timestep
     assert second is not None
+
+    def cells(group: Group) -> list[str]:
+        directions = [np.array(m["final"]["directions"]) for m in group.measured]
+        sectors = [direction_counts(angles, 8).min() / len(angles) for angles in directions]
+        lasted = group.final("mean_length") * second
+        return [
+            _mean(group.final("net_distance"), "{:.1f} m"),
+            _mean(group.final("net_distance") / lasted, "{:.2f} m/s"),
+            f"{100 * group.final('fallen').mean():.1f} %",
+            _mean(np.array([direction_entropy(angles) for angles in directions]), "{:.2f}"),
+            _mean(100 * np.array(sectors), "{:.1f} %"),
+            _minutes(group),
+        ]
+
     head = [
-        "",
-        "seeds",
         "net distance in 25 s",
         "net speed",
         "falls",
@@ -371,27 +357,7 @@ def _run_table(groups: list[Group], name: Callable[[Group], str]) -> list[str]:
         "least visited of 8 sectors",
         "CPU per seed",
     ]
-    rows = []
-    for group in groups:
-        if not len(group):
-            rows.append([name(group), group.count, *["all diverged"] * (len(head) - 2)])
-            continue
-        directions = [np.array(m["final"]["directions"]) for m in group.measured]
-        sectors = [direction_counts(angles, 8).min() / len(angles) for angles in directions]
-        lasted = group.final("mean_length") * second
-        rows.append(
-            [
-                name(group),
-                group.count,
-                _mean(group.final("net_distance"), "{:.1f} m"),
-                _mean(group.final("net_distance") / lasted, "{:.2f} m/s"),
-                f"{100 * group.final('fallen').mean():.1f} %",
-                _mean(np.array([direction_entropy(angles) for angles in directions]), "{:.2f}"),
-                _mean(100 * np.array(sectors), "{:.1f} %"),
-                _minutes(group),
-            ]
-        )
-    return _table(head, rows)
+    return _by_group(groups, head, cells, name)
 
 
 # What it took.
@@ -451,6 +417,19 @@ def _mean(values: Float, form: str) -> str:
     number, _, unit = form.partition("}")
     value, low, high = (f"{number}}}".format(x) for x in estimate)
     return f"{value}{unit} ({low} to {high})"
+
+
+def _by_group(
+    groups: list[Group],
+    head: list[str],
+    cells: Callable[[Group], list[str]],
+    name: Name = _label,
+) -> list[str]:
+    """A row for each group: its name, its seeds, and its cells where a seed has any."""
+    rows = [
+        [name(g), g.count, *(cells(g) if len(g) else ["all diverged"] * len(head))] for g in groups
+    ]
+    return _table(["", "seeds", *head], rows)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -229,10 +229,10 @@ def _learning(
     if algorithm in ("anchored", "paper"):
         return shortened(finetune_recipe(experiment, schedule=algorithm), steps)  # type: ignore[arg-type]
     changes = dict(_CHANGES[algorithm])
-    if begins is not None:  # from nothing, but with as many updates as what is fine-tuned
+    if begins is not None:  # from nothing, but updated as soon and as often as what is fine-tuned
         changes["steps_per_update"] = finetune_recipe(experiment).steps_per_update
-    config = shortened(recipe(experiment).model_copy(update=changes), steps)
-    return config if begins is None else config.model_copy(update={"learning_starts": begins})
+        changes["learning_starts"] = begins
+    return shortened(recipe(experiment).model_copy(update=changes), steps)
 
 
 def _begins(experiment: str, steps: int) -> int | None:
