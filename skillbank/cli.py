@@ -369,9 +369,10 @@ def evaluate(
     from skillbank.cli_settings import bare_reference, snake_case
     from skillbank.config import bare_name
     from skillbank.evaluation import evaluate as measure
+    from skillbank.evaluation import task_of
 
     chosen = open_bank(bank_folder).load(named(skill))
-    task = env_id or chosen.spec.env_id
+    task, kwargs = task_of(chosen, env_id, {})
     result = measure(
         chosen,
         task,
@@ -379,9 +380,10 @@ def evaluate(
         seed=seed,
         deterministic=deterministic,
         nominal_start=nominal_start,
+        **kwargs,
     )
     folder = out or Path("runs", "evaluate", bare_reference(skill), snake_case(bare_name(task)))
-    pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder)
+    pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder, kwargs)
     if as_json:
         sectors = {"sectors": result.sectors.tolist()} if _roams(result) else {}
         _print_json(
@@ -420,12 +422,11 @@ def play(
     from skillbank.film import film
 
     chosen = open_bank(bank_folder).load(named(skill))
-    task = env_id or chosen.spec.env_id
-    shown = f"{snake_case(bare_name(task))}.mp4"
+    shown = f"{snake_case(bare_name(env_id or chosen.spec.env_id))}.mp4"
     path = out or Path("runs", "play", bare_reference(skill), shown)
     frames = film(
         chosen,
-        task,
+        env_id,
         path,
         episodes=episodes,
         seed=seed,
@@ -503,7 +504,7 @@ def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
             if label != "latest"
         ),
         "about": spec.description,
-        "task": spec.env_id,
+        "task": spec.task,
         "trained": f"{kind}, {spec.steps} steps, {spec.updates} updates, seed {spec.seed}",
         "alpha": f"{spec.temperature:g}",
         "discount": f"{spec.discount:g}",

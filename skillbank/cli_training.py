@@ -191,7 +191,11 @@ class Run:
 
 
 def draw_evaluations(
-    skill: "Skill", env_id: str, panels: "Mapping[str, Evaluation]", folder: Path
+    skill: "Skill",
+    env_id: str,
+    panels: "Mapping[str, Evaluation]",
+    folder: Path,
+    env_kwargs: "Mapping[str, Any] | None" = None,
 ) -> list[str]:
     """Draw where the episodes of some evaluations went; the pictures' paths, if there are any."""
     if not panels or not all(evaluation.traces for evaluation in panels.values()):
@@ -199,7 +203,7 @@ def draw_evaluations(
     from skillbank import figures
     from skillbank.task import Task
 
-    task = Task(env_id, 1)
+    task = Task(env_id, 1, **(env_kwargs or {}))
     source: Any = task.envs.unwrapped
     arena = task.arena
     task.close()

@@ -1,5 +1,6 @@
 """Measuring a policy: whole episodes, one per copy, with intervals and traces."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -102,7 +103,8 @@ def evaluate(
     Args:
         skill: A skill or a composed one (fitted to the task's observations on the way), or any
             policy with Stable-Baselines3's ``predict``.
-        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own.
+        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own,
+            made with the keywords that the skill remembers.
         episodes: How many, one per parallel copy, up to 100 copies at once.
         seed: Of the starts, and of a skill's random actions.
         deterministic: Take each state's best action instead of a random one.
@@ -115,11 +117,7 @@ def evaluate(
         SkillbankError: ``episodes`` or ``seed`` make no sense, or ``skill`` is no policy.
     """
     check_policy(skill)
-    if env_id is None:
-        spec = getattr(skill, "spec", None)
-        if spec is None:
-            raise SkillbankError(f"{skill!r} has no task of its own: give a Gymnasium id")
-        env_id = str(spec.env_id)
+    env_id, kwargs = task_of(skill, env_id, kwargs)
     if episodes < 1 or seed < 0:
         raise SkillbankError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
     parts = []
@@ -142,6 +140,22 @@ def evaluate(
         joined,
         tuple(trace for p in parts for trace in p.traces),
     )
+
+
+def task_of(
+    skill: object, env_id: str | None, kwargs: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The task that was asked for, or the skill's own, with the keywords that make it.
+
+    Raises:
+        SkillbankError: No task was asked for, and the policy has none of its own.
+    """
+    if env_id is not None:
+        return env_id, dict(kwargs)
+    spec = getattr(skill, "spec", None)
+    if spec is None:
+        raise SkillbankError(f"{skill!r} has no task of its own: give a Gymnasium id")
+    return str(spec.env_id), {**spec.env_kwargs, **kwargs}
 
 
 def check_policy(skill: object) -> None:

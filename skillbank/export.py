@@ -143,7 +143,7 @@ def _facts(spec: SkillSpec, content: str) -> dict[str, str]:
     effort = f"{spec.steps:,} steps, {spec.updates:,} updates, seed {spec.seed}"
     facts = {
         "content hash": f"`{content}`",
-        "trained in": f"`{spec.env_id}`, {effort}",
+        "trained in": f"`{spec.task}`, {effort}",
         "temperature, discount": f"{spec.temperature:g}, {spec.discount:g}",
         "observation": f"{spec.observation_size} numbers: {blocks}",
         "action": f"{spec.action_size} numbers",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.errors import SkillbankError, StorageError, UnsupportedEnvironment
+from skillbank.evaluation import task_of
 from skillbank.skill import Skill
 from skillbank.task import Task
 
@@ -20,7 +21,7 @@ DEFAULT_FPS = 20
 
 def film(
     skill: Skill,
-    env_id: str,
+    env_id: str | None,
     path: Path,
     *,
     episodes: int = 1,
@@ -32,7 +33,8 @@ def film(
 
     Args:
         skill: Who plays.
-        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
+        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own,
+            made with the keywords that the skill remembers.
         path: ``.mp4`` or ``.gif``.
         episodes: How many, one after the other.
         seed: Of the starts.
@@ -53,6 +55,7 @@ def film(
         raise SkillbankError(f"a film is .mp4 or .gif, not '{path.name}'")
     if episodes < 1 or seed < 0:
         raise SkillbankError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
+    env_id, kwargs = task_of(skill, env_id, kwargs)
     task = Task(env_id, 1, render_mode="rgb_array", **kwargs)
     fps = float(task.envs.metadata.get("render_fps", DEFAULT_FPS))
     try:

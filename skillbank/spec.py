@@ -3,9 +3,11 @@
 No torch here: a bank is listed and a file is checked without it.
 """
 
-from typing import Annotated, Literal
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from skillbank.config import (
     Architecture,
@@ -22,6 +24,13 @@ Text = Annotated[str, Field(max_length=4096)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Shape = tuple[int, ...]
+Keyword = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# A text here is a name, so that no file can lead an environment to a path.
+Setting = bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | Finite | Name | None
+EnvKwargs = Annotated[
+    dict[Keyword, Setting | Annotated[tuple[Setting, ...], Field(max_length=256)]],
+    Field(max_length=64),
+]
 
 
 class ObservationBlock(Strict):
@@ -91,6 +100,7 @@ class SkillSpec(Strict):
     reward_scale: Positive
     reward: Text = ""  # what its scaled reward is, where it is not the task's own
     env_id: Text
+    env_kwargs: EnvKwargs = Field(default_factory=dict)  # what its environment was made with
     observation_blocks: Annotated[tuple[ObservationBlock, ...], Field(min_length=1, max_length=256)]
     action_low: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
     action_high: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
@@ -127,6 +137,13 @@ class SkillSpec(Strict):
         return self
 
     @property
+    def task(self) -> str:
+        """Its environment as people read it: ``skillbank/PointMassReach-v0, goals=left``."""
+        lists = {k: v if isinstance(v, tuple) else (v,) for k, v in self.env_kwargs.items()}
+        made = (f"{name}={'+'.join(map(str, values))}" for name, values in lists.items())
+        return ", ".join([self.env_id, *made])
+
+    @property
     def observation_size(self) -> int:
         """S, the length of the observation vector."""
         return sum(block.size for block in self.observation_blocks)
@@ -135,6 +152,25 @@ class SkillSpec(Strict):
     def action_size(self) -> int:
         """A, the length of the action vector."""
         return len(self.action_low)
+
+
+def kept_kwargs(kwargs: Mapping[str, Any]) -> EnvKwargs:
+    """What a skill remembers of the keywords that its environment was made with.
+
+    These are numbers, booleans, names, and lists of them; a warning says which were none.
+    """
+    kept: EnvKwargs = {}
+    for name, value in kwargs.items():
+        plain = tuple(value) if isinstance(value, list) else value
+        try:
+            kept |= TypeAdapter(EnvKwargs).validate_python({name: plain}, strict=True)
+        except ValidationError:
+            warnings.warn(
+                f"the skill's file cannot keep {name}={value!r}, only numbers, booleans and names: "
+                "give it again when the skill is evaluated or fine-tuned",
+                stacklevel=2,
+            )
+    return kept
 
 
 def critic_shapes(architecture: Architecture, observation: int, action: int) -> dict[str, Shape]:

@@ -130,6 +130,15 @@ def test_metadata_are_those_of_a_skill():
     assert len(set(spec.parents)) == 2
 
 
+def test_a_composition_is_made_with_what_all_parts_agree_in():
+    parts = [
+        peaked("a", env_kwargs={"gravity": 5.0, "goals": ("left",)}),
+        peaked("b", env_kwargs={"gravity": 5.0, "goals": ("right",)}),
+        peaked("c", env_kwargs={"gravity": 5.0}),
+    ]
+    assert compose.mean(parts).spec.env_kwargs == {"gravity": 5.0}
+
+
 def test_an_operand_that_is_no_skill_is_refused():
     a, _, _ = three()
     for wrong in (3, "b", None):

@@ -66,6 +66,16 @@ def test_never_passes_a_wall(run_anywhere, task):
     envs.close()
 
 
+@pytest.mark.parametrize(
+    "name", ["point_run_east", "point_run_north", "point_reach_left", "point_reach_right"]
+)
+def test_scores_at_its_own_task_what_its_card_says(name):
+    skill = skillbank.Bank(shipped=True).load(name)
+    [told] = skill.spec.evaluations
+    found = skillbank.evaluate(skill, episodes=100, seed=2026)
+    assert found.mean_return == pytest.approx(told.mean_return, rel=0.03)
+
+
 def test_run_north_is_run_east_turned():
     bank = skillbank.Bank()
     for name, wanted in (("run_east", 0.0), ("run_north", np.pi / 2)):

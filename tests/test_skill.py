@@ -16,7 +16,7 @@ from skillbank.evaluation import evaluate
 from skillbank.finetuning import finetune
 from skillbank.pretraining import pretrain
 from skillbank.skill import Skill
-from skillbank.spec import ObservationBlock, Symmetry, parameter_shapes
+from skillbank.spec import ObservationBlock, Symmetry, kept_kwargs, parameter_shapes
 from skillbank.task import Task
 
 TINY = Architecture(critic_hidden=(16,), sampler_hidden=(16,), couplings=2, coupling_hidden=4)
@@ -423,6 +423,29 @@ def test_a_skill_is_measured_on_its_own_task_unless_told_otherwise(skill):
     policy = SimpleNamespace(predict=skill.predict)
     with pytest.raises(SkillbankError, match="no task of its own: give a Gymnasium id"):
         evaluate(policy)
+
+
+def test_a_skill_remembers_how_its_environment_was_made(tmp_path):
+    config = PretrainConfig(architecture=TINY, **BRIEF)
+    made = {"goals": ["right", "up"], "max_episode_steps": 7}
+    pretrain("PointMassReach", config, env_kwargs=made).save(tmp_path / "reach.h5")
+    skill = Skill.load(tmp_path / "reach.h5")
+    assert skill.spec.env_kwargs == {"goals": ("right", "up"), "max_episode_steps": 7}
+    assert skill.spec.task == "skillbank/PointMassReach-v0, goals=right+up, max_episode_steps=7"
+    own, told = evaluate(skill, episodes=5), evaluate(skill, "PointMassReach", episodes=5, **made)
+    np.testing.assert_array_equal(own.returns, told.returns)
+    assert own.lengths.max() == 7
+    assert evaluate(skill, episodes=5, max_episode_steps=3).lengths.max() == 3
+    assert evaluate(skill, "PointMassReach", episodes=5).lengths.max() > 7
+    tuning = FinetuneConfig(frozen_updates=1, **BRIEF)
+    tuned = finetune(skill, "PointMassReach", tuning, env_kwargs={"goals": ("down",)})
+    assert tuned.spec.env_kwargs == {"goals": ("down",)}
+
+
+def test_what_a_file_cannot_keep_of_an_environment_is_told():
+    with pytest.warns(UserWarning, match=r"cannot keep map=.*numbers, booleans and names"):
+        kept = kept_kwargs({"map": "levels/1.xml", "speed": 2.0, "flat": True, "seed": None})
+    assert kept == {"speed": 2.0, "flat": True, "seed": None}
 
 
 def test_it_says_in_a_line_what_it_is(skill, tmp_path):

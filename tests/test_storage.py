@@ -37,6 +37,7 @@ SPECS = {
     "flow": {},
     "noise": {"architecture": TINY.model_copy(update={"sampler": "noise"}), "noise_set": 0},
     "anchored": {"anchored": True, "config": FinetuneConfig(), "parents": ("ab" * 32,)},
+    "settings": {"env_kwargs": {"a": True, "b": 1, "c": 1.0, "d": "x", "e": (1, 2.5, None)}},
     "no couplings": {"architecture": TINY.model_copy(update={"couplings": 0})},
     "many layers": {"architecture": Architecture(critic_hidden=(3,) * 8, critics=4)},
     "full card": {

@@ -43,6 +43,7 @@ class ComposedSpec:
     temperature: float
     discount: float
     env_id: str  # of the part with the most observation blocks
+    env_kwargs: Mapping[str, Any]  # in which all parts agree
     observation_blocks: tuple[ObservationBlock, ...]
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
@@ -107,6 +108,7 @@ class Composed(Composable):
             temperature=first.temperature,
             discount=first.discount,
             env_id=self._layout.env_id,
+            env_kwargs=_agreed([skill.spec.env_kwargs for skill in self.parts]),
             observation_blocks=self._layout.observation_blocks,
             action_low=first.action_low,
             action_high=first.action_high,
@@ -586,6 +588,16 @@ def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
     first, *others = declared
     known = [{key(one) for one in symmetries} for symmetries in others]
     return tuple(one for one in first if all(key(one) in keys for keys in known))
+
+
+def _agreed(kwargs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The keywords that all have, with the same value."""
+    first, *others = kwargs
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in others)
+    }
 
 
 def rescaled(node: Node, temperature: float) -> Node:

@@ -24,7 +24,7 @@ from skillbank.networks import polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
-from skillbank.spec import SkillSpec
+from skillbank.spec import SkillSpec, kept_kwargs
 from skillbank.versions import versions
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def distill(
         reward_scale=expression.reward_scale(policy.node) or 1.0,
         reward=theirs.reward[:4096],
         env_id=task.env_id,
+        env_kwargs=kept_kwargs(task.kwargs),
         observation_blocks=theirs.observation_blocks,
         action_low=theirs.action_low,
         action_high=theirs.action_high,

@@ -12,6 +12,7 @@ from skillbank.compose.acting import Acting
 from skillbank.compose.composed import Composed
 from skillbank.config import Count, Positive, Strict, Widths
 from skillbank.errors import Interrupted, SkillbankError
+from skillbank.evaluation import task_of
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.symmetry import Symmetries
 from skillbank.task import Task
@@ -180,7 +181,8 @@ class _Watch:
 
 def gather_task(composed: Composed, env_id: str | None, copies: int, kwargs: Any) -> Task:
     """Copies of the task that the parts were made for, or of another with the same dynamics."""
-    return Task(env_id or composed.spec.env_id, copies, **(kwargs or {}))
+    env_id, settings = task_of(composed, env_id, kwargs or {})
+    return Task(env_id, copies, **settings)
 
 
 def exploring_action(

@@ -685,6 +685,16 @@ def name_that_is_a_path(path: Path) -> None:
 
 
 @hostile(errors.InvalidMetadata)
+def environment_made_from_a_file(path: Path) -> None:
+    crafted(path, document=document(env_kwargs={"xml_file": "/etc/passwd"}))
+
+
+@hostile(errors.InvalidMetadata)
+def environment_made_with_an_object(path: Path) -> None:
+    crafted(path, document=document(env_kwargs={"wrappers": [{"__reduce__": "os.system"}]}))
+
+
+@hostile(errors.InvalidMetadata)
 def half_a_character(path: Path) -> None:
     crafted(path, document=document(description="\ud800"))
 
