@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def calls() -> list[list[str]]:
@@ -28,24 +28,38 @@ def calls() -> list[list[str]]:
 
 
 def test_the_python_runs(tmp_path: Path) -> None:
-    first, *others = blocks("python")
-    assert 25 <= len(first.splitlines()) <= 40
-    code = "\n".join((first, *others))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    found = blocks("python")
+    assert 25 <= len(found[0].splitlines()) <= 40
+    printed = run("\n".join(found), tmp_path)
+    assert "roam.PointMassHallway" in printed
+    before, after = map(float, re.findall(r"([0-9.]+) m along the hallway", printed))
+    assert after > before + 1.0  # the README says 2.1 m
+    assert "hallway@1 ['hallway']" in printed
+    assert "'0.5 point_run_east + 0.5 point_run_north': " in printed
+
+
+def test_the_guide_to_training_runs(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "training.md").read_text()
+    printed = run("\n".join(blocks("python", guide)), tmp_path)
+    last = printed.splitlines()[-1].split()
+    assert last[:2] == ["mine/Reach-v0,", "speed=0.2"]
+    assert float(last[2]) < 0.3  # m; at random it is about 1
+    assert (tmp_path / "traces.png").stat().st_size > 1_000
+    assert (tmp_path / "hallway.gif").stat().st_size > 1_000
+
+
+def run(code: str, folder: Path) -> str:
+    """What a program prints that must not warn."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
-        env=environment,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "roam.PointMassHallway" in done.stdout
-    before, after = map(float, re.findall(r"([0-9.]+) m along the hallway", done.stdout))
-    assert after > before + 1.0  # the README says 2.1 m
-    assert "hallway@1 ['hallway']" in done.stdout
-    assert "'0.5 point_run_east + 0.5 point_run_north': " in done.stdout
+    return done.stdout
 
 
 def test_there_are_commands() -> None:
