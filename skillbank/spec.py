@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from skillbank.config import (
     Architecture,
@@ -24,9 +24,27 @@ Text = Annotated[str, Field(max_length=4096)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Shape = tuple[int, ...]
-Keyword = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-# A text here is a name, so that no file can lead an environment to a path.
-Setting = bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | Finite | Name | None
+# Keywords that say how a task is simulated and drawn, not what it is; a skill remembers none.
+RUNNING = {
+    *("num_envs", "num_threads", "vectorization_mode", "vector_kwargs", "wrappers"),
+    *("render_mode", "camera", "width", "height"),
+}
+
+
+def _not_running(name: str) -> str:
+    if name in RUNNING:
+        raise ValueError(f"{name} is no part of a task")
+    return name
+
+
+Keyword = Annotated[
+    str,
+    Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"),
+    AfterValidator(_not_running),
+]
+# A text is a name and a number bounded: a file leads no environment to a path, nor to excess.
+Bounded = Field(ge=-1_000_000, le=1_000_000)
+Setting = bool | Annotated[int, Bounded] | Annotated[float, Bounded] | Name | None
 EnvKwargs = Annotated[
     dict[Keyword, Setting | Annotated[tuple[Setting, ...], Field(max_length=256)]],
     Field(max_length=64),
@@ -157,10 +175,13 @@ class SkillSpec(Strict):
 def kept_kwargs(kwargs: Mapping[str, Any]) -> EnvKwargs:
     """What a skill remembers of the keywords that its environment was made with.
 
-    These are numbers, booleans, names, and lists of them; a warning says which were none.
+    These are numbers, booleans, names, and lists of them; a warning says which were none. What
+    is in ``RUNNING`` is left out.
     """
     kept: EnvKwargs = {}
     for name, value in kwargs.items():
+        if name in RUNNING:
+            continue
         plain = tuple(value) if isinstance(value, list) else value
         try:
             kept |= TypeAdapter(EnvKwargs).validate_python({name: plain}, strict=True)

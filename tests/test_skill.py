@@ -444,7 +444,9 @@ def test_a_skill_remembers_how_its_environment_was_made(tmp_path):
 
 def test_what_a_file_cannot_keep_of_an_environment_is_told():
     with pytest.warns(UserWarning, match=r"cannot keep map=.*numbers, booleans and names"):
-        kept = kept_kwargs({"map": "levels/1.xml", "speed": 2.0, "flat": True, "seed": None})
+        kept = kept_kwargs(
+            {"map": "levels/1.xml", "speed": 2.0, "flat": True, "seed": None, "num_threads": 2}
+        )
     assert kept == {"speed": 2.0, "flat": True, "seed": None}
 
 

@@ -695,6 +695,16 @@ def environment_made_with_an_object(path: Path) -> None:
 
 
 @hostile(errors.InvalidMetadata)
+def environment_of_a_million_threads(path: Path) -> None:
+    crafted(path, document=document(env_kwargs={"num_threads": 1_000_000}))
+
+
+@hostile(errors.InvalidMetadata)
+def environment_without_end(path: Path) -> None:
+    crafted(path, document=document(env_kwargs={"max_episode_steps": 1 << 60}))
+
+
+@hostile(errors.InvalidMetadata)
 def half_a_character(path: Path) -> None:
     crafted(path, document=document(description="\ud800"))
 
