@@ -375,12 +375,11 @@ def evaluate(
     task, kwargs = task_of(chosen, env_id, {})
     result = measure(
         chosen,
-        task,
+        env_id,
         episodes=episodes,
         seed=seed,
         deterministic=deterministic,
         nominal_start=nominal_start,
-        **kwargs,
     )
     folder = out or Path("runs", "evaluate", bare_reference(skill), snake_case(bare_name(task)))
     pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder, kwargs)

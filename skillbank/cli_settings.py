@@ -53,8 +53,11 @@ def bare_reference(skill: str) -> str:
     return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
 
 
-def imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None) -> str | None:
-    """Import the module of ``module:Id-v0``, which registers the task. Only a user may ask so."""
+def imported(_ctx: click.Context, option: click.Parameter, env_id: str | None) -> str | None:
+    """Import the module of ``module:Id-v0``, which registers the task. Only a user may ask so.
+
+    ``module:`` is for the skill's own task, where there is a skill that has one.
+    """
     if env_id is None or ":" not in env_id:
         return env_id
     module, _, bare = env_id.partition(":")
@@ -63,7 +66,9 @@ def imported(_ctx: click.Context, _option: click.Parameter, env_id: str | None) 
         import_module(module)
     except Exception as error:  # whatever the user's own code raises
         raise click.BadParameter(f"cannot import '{module}': {_told(error)}") from error
-    return bare
+    if not bare and option.default is not None:
+        raise click.BadParameter(f"name the task too: {module}:ID")
+    return bare or None
 
 
 def _told(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Measuring a policy: whole episodes, one per copy, with intervals and traces."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -7,12 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from skillbank.errors import SkillbankError
+from skillbank.errors import SkillbankError, UnsupportedEnvironment
 from skillbank.spec import EvaluationRecord
 from skillbank.task import Task
 
 Array = NDArray[Any]
 MAX_COPIES = 100  # parallel simulations of one evaluation
+MAX_STEPS = 100_000  # of an episode: what is longer has no end
 SECTORS = 8  # directions of 45 degrees, counted for tasks with a position
 
 
@@ -45,8 +47,9 @@ class Evaluation:
         returns: Undiscounted return of each episode [E].
         lengths: Steps of each episode [E].
         metrics: Further figures of each episode, [E] each: what the task's ``info`` said at the
-            end (``success``, ``fallen``, ``distance`` in m, ``progress`` in m), and for tasks
-            with a position ``net_distance`` (m) and ``direction`` (rad).
+            end (``success``, ``fallen``, ``distance`` in m, ``progress`` in m; the last that it
+            said, nan where it said nothing), and for tasks with a position ``net_distance`` (m)
+            and ``direction`` (rad).
         traces: Positions of each episode, [length + 1, 2] in m; empty for tasks without.
     """
 
@@ -69,14 +72,21 @@ class Evaluation:
 
     @property
     def sectors(self) -> Array:
-        """Share of the episodes that went into each 45-degree sector [8], from east leftwards."""
+        """Share of the episodes that went into each 45-degree sector [8], from east leftwards.
+
+        Raises:
+            SkillbankError: The task tells no positions.
+        """
+        if "direction" not in self.metrics:
+            raise SkillbankError(f"{self.env_id} tells no positions, so there are no directions")
         turn = 2.0 * np.pi
         which = np.floor((self.metrics["direction"] % turn) / turn * SECTORS).astype(int)
         return np.bincount(which % SECTORS, minlength=SECTORS) / len(which)
 
     def record(self) -> EvaluationRecord:
-        """The summary that a skill keeps."""
-        means = {name: float(values.mean()) for name, values in self.metrics.items()}
+        """The summary that a skill keeps: of a metric, the mean of those that are finite."""
+        finite = {name: values[np.isfinite(values)] for name, values in self.metrics.items()}
+        means = {name: float(values.mean()) for name, values in finite.items() if len(values)}
         means.pop("direction", None)
         return EvaluationRecord(
             env_id=self.env_id,
@@ -147,6 +157,8 @@ def task_of(
 ) -> tuple[str, dict[str, Any]]:
     """The task that was asked for, or the skill's own, with the keywords that make it.
 
+    Warns where a composition has no task of its own, for its parts' differ in a keyword.
+
     Raises:
         SkillbankError: No task was asked for, and the policy has none of its own.
     """
@@ -155,7 +167,14 @@ def task_of(
     spec = getattr(skill, "spec", None)
     if spec is None:
         raise SkillbankError(f"{skill!r} has no task of its own: give a Gymnasium id")
-    return str(spec.env_id), {**spec.env_kwargs, **kwargs}
+    for name, values in getattr(spec, "disputed", {}).items():
+        if name not in kwargs:
+            warnings.warn(
+                f"the parts of '{spec.name}' were made for {name} = {', '.join(map(str, values))}; "
+                f"here it is what {spec.env_id} has by itself. evaluate(..., {name}=...) sets it",
+                stacklevel=3,
+            )
+    return str(spec.env_id), {**getattr(spec, "env_kwargs", {}), **kwargs}
 
 
 def check_policy(skill: object) -> None:
@@ -180,24 +199,33 @@ def _rollout(
     running, returns = np.ones(copies, bool), np.zeros(copies)
     lengths = np.zeros(copies, np.int64)
     metrics: dict[str, Array] = {}
-    located = "position" in task.info
-    path = [np.array(task.info["position"])] if located else []
+    place = final_info(task.info, ~running).get("position")
+    path = [] if place is None or place.shape != (copies, 2) else [place]
     while running.any():
+        if lengths.max() >= MAX_STEPS:
+            raise UnsupportedEnvironment(
+                f"{task.env_id} has not ended an episode in {MAX_STEPS} steps: it needs "
+                "max_episode_steps, as in gymnasium.register(..., max_episode_steps=1000)"
+            )
         action, _ = policy.predict(obs.numpy(), deterministic=deterministic)
         step = task.step(action, scaled=False)
         obs = step.obs
         returns += running * step.reward.numpy()
         lengths += running
         facts = final_info(step.info, step.ended)
-        if located:
-            path.append(np.where(running[:, None], facts["position"], path[-1]))
+        if path:
+            here = (running & facts.get("_position", running))[:, None]
+            path.append(np.where(here, facts.get("position", path[-1]), path[-1]))
         for name, values in facts.items():
-            if values.shape == (copies,) and name != "heading" and not name.startswith("reward/"):
-                kept = metrics.setdefault(name, np.zeros(copies))
-                kept[running] = values[running]
+            if values.shape != (copies,) or name == "heading" or name.startswith(("_", "reward/")):
+                continue
+            told = running & facts.get(f"_{name}", running)
+            if told.any():
+                kept = metrics.setdefault(name, np.full(copies, np.nan))
+                kept[told] = values[told]
         running &= ~step.ended
     traces: tuple[Array, ...] = ()
-    if located:
+    if path:
         whole = np.stack(path)  # [T + 1, copies, 2]
         travel = whole[-1] - whole[0]
         metrics["net_distance"] = np.linalg.norm(travel, axis=1)
@@ -207,19 +235,36 @@ def _rollout(
 
 
 def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
-    """Numeric facts of ``info`` [N, ...], of an episode's last observation where it has ended."""
-    facts = {
-        name: np.array(value)
-        for name, value in info.items()
-        if isinstance(value, np.ndarray)
-        and value.dtype.kind in "fbiu"
-        and not name.startswith(("_", "final_"))
-    }
-    final = info.get("final_info", {})
-    for name, value in facts.items():
-        if ended.any() and name in final:
-            value[ended] = np.asarray(final[name])[ended]
+    """Numeric facts of ``info`` [N, ...], of an episode's last observation where it has ended.
+
+    As in Gymnasium's own, ``_name`` [N] tells which copies told ``name``, where not all did.
+    """
+    final: dict[str, Any] = info.get("final_info", {}) if ended.any() else {}
+    everybody = np.ones(len(ended), bool)
+    facts: dict[str, Array] = {}
+    for name in dict.fromkeys([*info, *final]):
+        now: Any = info.get(name)
+        last: Any = final.get(name)
+        if name.startswith(("_", "final_")) or not (_is_numeric(now) or _is_numeric(last)):
+            continue
+        value, told = np.zeros_like(last), ~everybody
+        if _is_numeric(now):
+            value, told = np.array(now), np.array(info.get(f"_{name}", everybody))
+        if final:  # what info tells of those that have ended is of their next episode
+            told[ended] = False
+        if _is_numeric(last):
+            there = ended & final.get(f"_{name}", everybody)
+            value = value.astype(np.result_type(value, last))
+            value[there] = last[there]
+            told |= there
+        facts[name] = value
+        if not told.all():
+            facts[f"_{name}"] = told
     return facts
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fbiu"
 
 
 def bootstrap_interval(values: Array) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from skillbank.agent import Agent
 from skillbank.config import FinetuneConfig, PretrainConfig, noise_fed, recipe
 from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
-from skillbank.spec import SkillSpec, kept_kwargs
+from skillbank.spec import SkillSpec
 from skillbank.task import Task, resolve
 from skillbank.training import Hooks, Training
 from skillbank.versions import versions
@@ -132,7 +132,7 @@ def finished_skill(
         discount=config.discount,
         reward_scale=config.reward_scale,
         env_id=task.env_id,
-        env_kwargs=kept_kwargs(task.kwargs),
+        env_kwargs=training.env_kwargs,
         observation_blocks=task.observation_blocks,
         action_low=tuple(task.action_low.tolist()),
         action_high=tuple(task.action_high.tolist()),

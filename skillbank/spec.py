@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from skillbank.config import (
     Architecture,
@@ -25,23 +25,12 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Shape = tuple[int, ...]
 # Keywords that say how a task is simulated and drawn, not what it is; a skill remembers none.
-RUNNING = {
-    *("num_envs", "num_threads", "vectorization_mode", "vector_kwargs", "wrappers"),
-    *("render_mode", "camera", "width", "height"),
+_OF_GYMNASIUM = {
+    *("self", "id", "env_id", "num_envs", "render_mode"),
+    *("vectorization_mode", "vector_kwargs", "wrappers"),
 }
-
-
-def _not_running(name: str) -> str:
-    if name in RUNNING:
-        raise ValueError(f"{name} is no part of a task")
-    return name
-
-
-Keyword = Annotated[
-    str,
-    Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"),
-    AfterValidator(_not_running),
-]
+_OF_OUR_TASKS = {"num_threads", "camera", "width", "height"}
+Keyword = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 # A text is a name and a number bounded: a file leads no environment to a path, nor to excess.
 Bounded = Field(ge=-1_000_000, le=1_000_000)
 Setting = bool | Annotated[int, Bounded] | Annotated[float, Bounded] | Name | None
@@ -150,6 +139,9 @@ class SkillSpec(Strict):
         sizes = (self.observation_size, self.action_size)
         if any((len(s.obs_index), len(s.action_index)) != sizes for s in self.symmetries):
             raise ValueError("symmetries do not have the sizes of observation and action")
+        for name in self.env_kwargs:
+            if _is_running(self.env_id, name):
+                raise ValueError(f"env_kwargs: {name} says how a task is run, not what it is")
         if self.anchored and self.architecture.sampler != "flow":
             raise ValueError("only a flow sampler has the density that an anchor needs")
         return self
@@ -172,26 +164,38 @@ class SkillSpec(Strict):
         return len(self.action_low)
 
 
-def kept_kwargs(kwargs: Mapping[str, Any]) -> EnvKwargs:
+def kept_kwargs(env_id: str, kwargs: Mapping[str, Any]) -> EnvKwargs:
     """What a skill remembers of the keywords that its environment was made with.
 
-    These are numbers, booleans, names, and lists of them; a warning says which were none. What
-    is in ``RUNNING`` is left out.
+    These are numbers, booleans, names, and lists and arrays of them; a warning says which were
+    none. How a task is simulated and drawn is left out.
     """
     kept: EnvKwargs = {}
     for name, value in kwargs.items():
-        if name in RUNNING:
+        if _is_running(env_id, name):
             continue
-        plain = tuple(value) if isinstance(value, list) else value
         try:
-            kept |= TypeAdapter(EnvKwargs).validate_python({name: plain}, strict=True)
+            both = {**kept, name: _plain(value)}
+            kept = TypeAdapter(EnvKwargs).validate_python(both, strict=True)
         except ValidationError:
             warnings.warn(
-                f"the skill's file cannot keep {name}={value!r}, only numbers, booleans and names: "
+                f"a skill's file cannot keep {name}={value!r}, only numbers within 1,000,000 of "
+                "zero, booleans, names (letters, digits and _.-), and lists of them: "
                 "give it again when the skill is evaluated or fine-tuned",
                 stacklevel=2,
             )
     return kept
+
+
+def _is_running(env_id: str, name: str) -> bool:
+    return name in _OF_GYMNASIUM or (env_id.startswith("skillbank/") and name in _OF_OUR_TASKS)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, a list as a tuple."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(_plain(one) for one in value) if isinstance(value, list | tuple) else value
 
 
 def critic_shapes(architecture: Architecture, observation: int, action: int) -> dict[str, Shape]:

@@ -12,12 +12,13 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from skillbank.errors import UnsupportedEnvironment
-from skillbank.spec import ObservationBlock, Symmetry
+from skillbank.spec import ObservationBlock, Sha256, Symmetry
 
 Array = NDArray[Any]
 
@@ -60,7 +61,7 @@ class Task:
         UnsupportedEnvironment: The id is unknown, or its spaces cannot be learned on.
     """
 
-    def __init__(self, env_id: str, num_envs: int, **kwargs: Any) -> None:
+    def __init__(self, env_id: str, num_envs: int, /, **kwargs: Any) -> None:
         self.env_id = resolve(env_id)
         spec = gymnasium.spec(self.env_id)
         if spec.vector_entry_point is not None:
@@ -74,12 +75,15 @@ class Task:
             }
         try:
             self.envs = gymnasium.make_vec(self.env_id, num_envs, **how, **kwargs)
-        except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise UnsupportedEnvironment(f"{self.env_id} cannot be made: {error}") from error
+        except Exception as error:  # whatever somebody's environment raises
+            made = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+            raise UnsupportedEnvironment(
+                f"{self.env_id} cannot be made{made and f' with {made}'}: {error}"
+            ) from error
         self.num_envs, self.kwargs = num_envs, kwargs
         self.steps = 0  # steps of all copies since the first reset
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
-        source: Any = self.envs.unwrapped
+        source = _declaring(self.envs)
         layout = _declared(self.env_id, obs_space, action_space, source)
         self.observation_blocks = layout.observation_blocks
         self.observation_size = layout.observation_size
@@ -104,8 +108,17 @@ class Task:
         )
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Tensor:
-        """Start all copies: the first observations [N, S]; what ``info`` said is in ``.info``."""
-        obs, self.info = self.envs.reset(seed=seed, options=options)
+        """Start all copies: the first observations [N, S]; what ``info`` said is in ``.info``.
+
+        Raises:
+            UnsupportedEnvironment: What came back has the wrong shape or is not finite.
+        """
+        try:
+            obs, self.info = self.envs.reset(seed=seed, options=options)
+        except Exception as error:
+            raise UnsupportedEnvironment(
+                f"{self.env_id}, reset: {type(error).__name__}: {error}"
+            ) from error
         return self._observation(obs, "reset")
 
     def step(self, action: Array, *, scaled: bool = True) -> Step:
@@ -197,10 +210,16 @@ def layout_of(task: TaskLike) -> Layout:
         if isinstance(task, VectorEnv):
             obs, action = task.single_observation_space, task.single_action_space
         name = task.spec.id if task.spec else type(task.unwrapped).__name__
-        return _declared(name, obs, action, task.unwrapped)
+        return _declared(name, obs, action, _declaring(task))
     return Layout(
         task.env_id, task.observation_blocks, task.action_low, task.action_high, task.model_hash
     )
+
+
+def _declaring(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> Any:
+    """Who declares blocks, symmetries and the like: the environment itself, or the first copy."""
+    source: Any = env.unwrapped
+    return source.envs[0].unwrapped if isinstance(source, SyncVectorEnv) else source
 
 
 def _declared(
@@ -212,14 +231,23 @@ def _declared(
     size = int(obs.shape[0])  # type: ignore[index]
     blocks = getattr(source, "observation_blocks", ())
     if sum(count for _, count in blocks) != size:  # none, or a wrapper changed the observation
+        own = getattr(source, "single_observation_space", source.observation_space)
+        if blocks and own.shape == obs.shape:
+            raise UnsupportedEnvironment(
+                f"{env_id} declares observation_blocks {blocks}; its observation has {size} numbers"
+            )
         blocks = (("observation", size),)
-    return Layout(
-        env_id,
-        tuple(ObservationBlock(name=name, size=int(count)) for name, count in blocks),
-        action.low.astype(np.float64),
-        action.high.astype(np.float64),
-        getattr(source, "model_hash", None),
-    )
+    model_hash: Any = getattr(source, "model_hash", None)
+    try:
+        named = tuple(ObservationBlock(name=name, size=int(count)) for name, count in blocks)
+        model_hash = TypeAdapter(Sha256 | None).validate_python(model_hash)
+    except ValidationError as error:
+        raise UnsupportedEnvironment(
+            f"{env_id} declares observation_blocks {blocks} and model_hash {model_hash!r}: a name "
+            "has letters, digits and _.-, the hash is a SHA-256 in hexadecimal"
+        ) from error
+    low, high = action.low.astype(np.float64), action.high.astype(np.float64)
+    return Layout(env_id, named, low, high, model_hash)
 
 
 def resolve(env_id: str) -> str:
@@ -245,7 +273,8 @@ def resolve(env_id: str) -> str:
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise UnsupportedEnvironment(
         f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
-        f"If a module of yours registers it: --env MODULE:{env_id}, or import that first"
+        f"If a module of yours registers it: --env MODULE:{env_id}, or --env MODULE: for the task "
+        "that a skill was trained on; in Python, import it first"
     )
 
 

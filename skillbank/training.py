@@ -21,7 +21,7 @@ from skillbank.durable import replace_durably
 from skillbank.errors import Interrupted, SkillbankError, StorageError, TrainingDiverged
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.side_by_side import InTurn, side_by_side
-from skillbank.spec import CurvePoint
+from skillbank.spec import CurvePoint, kept_kwargs
 from skillbank.task import Step, Task
 
 RECENT_EPISODES = 50  # the learning curve's return is the mean of so many
@@ -84,6 +84,7 @@ class Training:
         self.replay = Replay(
             self.config.replay_capacity, *sizes, self.task.num_envs, self.agent.device
         )
+        self.env_kwargs = kept_kwargs(self.task.env_id, self.task.kwargs)
         self.rng = np.random.default_rng(self.seed)
         self.disturbance = np.zeros((self.task.num_envs, self.task.action_size))  # OU noise
         self.memory: dict[str, NDArray[Any]] = {}  # see Hooks
@@ -314,6 +315,10 @@ class Training:
             raise SkillbankError(
                 f"{path} was started differently; resume with the same: {'; '.join(lines)}"
             )
+        if self.total_steps < min(meta["steps"], theirs["total_steps"]):
+            raise SkillbankError(
+                f"{path} has made {meta['steps']} steps; {self.total_steps} in all are fewer"
+            )
         try:
             self._restore(arrays, meta)
         except (KeyError, ValueError, RuntimeError, AssertionError) as error:
@@ -325,7 +330,7 @@ class Training:
         started = self.config.model_dump(mode="json") | {
             "architecture": agent.architecture.model_dump(mode="json"),
             "env_id": self.task.env_id,
-            "env_kwargs": {name: repr(value) for name, value in self.task.kwargs.items()},
+            "env_kwargs": self.env_kwargs,
             "seed": self.seed,
             "parent": self.parent,
             "device": torch.device(agent.device).type,

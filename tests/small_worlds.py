@@ -91,6 +91,39 @@ class Strange(gymnasium.Env[Any, Any]):
         self.observation_space, self.action_space = observation_space, action_space
 
 
+class Errand(gymnasium.Env[Any, Any]):
+    """Ends after ``length`` to ``length + 3`` steps; tells some of its facts late, or rarely."""
+
+    observation_blocks: Any = (("clock", 1),)
+
+    def __init__(
+        self, length: int, weather: bool = False, declared: Any = None, model_hash: Any = None
+    ) -> None:
+        if length < 1:
+            raise ValueError("length must be at least 1")
+        self.length, self.model_hash = length, model_hash
+        size = 2 if weather else 1
+        self.observation_blocks = declared or (("clock", 1), ("weather", 1))[:size]
+        self.observation_space = gymnasium.spaces.Box(-10, 10, (size,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t, self.end = 0, self.length + int(self.np_random.integers(4))
+        return self._seen(), {"t": 0, "place": (0.0, 0.0), "late": -1.0}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        over = self.t == self.end
+        info = {"t": self.t, "place": (float(self.t), 0.0), "never": np.nan}
+        info |= {"is_success": 1.0} if over else {}
+        info |= {"second": 2.0 if self.end % 2 else np.inf} if self.t == 2 else {}
+        return self._seen(), 1.0, over, False, info
+
+    def _seen(self) -> Any:
+        return np.array([self.t, 0.5], np.float32)[: self.observation_space.shape[0]]  # type: ignore[index]
+
+
 def _register() -> None:
     made = {
         "Line": (Point, {"dimensions": 1}),
@@ -98,6 +131,7 @@ def _register() -> None:
         "Lopsided": (Lopsided, {}),
         "Broken": (Broken, {}),
         "Strange": (Strange, {}),
+        "Errand": (Errand, {}),
     }
     for name, (entry_point, kwargs) in made.items():
         gymnasium.register(

@@ -87,7 +87,10 @@ def test_run_north_is_run_east_turned():
 def test_the_mean_of_two_directions_runs_between_them():
     bank = skillbank.Bank()
     both = bank.load("point_run_east") & bank.load("point_run_north")
+    with pytest.warns(UserWarning, match=r"made for direction = 0.0, 1.57.*direction=\.\.\."):
+        anyway = skillbank.evaluate(both, episodes=20, seed=4)
     found = skillbank.evaluate(both, "PointMassRunToward", episodes=20, seed=4)
+    np.testing.assert_array_equal(found.returns, anyway.returns)
     assert np.abs(np.degrees(found.metrics["direction"]).mean() - 45.0) < 8.0
     assert found.metrics["net_distance"].mean() > 7.0  # m in 5 s; one alone makes 8
 

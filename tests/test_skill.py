@@ -10,6 +10,7 @@ import small_worlds
 import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from skillbank import evaluation
 from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
 from skillbank.errors import IncompatibleSkill, SkillbankError, UnsupportedEnvironment
 from skillbank.evaluation import evaluate
@@ -252,6 +253,40 @@ def test_evaluation_counts_each_episode_once():
 # Keeping and fitting.
 
 
+@pytest.mark.parametrize("episodes", [1, 7])
+def test_metrics_are_of_the_end_also_where_they_are_told_there_alone(episodes):
+    policy = SimpleNamespace(predict=lambda obs, deterministic: (np.zeros((len(obs), 2)), None))
+    found = evaluate(policy, "SmallWorld/Errand-v0", episodes=episodes, seed=3, length=3)
+    np.testing.assert_array_equal(found.metrics["t"], found.lengths)
+    np.testing.assert_array_equal(found.metrics["is_success"], 1.0)
+    odd = found.lengths % 2 == 1
+    np.testing.assert_array_equal(found.metrics["second"], np.where(odd, 2.0, np.inf))
+    assert np.isnan(found.metrics["never"]).all()
+    assert "late" not in found.metrics  # what only a reset tells is not of an end
+    assert found.traces == ()  # its place is no array of numbers
+    kept = found.record().metrics
+    assert kept["t"] == found.lengths.mean()
+    assert set(kept) == {"t", "is_success"} | ({"second"} if odd.any() else set())
+    with pytest.raises(SkillbankError, match="Errand-v0 tells no positions"):
+        _ = found.sectors
+
+
+def test_an_episode_without_end_is_told(skill, monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_STEPS", 50)
+    with pytest.raises(UnsupportedEnvironment, match=r"in 50 steps: it needs max_episode_steps"):
+        evaluate(skill, episodes=2, max_episode_steps=-1)
+
+
+def test_a_task_of_ones_own_may_gain_blocks():
+    config = PretrainConfig(architecture=TINY, **BRIEF)
+    made = {"length": 3}
+    errand = pretrain("SmallWorld/Errand-v0", config, env_kwargs=made)
+    tuning = FinetuneConfig(frozen_updates=1, **BRIEF)
+    seen = finetune(errand, "SmallWorld/Errand-v0", tuning, env_kwargs=made | {"weather": True})
+    assert [block.name for block in seen.spec.observation_blocks] == ["clock", "weather"]
+    assert evaluate(seen, episodes=2).lengths.max() <= 6
+
+
 def test_saved_and_loaded_it_is_the_same_bit_for_bit(skill, tmp_path):
     skill.save(tmp_path / "skill.h5")
     loaded = Skill.load(tmp_path / "skill.h5")
@@ -443,11 +478,20 @@ def test_a_skill_remembers_how_its_environment_was_made(tmp_path):
 
 
 def test_what_a_file_cannot_keep_of_an_environment_is_told():
-    with pytest.warns(UserWarning, match=r"cannot keep map=.*numbers, booleans and names"):
-        kept = kept_kwargs(
-            {"map": "levels/1.xml", "speed": 2.0, "flat": True, "seed": None, "num_threads": 2}
-        )
-    assert kept == {"speed": 2.0, "flat": True, "seed": None}
+    own = {"speed": 2.0, "flat": True, "seed": None, "width": 3}
+    with pytest.warns(UserWarning, match=r"cannot keep map='levels/1.xml', only numbers within"):
+        kept = kept_kwargs("mine/Hall-v0", own | {"map": "levels/1.xml", "render_mode": "human"})
+    assert kept == own
+    assert kept_kwargs("skillbank/QuadrupedRun-v0", own | {"num_threads": 2}) == {
+        name: own[name] for name in ("speed", "flat", "seed")
+    }
+    numbers = {"count": np.int64(3), "flag": np.True_, "share": np.float32(0.5), "at": np.arange(2)}
+    kept = kept_kwargs("mine/Hall-v0", numbers | {"pair": [np.int64(1), 2.5]})
+    assert kept == {"count": 3, "flag": True, "share": 0.5, "at": (0, 1), "pair": (1, 2.5)}
+    assert [type(value) for value in kept.values()] == [int, bool, float, tuple, tuple]
+    many = {f"k{i}": i for i in range(65)}
+    with pytest.warns(UserWarning, match="cannot keep k64=64"):
+        assert len(kept_kwargs("mine/Hall-v0", many)) == 64
 
 
 def test_it_says_in_a_line_what_it_is(skill, tmp_path):

@@ -7,7 +7,7 @@ import small_worlds
 import torch
 
 from skillbank.errors import UnsupportedEnvironment
-from skillbank.task import Task, resolve
+from skillbank.task import Task, layout_of, resolve
 
 Box = gymnasium.spaces.Box
 ONE = Box(-1, 1, (2,), np.float32)
@@ -97,6 +97,35 @@ def test_what_an_environment_declares_is_known():
     assert [(block.name, block.size) for block in task.observation_blocks] == [("position", 2)]
     assert len(task.symmetries) == 8
     task.close()
+
+
+def test_an_environment_without_a_vector_entry_point_declares_for_itself():
+    task = Task("SmallWorld/Errand-v0", 2, length=3, weather=True, model_hash="ab" * 32)
+    named = [(block.name, block.size) for block in task.observation_blocks]
+    assert named == [("clock", 1), ("weather", 1)]
+    assert task.model_hash == "ab" * 32
+    one = gymnasium.make("SmallWorld/Errand-v0", length=3, weather=True)
+    assert layout_of(one).observation_blocks == task.observation_blocks
+    assert layout_of(task.envs).observation_blocks == task.observation_blocks
+    longer = gymnasium.wrappers.FlattenObservation(gymnasium.wrappers.TimeAwareObservation(one))
+    assert [(b.name, b.size) for b in layout_of(longer).observation_blocks] == [("observation", 3)]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({}, r"cannot be made: .*length"),
+        ({"length": 0}, r"cannot be made with length=0: length must be at least 1"),
+        ({"length": 2, "num_envs": 3}, r"cannot be made with length=2, num_envs=3"),
+        ({"length": 2, "declared": (("clock", 2),)}, r"\(\('clock', 2\),\); its obs.* 1 numbers"),
+        ({"length": 2, "declared": (("the clock", 1),)}, r"the clock.*a name has letters"),
+        ({"length": 2, "model_hash": "v1"}, r"model_hash 'v1'.* SHA-256"),
+        ({"length": 1, "max_episode_steps": "ten"}, r"ten"),
+    ],
+)
+def test_what_makes_no_sense_of_an_environment_is_told(made, message):
+    with pytest.raises(UnsupportedEnvironment, match=message):
+        Task("SmallWorld/Errand-v0", 2, **made).reset(seed=0)
 
 
 MISBEHAVIOUR = {

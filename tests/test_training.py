@@ -166,9 +166,24 @@ def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
         training(seed=3).load(path)
     with pytest.raises(SkillbankError, match="env_id: SmallWorld/Plane-v0, now"):
         training("skillbank/MultiGoal-v0").load(path)
+    with pytest.raises(SkillbankError, match="has made 400 steps; 200 in all are fewer"):
+        training(total_steps=200).load(path)
     other = training()
     other.parent = "ab" * 32
     with pytest.raises(SkillbankError, match="parent: None, now abab"):
+        other.load(path)
+
+
+def test_a_resumed_training_has_the_same_environment(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    made = {"good_steps": 1_000, "what": "crash"}
+    run = training("SmallWorld/Broken-v0", env_kwargs=made, **noise_fed())
+    run.run(Hooks())
+    run.save(path)
+    same = {"good_steps": np.int64(1_000), "what": "crash"}
+    training("SmallWorld/Broken-v0", env_kwargs=same, **noise_fed()).load(path)
+    other = training("SmallWorld/Broken-v0", env_kwargs=made | {"seed": 9}, **noise_fed())
+    with pytest.raises(SkillbankError, match=r"env_kwargs: .*'seed': 9"):
         other.load(path)
 
 

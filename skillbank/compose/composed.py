@@ -44,6 +44,7 @@ class ComposedSpec:
     discount: float
     env_id: str  # of the part with the most observation blocks
     env_kwargs: Mapping[str, Any]  # in which all parts agree
+    disputed: Mapping[str, tuple[Any, ...]]  # those in which they do not, None where not given
     observation_blocks: tuple[ObservationBlock, ...]
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
@@ -102,13 +103,16 @@ class Composed(Composable):
         self._layout = layout or _widest(skills, expression.corrections(node))
         self.parts = tuple(skill.fitted_to(self._layout) for skill in skills)
         first = skills[0].spec
+        names = {name: None for skill in skills for name in skill.spec.env_kwargs}
+        made = {name: tuple(s.spec.env_kwargs.get(name) for s in skills) for name in names}
         self.spec = ComposedSpec(
             name=expression.name_of(node),
             reward=expression.reward_text(node, first.temperature),
             temperature=first.temperature,
             discount=first.discount,
             env_id=self._layout.env_id,
-            env_kwargs=_agreed([skill.spec.env_kwargs for skill in self.parts]),
+            env_kwargs={name: values[0] for name, values in made.items() if len(set(values)) == 1},
+            disputed={name: values for name, values in made.items() if len(set(values)) > 1},
             observation_blocks=self._layout.observation_blocks,
             action_low=first.action_low,
             action_high=first.action_high,
@@ -588,16 +592,6 @@ def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
     first, *others = declared
     known = [{key(one) for one in symmetries} for symmetries in others]
     return tuple(one for one in first if all(key(one) in keys for keys in known))
-
-
-def _agreed(kwargs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The keywords that all have, with the same value."""
-    first, *others = kwargs
-    return {
-        name: value
-        for name, value in first.items()
-        if all(name in other and other[name] == value for other in others)
-    }
 
 
 def rescaled(node: Node, temperature: float) -> Node:

@@ -145,6 +145,7 @@ def distill(
     """See ``Composed.distill``."""
     config = config or DistillConfig()
     task = gather_task(composed, env_id, config.num_envs, env_kwargs)
+    kept = kept_kwargs(task.env_id, task.kwargs)
     try:
         policy = composed.fitted_to(task)
         learner = Distiller(policy, config, seed)
@@ -169,7 +170,7 @@ def distill(
         reward_scale=expression.reward_scale(policy.node) or 1.0,
         reward=theirs.reward[:4096],
         env_id=task.env_id,
-        env_kwargs=kept_kwargs(task.kwargs),
+        env_kwargs=kept,
         observation_blocks=theirs.observation_blocks,
         action_low=theirs.action_low,
         action_high=theirs.action_high,

@@ -12,7 +12,6 @@ from skillbank.compose.acting import Acting
 from skillbank.compose.composed import Composed
 from skillbank.config import Count, Positive, Strict, Widths
 from skillbank.errors import Interrupted, SkillbankError
-from skillbank.evaluation import task_of
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.symmetry import Symmetries
 from skillbank.task import Task
@@ -181,8 +180,8 @@ class _Watch:
 
 def gather_task(composed: Composed, env_id: str | None, copies: int, kwargs: Any) -> Task:
     """Copies of the task that the parts were made for, or of another with the same dynamics."""
-    env_id, settings = task_of(composed, env_id, kwargs or {})
-    return Task(env_id, copies, **settings)
+    own = composed.spec.env_kwargs if env_id is None else {}
+    return Task(env_id or composed.spec.env_id, copies, **{**own, **(kwargs or {})})
 
 
 def exploring_action(

@@ -695,7 +695,7 @@ def environment_made_with_an_object(path: Path) -> None:
 
 
 @hostile(errors.InvalidMetadata)
-def environment_of_a_million_threads(path: Path) -> None:
+def environment_of_a_million_threads(path: Path) -> None:  # the task is one of ours
     crafted(path, document=document(env_kwargs={"num_threads": 1_000_000}))
 
 

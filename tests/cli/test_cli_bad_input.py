@@ -1,6 +1,7 @@
 """A user's mistakes: one message that says what would have worked, the right exit code, no loss."""
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -219,6 +220,26 @@ def test_a_task_of_the_users_own_by_its_module(call: Any) -> None:
     )
     words = ["pretrain", "--env", "my_tasks_for_this_test:Mine-v0", *QUICK_PRETRAIN]
     assert "mine@1" in call(*words).stdout
+    words = ["pretrain", "--env", "my_tasks_for_this_test:", *QUICK_PRETRAIN]
+    assert "name the task too: my_tasks_for_this_test:ID" in call(*words, code=2).stderr
+
+
+def test_a_skills_own_task_by_its_module(call: Any, bank: skillbank.Bank) -> None:
+    Path("tasks_of_another_test.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Swing-v0', 'gymnasium.envs.classic_control.pendulum:PendulumEnv',"
+        " max_episode_steps=20)\n"
+    )
+    words = ["pretrain", "--env", "tasks_of_another_test:Swing-v0", *QUICK_PRETRAIN]
+    assert "swing@1" in call(*words).stdout
+    light = bank.load("swing").with_spec(env_kwargs={"g": 0.5})
+    bank.save(light, "light")
+    look = ["evaluate", "--skill", "light", "--episodes", "3", "--json"]
+    own, named = (call(*look, "--env", f"tasks_of_another_test:{e}") for e in ("", "Swing-v0"))
+    returns = [json.loads(one.stdout)["mean_return"] for one in (own, named)]
+    told = [skillbank.evaluate(light, "Swing-v0", episodes=3, g=g).mean_return for g in (0.5, 10.0)]
+    assert returns == pytest.approx(told)
+    assert returns[0] != returns[1]
 
 
 @pytest.mark.parametrize(
