@@ -3,7 +3,7 @@
 Dimensions come from the environment, never from here. An unknown key is an error.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -73,6 +73,14 @@ class Learning(Strict):
 
     total_steps: Count = 250_000  # environment steps over all copies
     learning_starts: Annotated[int, Field(ge=0)] = 5_000  # steps before the first update
+
+    def changed(self, **changes: Any) -> Self:
+        """The same but for some fields, checked as a new one is.
+
+        Raises:
+            pydantic.ValidationError: There is no such field, or the values make no sense.
+        """
+        return type(self).model_validate(dict(self) | changes)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Learning":
@@ -154,7 +162,7 @@ def shortened(config: Config, steps: int) -> Config:
         counted = getattr(config, name, None)
         if counted is not None:
             changes[name] = max(min(1, counted), round(counted * share))
-    return type(config).model_validate(dict(config) | changes)
+    return config.changed(**changes)
 
 
 # The constants of appendix D.1, common to pretraining and fine-tuning.

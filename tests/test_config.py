@@ -133,6 +133,16 @@ def test_a_configuration_is_frozen_and_round_trips():
     assert PretrainConfig.model_validate_json(config.model_dump_json()) == config
 
 
+def test_a_changed_recipe_is_checked_as_a_new_one() -> None:
+    config = recipe("QuadrupedRun").changed(total_steps=9_000, learning_starts=100)
+    assert (config.total_steps, config.learning_starts) == (9_000, 100)
+    assert config.changed(total_steps=325_000, learning_starts=5_000) == recipe("QuadrupedRun")
+    with pytest.raises(ValueError, match="totl_steps"):
+        config.changed(totl_steps=9_000)
+    with pytest.raises(ValueError, match="learning_starts must be below total_steps"):
+        config.changed(total_steps=100)
+
+
 def test_a_shortened_recipe_keeps_its_proportions_and_everything_else() -> None:
     whole = finetune_recipe("QuadrupedUMaze")
     half = shortened(whole, whole.total_steps // 2)

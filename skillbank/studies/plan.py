@@ -232,7 +232,7 @@ def _learning(
     if begins is not None:  # from nothing, but updated as soon and as often as what is fine-tuned
         changes["steps_per_update"] = finetune_recipe(experiment).steps_per_update
         changes["learning_starts"] = begins
-    return shortened(recipe(experiment).model_copy(update=changes), steps)
+    return shortened(recipe(experiment).changed(**changes), steps)
 
 
 def _begins(experiment: str, steps: int) -> int | None:
