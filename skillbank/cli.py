@@ -15,7 +15,7 @@ from skillbank import __version__
 from skillbank.cli_bank import BANK_COMMANDS, bank_option, named, open_bank
 from skillbank.cli_compose import compose_command
 from skillbank.cli_reproduce import reproduce
-from skillbank.cli_settings import imported
+from skillbank.cli_settings import imported, with_option
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.errors import Interrupted, SkillbankError, SkillFileError
 
@@ -207,11 +207,13 @@ _training_options = _options(
 
 @commands.command(epilog=TASKS)
 @_env_option(RUN, "QuadrupedRun")
+@with_option
 @_training_options
 @click.pass_context
 def pretrain(
     ctx: click.Context,
     env_id: str,
+    env_kwargs: dict[str, Any],
     name: str | None,
     seed: int,
     steps: int | None,
@@ -244,12 +246,21 @@ def pretrain(
     from skillbank.pretraining import pretrain as learn
 
     reference, skill, after, seconds = run.complete(
-        lambda hooks: learn(env_id, recipe, seed=seed, name=run.name, device=device, hooks=hooks),
+        lambda hooks: learn(
+            env_id,
+            recipe,
+            seed=seed,
+            name=run.name,
+            device=device,
+            hooks=hooks,
+            env_kwargs=env_kwargs,
+        ),
         env_id,
+        env_kwargs,
         episodes,
         seed,
     )
-    pictures = run.draw(skill, env_id, {"": after} if after else {})
+    pictures = run.draw(skill, env_id, env_kwargs, {"": after} if after else {})
     if as_json:
         _print_json(_training_result(reference, skill, seconds, run.folder, pictures, None, after))
         return
@@ -262,6 +273,7 @@ def pretrain(
 @commands.command(epilog=TASKS)
 @_skill_option
 @_env_option(HALLWAY, "QuadrupedHallwayNarrow")
+@with_option
 @click.option(
     "--schedule",
     type=click.Choice(["anchored", "paper"]),
@@ -273,6 +285,7 @@ def finetune(
     ctx: click.Context,
     skill: str,
     env_id: str,
+    env_kwargs: dict[str, Any],
     schedule: Any,
     name: str | None,
     seed: int,
@@ -309,19 +322,27 @@ def finetune(
     from skillbank.finetuning import recipe_for
 
     recipe = _planned(recipe_for(parent.spec, env_id, preset, schedule), run, steps, settings)
-    before = measure(parent, env_id, episodes=episodes, seed=seed)
+    before = measure(parent, env_id, episodes=episodes, seed=seed, **env_kwargs)
     if not as_json:
         _print_evaluation("before", before)
     reference, new, after, seconds = run.complete(
         lambda hooks: learn(
-            parent, env_id, recipe, seed=seed, name=run.name, device=device, hooks=hooks
+            parent,
+            env_id,
+            recipe,
+            seed=seed,
+            name=run.name,
+            device=device,
+            hooks=hooks,
+            env_kwargs=env_kwargs,
         ),
         env_id,
+        env_kwargs,
         episodes,
         seed,
     )
     panels = {"before": before} | ({f"after {new.spec.steps} steps": after} if after else {})
-    pictures = run.draw(new, env_id, panels)
+    pictures = run.draw(new, env_id, env_kwargs, panels)
     if as_json:
         _print_json(_training_result(reference, new, seconds, run.folder, pictures, before, after))
         return
@@ -341,6 +362,7 @@ def finetune(
 @commands.command()
 @_skill_option
 @_env_option(None, "what the skill was trained on")
+@with_option
 @_episodes_option(100)
 @_seed_option
 @click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
@@ -356,6 +378,7 @@ def finetune(
 def evaluate(
     skill: str,
     env_id: str | None,
+    env_kwargs: dict[str, Any],
     episodes: int,
     seed: int,
     deterministic: bool,
@@ -372,7 +395,7 @@ def evaluate(
     from skillbank.evaluation import task_of
 
     chosen = open_bank(bank_folder).load(named(skill))
-    task, kwargs = task_of(chosen, env_id, {})
+    task, made = task_of(chosen, env_id, env_kwargs)
     result = measure(
         chosen,
         env_id,
@@ -380,9 +403,10 @@ def evaluate(
         seed=seed,
         deterministic=deterministic,
         nominal_start=nominal_start,
+        **env_kwargs,
     )
     folder = out or Path("runs", "evaluate", bare_reference(skill), snake_case(bare_name(task)))
-    pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder, kwargs)
+    pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder, made)
     if as_json:
         sectors = {"sectors": result.sectors.tolist()} if _roams(result) else {}
         _print_json(
@@ -396,6 +420,7 @@ def evaluate(
 @commands.command()
 @_skill_option
 @_env_option(None, "what the skill was trained on")
+@with_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -409,6 +434,7 @@ def evaluate(
 def play(
     skill: str,
     env_id: str | None,
+    env_kwargs: dict[str, Any],
     out: Path | None,
     episodes: int,
     seed: int,
@@ -430,6 +456,7 @@ def play(
         episodes=episodes,
         seed=seed,
         deterministic=deterministic,
+        **env_kwargs,
     )
     click.echo(f"{path}: {frames} pictures")
 

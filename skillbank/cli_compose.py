@@ -14,7 +14,7 @@ from skillbank.bank import Bank
 from skillbank.cli_bank import bank_option, named
 from skillbank.cli_folders import check_writable, held, numbered
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import bare_reference, checked_name, imported
+from skillbank.cli_settings import bare_reference, checked_name, imported, with_option
 from skillbank.cli_signals import stop_on_signals
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
 
@@ -70,6 +70,7 @@ CORRECTION = "correction.npz"
     metavar="TASK",
     help="Where to try it, also MODULE:ID. [default: the first skill's task]",
 )
+@with_option
 @click.option("--rescale", is_flag=True, help="Bring all to the first skill's temperature.")
 @click.option("--steps", type=click.IntRange(1), help="Of each learning, in the environment.")
 @click.option(
@@ -103,6 +104,7 @@ def compose_command(
     correction: Path | None,
     check: bool,
     env_id: str | None,
+    env_kwargs: dict[str, Any],
     rescale: bool,
     steps: int | None,
     episodes: int,
@@ -135,9 +137,10 @@ def compose_command(
         from skillbank.compose import Correction
 
         composed = composed.with_correction(Correction.load(correction))
+    where = {"env_id": env_id, "env_kwargs": env_kwargs}
     found = None
     try:
-        found = _certified(composed, env_id, episodes, seed, Hooks())
+        found = _certified(composed, where, episodes, seed, Hooks())
     except IncompatibleSkill as error:  # there is none for it, but it can be one skill all the same
         if check or correct:
             raise
@@ -157,12 +160,12 @@ def compose_command(
             if correct:
                 with Watch(folder / "correction", say) as watch:
                     hooks.on_progress = watch
-                    composed = _corrected(composed, env_id, steps, seed, hooks)
-                found = _certified(composed, env_id, episodes, seed, Hooks(should_stop=stop))
+                    composed = _corrected(composed, where, steps, seed, hooks)
+                found = _certified(composed, where, episodes, seed, Hooks(should_stop=stop))
                 say(found.text("--correct"))
             with Watch(folder, say) as watch:
                 hooks.on_progress = watch
-                skill = _distilled(composed, env_id, steps, seed, hooks, kept)
+                skill = _distilled(composed, where, steps, seed, hooks, kept)
         except Interrupted as error:
             lost = "stopped; nothing is kept of a distillation that has not ended"
             raise Interrupted(_advice(ctx, path) if correct else lost) from error
@@ -242,16 +245,16 @@ def _composed(
 
 
 def _certified(
-    composed: "Composed", env_id: str | None, episodes: int, seed: int, hooks: "Hooks"
+    composed: "Composed", where: dict[str, Any], episodes: int, seed: int, hooks: "Hooks"
 ) -> "Certificate":
     say(f"running {episodes} episodes to see how well they go together")
     with Watch(None, say) as watch:
         hooks.on_progress = watch
-        return composed.certificate(env_id, episodes=episodes, seed=seed, hooks=hooks)
+        return composed.certificate(**where, episodes=episodes, seed=seed, hooks=hooks)
 
 
 def _corrected(
-    composed: "Composed", env_id: str | None, steps: int | None, seed: int, hooks: "Hooks"
+    composed: "Composed", where: dict[str, Any], steps: int | None, seed: int, hooks: "Hooks"
 ) -> "Composed":
     from skillbank.compose import CorrectionConfig
 
@@ -260,7 +263,7 @@ def _corrected(
         start = min(config.learning_starts, max(1, steps // 10))
         config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
     say(f"learning what composing lacks, at most {config.total_steps} steps")
-    composed = composed.corrected(env_id, config, seed=seed, hooks=hooks)
+    composed = composed.corrected(**where, config=config, seed=seed, hooks=hooks)
     from skillbank.compose.expression import Corrected
 
     assert isinstance(composed.node, Corrected)
@@ -271,7 +274,7 @@ def _corrected(
 
 def _distilled(
     composed: "Composed",
-    env_id: str | None,
+    where: dict[str, Any],
     steps: int | None,
     seed: int,
     hooks: "Hooks",
@@ -284,7 +287,7 @@ def _distilled(
         start = min(config.learning_starts, max(1, steps // 10))
         config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
     say(f"distilling it into one skill, {config.total_steps} steps")
-    return composed.distill(env_id, config, name=name, seed=seed, hooks=hooks)
+    return composed.distill(**where, config=config, name=name, seed=seed, hooks=hooks)
 
 
 def _result(

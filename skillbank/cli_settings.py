@@ -71,6 +71,33 @@ def imported(_ctx: click.Context, option: click.Parameter, env_id: str | None) -
     return bare or None
 
 
+def made_with(
+    _ctx: click.Context, _option: click.Parameter, settings: Sequence[str]
+) -> dict[str, Any]:
+    """The keywords for an environment, of ``key=value`` each, with values as ``--set`` has them."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.isidentifier():
+            raise click.BadParameter(f"'--with {setting}' should be '--with key=value'")
+        if key in ("seed", "episodes", "deterministic", "nominal_start"):
+            raise click.BadParameter(f"'{key}' is an option: --{key.replace('_', '-')}")
+        plain = _value(value)
+        listed = isinstance(plain, str) and "," in plain
+        found[key] = [_value(part) for part in value.split(",") if part] if listed else plain
+    return found
+
+
+with_option = click.option(
+    "--with",
+    "env_kwargs",
+    multiple=True,
+    callback=made_with,
+    metavar="KEY=VALUE",
+    help="What the task is made with, as direction=1.57 or goals=left,up; may be repeated.",
+)
+
+
 def _told(error: Exception) -> str:
     """``file:line: NameError: ...`` of what went wrong in a module; the place, if it is in one."""
     kind = type(error).__name__

@@ -93,7 +93,12 @@ class Run:
         )
 
     def complete(
-        self, learn: "Callable[[Hooks], Skill]", env_id: str, episodes: int, seed: int
+        self,
+        learn: "Callable[[Hooks], Skill]",
+        env_id: str,
+        env_kwargs: dict[str, Any],
+        episodes: int,
+        seed: int,
     ) -> Outcome:
         """Train, measure and keep the skill; a signal may come at any moment.
 
@@ -106,7 +111,7 @@ class Run:
             evaluation = None
             try:
                 with stop.interruptible():
-                    evaluation = self._measure(skill, env_id, episodes, seed)
+                    evaluation = self._measure(skill, env_id, env_kwargs, episodes, seed)
             except KeyboardInterrupt:
                 say("the evaluation is left out")
             if evaluation is not None:
@@ -116,7 +121,13 @@ class Run:
                 raise Interrupted(f"interrupted after training; '{reference}' is in the bank")
         return Outcome(reference, skill, evaluation, seconds)
 
-    def draw(self, skill: "Skill", env_id: str, panels: "Mapping[str, Evaluation]") -> list[str]:
+    def draw(
+        self,
+        skill: "Skill",
+        env_id: str,
+        env_kwargs: dict[str, Any],
+        panels: "Mapping[str, Evaluation]",
+    ) -> list[str]:
         """Draw the learning curve and where the skill went; the pictures' paths."""
         from skillbank import figures
 
@@ -126,7 +137,7 @@ class Run:
             marks = {label or "evaluation": e.mean_return for label, e in panels.items()}
             with _drawing(self.folder / "learning_curve.png", paths) as path:
                 figures.learning_curve(curve, path, title=self.name, marks=marks)
-        return paths + draw_evaluations(skill, env_id, panels, self.folder)
+        return paths + draw_evaluations(skill, env_id, panels, self.folder, env_kwargs)
 
     def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "tuple[Skill, float]":
         from skillbank.training import Hooks
@@ -158,12 +169,12 @@ class Run:
         return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None
 
     def _measure(
-        self, skill: "Skill", env_id: str, episodes: int, seed: int
+        self, skill: "Skill", env_id: str, env_kwargs: dict[str, Any], episodes: int, seed: int
     ) -> "Evaluation | None":
         from skillbank.evaluation import evaluate
 
         try:
-            return evaluate(skill, env_id, episodes=episodes, seed=seed)
+            return evaluate(skill, env_id, episodes=episodes, seed=seed, **env_kwargs)
         except SkillbankError as error:  # the skill is kept all the same
             say(f"warning: the skill could not be measured: {error}")
             return None
@@ -195,7 +206,7 @@ def draw_evaluations(
     env_id: str,
     panels: "Mapping[str, Evaluation]",
     folder: Path,
-    env_kwargs: "Mapping[str, Any] | None" = None,
+    env_kwargs: "Mapping[str, Any]",
 ) -> list[str]:
     """Draw where the episodes of some evaluations went; the pictures' paths, if there are any."""
     if not panels or not all(evaluation.traces for evaluation in panels.values()):
@@ -203,7 +214,7 @@ def draw_evaluations(
     from skillbank import figures
     from skillbank.task import Task
 
-    task = Task(env_id, 1, **(env_kwargs or {}))
+    task = Task(env_id, 1, **env_kwargs)
     source: Any = task.envs.unwrapped
     arena = task.arena
     task.close()

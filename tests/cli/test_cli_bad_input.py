@@ -224,6 +224,24 @@ def test_a_task_of_the_users_own_by_its_module(call: Any) -> None:
     assert "name the task too: my_tasks_for_this_test:ID" in call(*words, code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("goals", "'--with goals' should be '--with key=value'"),
+        ("2=3", "'--with 2=3' should be '--with key=value'"),
+        ("seed=3", "'seed' is an option: --seed"),
+    ],
+)
+def test_keywords_that_are_none(given: str, told: str, call: Any) -> None:
+    assert told in call("evaluate", "--skill", "tiny", "--with", given, code=2).stderr
+
+
+def test_a_keyword_that_the_task_does_not_have(call: Any) -> None:
+    words = ["--env", "PointMassReach", "--with", "goals=left,middle"]
+    error = call("pretrain", *words, *QUICK_PRETRAIN, code=4).stderr
+    assert "cannot be made with goals=['left', 'middle']: goals must name some of" in error
+
+
 def test_a_skills_own_task_by_its_module(call: Any, bank: skillbank.Bank) -> None:
     Path("tasks_of_another_test.py").write_text(
         "import gymnasium\n"

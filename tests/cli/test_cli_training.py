@@ -45,6 +45,27 @@ def test_pretrain_prints_json_and_nothing_else(call: Any) -> None:
     assert all(Path(path).is_file() for path in found["pictures"])
 
 
+def test_a_task_is_made_with_keywords(call: Any, bank: skillbank.Bank) -> None:
+    reach = ["--env", "PointMassReach", "--with", "max_episode_steps=9"]
+    call("pretrain", *reach, "--with", "goals=right,up", "--as", "mine", *QUICK_PRETRAIN)
+    made = {"goals": ("right", "up"), "max_episode_steps": 9}
+    assert bank.spec("mine").env_kwargs == made
+    words = ["--skill", "mine", *reach, "--with", "goals=down", "--as", "other"]
+    call("finetune", *words, *QUICK_FINETUNE)
+    other = bank.load("other")
+    assert other.spec.env_kwargs == made | {"goals": "down"}
+    measured = skillbank.evaluate(other, "PointMassReach", episodes=4, **other.spec.env_kwargs)
+    assert other.spec.evaluations[0].mean_return == pytest.approx(measured.mean_return)
+    look = ["evaluate", "--skill", "other", "--episodes", "4", "--json"]
+    found = [
+        json.loads(call(*look, *more).stdout)["mean_return"]
+        for more in ([], ["--with", "max_episode_steps=5"])
+    ]
+    shorter = skillbank.evaluate(other, episodes=4, max_episode_steps=5)
+    assert found == pytest.approx([measured.mean_return, shorter.mean_return])
+    assert "max_episode_steps=9" in call("show", "other").stdout
+
+
 def test_finetune_shows_before_and_after_and_what_was_lower(
     call: Any, bank: skillbank.Bank
 ) -> None:
