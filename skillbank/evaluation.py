@@ -247,9 +247,10 @@ def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
         last: Any = final.get(name)
         if name.startswith(("_", "final_")) or not (_is_numeric(now) or _is_numeric(last)):
             continue
-        value, told = np.zeros_like(last), ~everybody
         if _is_numeric(now):
             value, told = np.array(now), np.array(info.get(f"_{name}", everybody))
+        else:
+            value, told = np.zeros_like(last), ~everybody
         if final:  # what info tells of those that have ended is of their next episode
             told[ended] = False
         if _is_numeric(last):
