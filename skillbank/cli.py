@@ -6,6 +6,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -212,20 +213,13 @@ _training_options = _options(
 @click.pass_context
 def pretrain(
     ctx: click.Context,
-    env_id: str,
-    env_kwargs: dict[str, Any],
+    /,
     name: str | None,
-    seed: int,
-    steps: int | None,
     preset: Any,
+    steps: int | None,
     settings: tuple[str, ...],
-    device: str,
-    threads: int,
-    episodes: int,
-    bank_folder: Path | None,
-    out: Path | None,
-    resume: bool,
     as_json: bool,
+    **chosen: Any,  # a field of Run each
 ) -> None:
     """Learn one broad skill from nothing and keep it in the bank.
 
@@ -234,33 +228,18 @@ def pretrain(
     from skillbank import cli_training, config
     from skillbank.cli_settings import pretrained_name, settings_help
 
+    env_id = chosen["env_id"]
     if "help" in settings:
         click.echo(settings_help(config.recipe(env_id, preset)))
         return
     name = name or pretrained_name(env_id)
-    run = ctx.with_resource(
-        cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
-    )
+    run = ctx.with_resource(cli_training.Run.prepared(name, _again(ctx), **chosen))
     recipe = _planned(config.recipe(env_id, preset), run, steps, settings)
-    run.start(env_id, recipe, seed, device, threads)
+    run.start(recipe)
     from skillbank.pretraining import pretrain as learn
 
-    reference, skill, after, seconds = run.complete(
-        lambda hooks: learn(
-            env_id,
-            recipe,
-            seed=seed,
-            name=run.name,
-            device=device,
-            hooks=hooks,
-            env_kwargs=env_kwargs,
-        ),
-        env_id,
-        env_kwargs,
-        episodes,
-        seed,
-    )
-    pictures = run.draw(skill, env_id, env_kwargs, {"": after} if after else {})
+    reference, skill, after, seconds = run.complete(partial(learn, env_id, recipe))
+    pictures = run.draw(skill, {"": after} if after else {})
     if as_json:
         _print_json(_training_result(reference, skill, seconds, run.folder, pictures, None, after))
         return
@@ -283,22 +262,15 @@ def pretrain(
 @click.pass_context
 def finetune(
     ctx: click.Context,
+    /,
     skill: str,
-    env_id: str,
-    env_kwargs: dict[str, Any],
     schedule: Any,
     name: str | None,
-    seed: int,
-    steps: int | None,
     preset: Any,
+    steps: int | None,
     settings: tuple[str, ...],
-    device: str,
-    threads: int,
-    episodes: int,
-    bank_folder: Path | None,
-    out: Path | None,
-    resume: bool,
     as_json: bool,
+    **chosen: Any,  # a field of Run each
 ) -> None:
     """Learn a task from a skill, and show what that changed.
 
@@ -307,42 +279,28 @@ def finetune(
     from skillbank import cli_training, config
     from skillbank.cli_settings import bare_reference, finetuned_name, settings_help
 
+    env_id = chosen["env_id"]
     if "help" in settings:
-        click.echo(settings_help(config.finetune_recipe(env_id, preset, schedule)))
+        from skillbank.finetuning import recipe_for
+
+        spec = open_bank(chosen["bank_folder"]).spec(named(skill))
+        click.echo(settings_help(recipe_for(spec, env_id, preset, schedule)))
         return
     name = name or finetuned_name(bare_reference(skill), env_id)
-    run = ctx.with_resource(
-        cli_training.Run.prepared(name, bank_folder, out, again=_again(ctx), resume=resume)
-    )
+    run = ctx.with_resource(cli_training.Run.prepared(name, _again(ctx), **chosen))
     recipe = _planned(config.finetune_recipe(env_id, preset, schedule), run, steps, settings)
-    run.start(env_id, recipe, seed, device, threads)
+    run.start(recipe)
     parent = run.bank.load(named(skill))
-    from skillbank.evaluation import evaluate as measure
     from skillbank.finetuning import finetune as learn
     from skillbank.finetuning import recipe_for
 
     recipe = _planned(recipe_for(parent.spec, env_id, preset, schedule), run, steps, settings)
-    before = measure(parent, env_id, episodes=episodes, seed=seed, **env_kwargs)
+    before = run.measured(parent)
     if not as_json:
         _print_evaluation("before", before)
-    reference, new, after, seconds = run.complete(
-        lambda hooks: learn(
-            parent,
-            env_id,
-            recipe,
-            seed=seed,
-            name=run.name,
-            device=device,
-            hooks=hooks,
-            env_kwargs=env_kwargs,
-        ),
-        env_id,
-        env_kwargs,
-        episodes,
-        seed,
-    )
+    reference, new, after, seconds = run.complete(partial(learn, parent, env_id, recipe))
     panels = {"before": before} | ({f"after {new.spec.steps} steps": after} if after else {})
-    pictures = run.draw(new, env_id, env_kwargs, panels)
+    pictures = run.draw(new, panels)
     if as_json:
         _print_json(_training_result(reference, new, seconds, run.folder, pictures, before, after))
         return

@@ -21,7 +21,6 @@ from skillbank.errors import Interrupted, SkillbankError, StorageError
 if TYPE_CHECKING:
     from skillbank.evaluation import Evaluation
     from skillbank.skill import Skill
-    from skillbank.training import Hooks
 
 CHECKPOINT = "checkpoint.npz"
 
@@ -37,20 +36,41 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One training: its skill's name and bank, its folder, and the command that resumes it."""
+    """One training: of which skill, on which task, where it writes, and what resumes it."""
 
-    name: str
+    name: str  # of the skill
     bank: Bank
     folder: Path
-    again: str
+    again: str  # the command that resumes it
     resume: bool
+    env_id: str
+    env_kwargs: dict[str, Any]
+    seed: int
+    device: str
+    threads: int
+    episodes: int  # of the evaluation at the end
 
     @classmethod
     @contextmanager
     def prepared(
-        cls, name: str, bank_folder: Path | None, out: Path | None, *, again: str, resume: bool
+        cls,
+        name: str,
+        again: str,
+        *,
+        bank_folder: Path | None,
+        out: Path | None,
+        resume: bool,
+        **chosen: Any,
     ) -> "Iterator[Run]":
         """Hold a folder, once all that would spoil the end of a long training is checked.
+
+        Args:
+            name: Of the skill.
+            again: The command that resumes it.
+            bank_folder: Where the skill is kept; None: the user's bank.
+            out: For checkpoint, logs and pictures; None: a folder by the skill's name.
+            resume: Go on from the checkpoint there.
+            **chosen: The other fields, as the options are called.
 
         Raises:
             SkillbankError: A name that cannot be, a folder that cannot be written, another training
@@ -64,7 +84,7 @@ class Run:
         if resume and not (folder / CHECKPOINT).is_file():
             raise SkillbankError(f"no checkpoint in {first}; start without --resume")
         with held(folder):
-            run = cls(checked_name(name), bank, folder, again, resume)
+            run = cls(checked_name(name), bank, folder, again, resume, **chosen)
             if run.checkpoint.exists() and not resume:
                 raise SkillbankError(
                     f"{folder} holds an unfinished training. Go on with it:\n  {again}\n"
@@ -77,7 +97,7 @@ class Run:
         """Where a stopped training is kept."""
         return self.folder / CHECKPOINT
 
-    def start(self, env_id: str, config: Learning, seed: int, device: str, threads: int) -> None:
+    def start(self, config: Learning) -> None:
         """Set up the process for training, and say what is about to happen."""
         keep_freed_blocks()
         import torch
@@ -85,22 +105,18 @@ class Run:
         from skillbank.pretraining import check_run
         from skillbank.task import resolve
 
-        torch.set_num_threads(threads)
-        check_run(seed, device)
+        torch.set_num_threads(self.threads)
+        check_run(self.seed, self.device)
         say(
-            f"{self.name}: {config.total_steps} steps of {resolve(env_id)}, logs in {self.folder} "
-            "(Ctrl-C saves and stops)"
+            f"{self.name}: {config.total_steps} steps of {resolve(self.env_id)}, logs in "
+            f"{self.folder} (Ctrl-C saves and stops)"
         )
 
-    def complete(
-        self,
-        learn: "Callable[[Hooks], Skill]",
-        env_id: str,
-        env_kwargs: dict[str, Any],
-        episodes: int,
-        seed: int,
-    ) -> Outcome:
+    def complete(self, learn: "Callable[..., Skill]") -> Outcome:
         """Train, measure and keep the skill; a signal may come at any moment.
+
+        Args:
+            learn: ``pretrain`` or ``finetune`` with all but the keywords that they share.
 
         Raises:
             Interrupted: A signal came; the checkpoint, or the finished skill, is saved.
@@ -111,7 +127,7 @@ class Run:
             evaluation = None
             try:
                 with stop.interruptible():
-                    evaluation = self._measure(skill, env_id, env_kwargs, episodes, seed)
+                    evaluation = self._measure(skill)
             except KeyboardInterrupt:
                 say("the evaluation is left out")
             if evaluation is not None:
@@ -121,13 +137,7 @@ class Run:
                 raise Interrupted(f"interrupted after training; '{reference}' is in the bank")
         return Outcome(reference, skill, evaluation, seconds)
 
-    def draw(
-        self,
-        skill: "Skill",
-        env_id: str,
-        env_kwargs: dict[str, Any],
-        panels: "Mapping[str, Evaluation]",
-    ) -> list[str]:
+    def draw(self, skill: "Skill", panels: "Mapping[str, Evaluation]") -> list[str]:
         """Draw the learning curve and where the skill went; the pictures' paths."""
         from skillbank import figures
 
@@ -137,9 +147,9 @@ class Run:
             marks = {label or "evaluation": e.mean_return for label, e in panels.items()}
             with _drawing(self.folder / "learning_curve.png", paths) as path:
                 figures.learning_curve(curve, path, title=self.name, marks=marks)
-        return paths + draw_evaluations(skill, env_id, panels, self.folder, env_kwargs)
+        return paths + draw_evaluations(skill, self.env_id, panels, self.folder, self.env_kwargs)
 
-    def _train(self, learn: "Callable[[Hooks], Skill]", stop: StopRequest) -> "tuple[Skill, float]":
+    def _train(self, learn: "Callable[..., Skill]", stop: StopRequest) -> "tuple[Skill, float]":
         from skillbank.training import Hooks
 
         before = self._saved_at()
@@ -152,7 +162,14 @@ class Run:
                 resume=self.resume,
             )
             try:
-                return learn(hooks), watch.seconds
+                skill = learn(
+                    seed=self.seed,
+                    name=self.name,
+                    device=self.device,
+                    hooks=hooks,
+                    env_kwargs=self.env_kwargs,
+                )
+                return skill, watch.seconds
             except Interrupted as error:
                 notes = "\n".join(getattr(error, "__notes__", ()))
                 saved = f"stopped; {self._advice()}" if not notes else f"stopped, but {notes}"
@@ -168,13 +185,21 @@ class Run:
     def _saved_at(self) -> int | None:
         return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None
 
-    def _measure(
-        self, skill: "Skill", env_id: str, env_kwargs: dict[str, Any], episodes: int, seed: int
-    ) -> "Evaluation | None":
+    def measured(self, skill: "Skill") -> "Evaluation":
+        """The skill on the run's task.
+
+        Raises:
+            SkillbankError: It cannot be measured there.
+        """
         from skillbank.evaluation import evaluate
 
+        return evaluate(
+            skill, self.env_id, episodes=self.episodes, seed=self.seed, **self.env_kwargs
+        )
+
+    def _measure(self, skill: "Skill") -> "Evaluation | None":
         try:
-            return evaluate(skill, env_id, episodes=episodes, seed=seed, **env_kwargs)
+            return self.measured(skill)
         except SkillbankError as error:  # the skill is kept all the same
             say(f"warning: the skill could not be measured: {error}")
             return None
