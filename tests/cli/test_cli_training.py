@@ -19,6 +19,7 @@ from skillbank.cli_signals import StopRequest
 from skillbank.config import finetune_recipe
 from skillbank.durable import alone
 from skillbank.errors import SkillbankError
+from skillbank.finetuning import recipe_for
 from skillbank.spec import CurvePoint
 from skillbank.training import Progress
 
@@ -403,12 +404,14 @@ def test_settings_as_people_write_them() -> None:
     assert config.architecture.sampler_hidden == (8,)
 
 
-@pytest.mark.parametrize("command", [["pretrain"], ["finetune", "--skill", "tiny"]])
+@pytest.mark.parametrize("command", [["pretrain"], ["finetune", "--skill", "point_run_east"]])
 def test_the_settings_are_listed_with_what_they_mean(command: list[str], call: Any) -> None:
     lines = call(*command, "--env", "PointMassRun", "--set", "help").stdout.splitlines()
     settings = [line.partition("  # ")[0] for line in lines]
-    recipe = skillbank.config.recipe if command == ["pretrain"] else finetune_recipe
-    config: Any = recipe("PointMassRun")
+    config: Any = skillbank.config.recipe("PointMassRun")
+    if command != ["pretrain"]:  # in the skill's own units: its discount is not the default
+        config = recipe_for(skillbank.Bank(shipped=True).spec("point_run_east"), "PointMassRun")
+        assert config.discount != finetune_recipe("PointMassRun").discount
     assert configured(config, settings) == config
     assert all(line.partition("  # ")[2] for line in lines)
     assert len(lines) == len(type(config).model_fields) + (command == ["pretrain"]) * 6
