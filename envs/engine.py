@@ -45,7 +45,6 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         symmetries: relabellings that leave dynamics and reward unchanged, identity first.
         control_timestep: seconds of simulated time per step.
         model_hash: sha256 (hex) of what the simulated bodies are made of, None without MuJoCo.
-        mujoco_version: the MuJoCo that simulates them, None without MuJoCo.
         arena: walls and target as seen from above, None where there are neither.
         any_thread: steps may be made in a thread other than that which made the task.
     """
@@ -58,7 +57,6 @@ class VectorTask(VectorEnv[Any, Any, Any]):
     observation_blocks: tuple[tuple[str, int], ...]
     control_timestep: float
     model_hash: str | None = None
-    mujoco_version: str | None = None
     arena: Arena | None = None
     any_thread = True
 

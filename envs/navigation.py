@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arenas import Arena
 from .engine import Bool, Float, Index, VectorTask
 
 
@@ -17,13 +18,14 @@ class SeekTarget(VectorTask):
     within the arena's success radius of it?
     """
 
+    arena: Arena
+
     def __init__(self, **kwargs: Any) -> None:
         """Makes the copies; arguments as for the body's own task."""
         super().__init__(**kwargs)
         self._reached: Bool = np.zeros(self.num_envs, np.bool_)
 
     def _notice(self, copies: Index, *, started: bool) -> None:
-        assert self.arena is not None
         if started:
             self._reached[copies] = False
         self._reached[copies] |= self.distance[copies] < self.arena.success_radius
@@ -31,13 +33,11 @@ class SeekTarget(VectorTask):
     @property
     def distance(self) -> Float:
         """Metres from the body to the target, straight through walls, [N]."""
-        assert self.arena is not None
         away = self.position - np.array(self.arena.target)
         distance: Float = np.hypot(away[:, 0], away[:, 1])
         return distance
 
     def _reward_terms(self) -> dict[str, Float]:
-        assert self.arena is not None
         return {"target": np.exp(-0.5 * (self.distance / self.arena.reward_width) ** 2)}
 
     def _facts(self) -> dict[str, NDArray[Any]]:

@@ -27,13 +27,13 @@ class PhysicsTask(VectorTask):
         substeps: int,
         followed_body: str,
         camera_distance: float,
-        num_envs: int,
-        num_threads: int,
         max_episode_steps: int | None,
-        render_mode: str | None,
-        camera: Camera,
-        width: int,
-        height: int,
+        num_envs: int = 1,
+        num_threads: int = 1,
+        render_mode: str | None = None,
+        camera: Camera = "follow",
+        width: int = 480,
+        height: int = 320,
     ) -> None:
         """Makes the copies.
 
@@ -65,7 +65,6 @@ class PhysicsTask(VectorTask):
         self.simulation = Simulation(model, num_envs, substeps=substeps, num_threads=num_threads)
         self.control_timestep = self.simulation.control_timestep
         self.model_hash = model_hash(model)
-        self.mujoco_version = mujoco.__version__
         self.render_mode = render_mode
         self._view = followed_body, camera, camera_distance, width, height
         self._renderer: SceneRenderer | None = None

@@ -18,7 +18,7 @@ from .arenas import HALLWAY_NARROW, MAZE, U_MAZE, Arena, add_arena, scaled
 from .engine import Bool, Float, Index, Observation
 from .navigation import FollowHallway, SeekTarget
 from .physics_task import PhysicsTask
-from .rendering import Camera, add_scenery
+from .rendering import add_scenery
 from .simulation import load_mjcf
 from .single import SingleTask
 from .symmetry import (
@@ -115,37 +115,22 @@ class PointMassTask(PhysicsTask):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
-        num_threads: int = 1,
         max_episode_steps: int | None = 100,
-        render_mode: str | None = None,
-        camera: Camera = "follow",
-        width: int = 480,
-        height: int = 320,
+        **kwargs: Any,
     ) -> None:
         """Makes the copies.
 
         Args:
-            num_envs: number of copies, N.
-            num_threads: threads that step them.
             max_episode_steps: control steps of 0.05 s until truncation; None for never.
-            render_mode: None or "rgb_array".
-            camera: "follow" the body or look from "overhead" at the whole arena.
-            width: of a picture, pixels.
-            height: of a picture, pixels.
+            **kwargs: as for every physics task: copies, threads, pictures.
         """
         super().__init__(
             model=model(self.arena),
             substeps=SUBSTEPS,
             followed_body="mass",
             camera_distance=CAMERA_DISTANCE,
-            num_envs=num_envs,
-            num_threads=num_threads,
             max_episode_steps=max_episode_steps,
-            render_mode=render_mode,
-            camera=camera,
-            width=width,
-            height=height,
+            **kwargs,
         )
 
     def _draw(self, generator: np.random.Generator) -> Float:

@@ -18,7 +18,6 @@ from .arenas import HALLWAY_NARROW, HALLWAY_WIDE, MAZE, U_MAZE
 from .engine import Bool, Float, Index, Observation
 from .navigation import FollowHallway, SeekTarget
 from .physics_task import PhysicsTask
-from .rendering import Camera
 from .single import SingleTask
 from .symmetry import Symmetry, group
 
@@ -79,24 +78,14 @@ class QuadrupedTask(PhysicsTask):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
-        num_threads: int = 1,
         max_episode_steps: int | None = 500,
-        render_mode: str | None = None,
-        camera: Camera = "follow",
-        width: int = 480,
-        height: int = 320,
+        **kwargs: Any,
     ) -> None:
         """Makes the copies.
 
         Args:
-            num_envs: number of copies, N.
-            num_threads: threads that step them.
             max_episode_steps: control steps of 0.05 s until truncation; None for never.
-            render_mode: None or "rgb_array".
-            camera: "follow" the body or look from "overhead" at the whole arena.
-            width: of a picture, pixels.
-            height: of a picture, pixels.
+            **kwargs: as for every physics task: copies, threads, pictures.
         """
         self.observation_blocks = BODY_BLOCKS + self.extra_blocks
         super().__init__(
@@ -104,20 +93,15 @@ class QuadrupedTask(PhysicsTask):
             substeps=ant.SUBSTEPS,
             followed_body=ant.TORSO,
             camera_distance=CAMERA_DISTANCE,
-            num_envs=num_envs,
-            num_threads=num_threads,
             max_episode_steps=max_episode_steps,
-            render_mode=render_mode,
-            camera=camera,
-            width=width,
-            height=height,
+            **kwargs,
         )
         sensors = self.simulation.sensors
-        self._axes = sensors[:, :9].reshape(num_envs, 3, 3)  # rows: the torso's axes in the world
+        self._axes = sensors[:, :9].reshape(self.num_envs, 3, 3)  # rows: torso's axes in the world
         self._velocity = sensors[:, 9:12]
         self._centre = sensors[:, 12:15]
-        self._last_centre = np.zeros((num_envs, 3))
-        self._average_velocity = np.zeros((num_envs, 3))  # world frame, m/s
+        self._last_centre = np.zeros((self.num_envs, 3))
+        self._average_velocity = np.zeros((self.num_envs, 3))  # world frame, m/s
 
     # Starting and moving.
 

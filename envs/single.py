@@ -32,7 +32,6 @@ class SingleTask(gymnasium.Env[Observation, Any]):
         self.observation_blocks = self._tasks.observation_blocks
         self.control_timestep = self._tasks.control_timestep
         self.model_hash = self._tasks.model_hash
-        self.mujoco_version = self._tasks.mujoco_version
         self.arena = self._tasks.arena
 
     @property

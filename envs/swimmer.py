@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .arenas import Arena
 from .engine import Bool, Float, Index, Observation
 from .physics_task import PhysicsTask
-from .rendering import Camera, add_scenery
+from .rendering import add_scenery
 from .simulation import load_mjcf
 from .single import SingleTask
 from .symmetry import Generator, SignedPermutation, Symmetry, concatenate, group, identity
@@ -125,43 +125,28 @@ class SwimmerFinishLineVector(PhysicsTask):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
-        num_threads: int = 1,
         max_episode_steps: int | None = 500,
-        render_mode: str | None = None,
-        camera: Camera = "follow",
-        width: int = 480,
-        height: int = 320,
+        **kwargs: Any,
     ) -> None:
         """Makes the copies.
 
         Args:
-            num_envs: number of copies, N.
-            num_threads: threads that step them.
             max_episode_steps: control steps of 0.05 s until truncation; None for never.
-            render_mode: None or "rgb_array".
-            camera: "follow" the body or look from "overhead" at the pool.
-            width: of a picture, pixels.
-            height: of a picture, pixels.
+            **kwargs: as for every physics task: copies, threads, pictures.
         """
         super().__init__(
             model=model(),
             substeps=SUBSTEPS,
             followed_body="head",
             camera_distance=CAMERA_DISTANCE,
-            num_envs=num_envs,
-            num_threads=num_threads,
             max_episode_steps=max_episode_steps,
-            render_mode=render_mode,
-            camera=camera,
-            width=width,
-            height=height,
+            **kwargs,
         )
         self._velocity = self.simulation.sensors[:, :2]
         self._centre = self.simulation.sensors[:, 3:5]
-        self._last_centre = np.zeros((num_envs, 2))
-        self._average_velocity = np.zeros((num_envs, 2))  # world frame, m/s
-        self._crossed: Bool = np.zeros(num_envs, np.bool_)
+        self._last_centre = np.zeros((self.num_envs, 2))
+        self._average_velocity = np.zeros((self.num_envs, 2))  # world frame, m/s
+        self._crossed: Bool = np.zeros(self.num_envs, np.bool_)
 
     def _draw(self, generator: np.random.Generator) -> Float:
         return generator.uniform(-1.0, 1.0, 1 + JOINTS)

@@ -68,7 +68,6 @@ def test_spaces_and_metadata(env_id: str) -> None:
         assert task.model_hash is None
     else:
         assert len(task.model_hash) == 64
-        assert task.mujoco_version.count(".") == 2
 
 
 def test_single_says_the_same_of_itself_as_vectorised(env_id: str) -> None:
@@ -76,7 +75,7 @@ def test_single_says_the_same_of_itself_as_vectorised(env_id: str) -> None:
     assert one.observation_space == many.single_observation_space
     assert one.action_space == many.single_action_space
     a, b = one.unwrapped, many.unwrapped
-    for name in ("observation_blocks", "model_hash", "mujoco_version", "control_timestep", "arena"):
+    for name in ("observation_blocks", "model_hash", "control_timestep", "arena"):
         assert getattr(a, name) == getattr(b, name)
     assert [each.name for each in a.symmetries] == [each.name for each in b.symmetries]
     assert one.spec is not None
