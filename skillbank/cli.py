@@ -489,6 +489,7 @@ def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
         ),
         "about": spec.description,
         "task": spec.task,
+        "reward": spec.reward,
         "trained": f"{kind}, {spec.steps} steps, {spec.updates} updates, seed {spec.seed}",
         "alpha": f"{spec.temperature:g}",
         "discount": f"{spec.discount:g}",

@@ -125,7 +125,7 @@ class FinetuneConfig(Learning):
     final_temperature: Positive = 0.005  # alpha after annealing
     anneal_steps: Count = 100_000  # environment steps of log-linear annealing
     noise_set: Count = 32  # K_xi, the size of the fixed noise set before it shrinks to one
-    shrink_start: Annotated[int, Field(ge=0)] | None = 0  # steps with fresh noise; None: always
+    shrink_start: Annotated[int, Field(ge=0)] | None = 0  # fresh noise for so many; None: always
     shrink_steps: Count = 100_000  # environment steps in which it shrinks linearly
     frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen
 

@@ -116,7 +116,8 @@ def evaluate(
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own,
             made with the keywords that the skill remembers.
         episodes: How many, one per parallel copy, up to 100 copies at once.
-        seed: Of the starts, and of a skill's random actions.
+        seed: Of the starts, and of a skill's random actions. Episode i starts by ``seed + i``, so
+            seeds nearer than ``episodes`` share starts.
         deterministic: Take each state's best action instead of a random one.
         nominal_start: Start every episode from the task's one nominal pose.
         kwargs: For the environment.
@@ -141,7 +142,10 @@ def evaluate(
         options = {"randomize": False} if nominal_start else None
         parts.append(_rollout(policy, task, seed + first, deterministic, options))
         task.close()
-    joined = {name: np.concatenate([p.metrics[name] for p in parts]) for name in parts[0].metrics}
+    joined = {  # a metric that no episode of a part was told of is unknown there
+        name: np.concatenate([p.metrics.get(name, np.full(len(p.returns), np.nan)) for p in parts])
+        for name in dict.fromkeys(name for p in parts for name in p.metrics)
+    }
     return Evaluation(
         task.env_id,
         seed,

@@ -64,6 +64,7 @@ def finetune(
     Raises:
         IncompatibleSkill: The skill does not fit the task, or has no density to be anchored to.
         UnsupportedEnvironment: Unknown id, spaces that cannot be learned on, or a bad step.
+        pydantic.ValidationError: The name cannot be.
         Interrupted: The hooks stopped it.
     """
     check_run(seed, device)
@@ -72,6 +73,14 @@ def finetune(
     if not isinstance(skill, Skill):
         raise IncompatibleSkill(f"{skill!r} is not a skill; distill() makes one of a composition")
     config = recipe_for(skill.spec, env_id) if config is None else config
+    for unit in ("discount", "reward_scale"):
+        own, asked = getattr(skill.spec, unit), getattr(config, unit)
+        if config.schedule == "paper" and own != asked:
+            warnings.warn(
+                f"the Q-function of '{skill.spec.name}' is for {unit} {own}, not {asked}, and will "
+                "have to be unlearned; finetuning.recipe_for(skill.spec, task) is in its units",
+                stacklevel=2,
+            )
     updates = (config.total_steps - config.learning_starts) // config.steps_per_update
     if 0 < updates <= config.frozen_updates:
         warnings.warn(
@@ -86,25 +95,20 @@ def finetune(
         started_agent(start, task, config, seed, device),
         task,
         config,
-        total_steps=config.total_steps,
-        learning_starts=config.learning_starts,
         seed=seed,
         schedule=Schedule(config, start, seed, device),
         warm=True,
         level=config.schedule == "anchored",
         parent=parent,
     )
+    bare = task.env_id.split("/")[-1].rsplit("-v", 1)[0]
+    name = name or f"{skill.spec.name}.{bare}"
     try:
+        finished_skill(training, config, name=name, parents=(parent,))  # what cannot be, now
         training.run(hooks or Hooks())
     finally:
         task.close()
-    bare = task.env_id.split("/")[-1].rsplit("-v", 1)[0]
-    return finished_skill(
-        training,
-        config,
-        name=name or f"{skill.spec.name}.{bare}",
-        parents=(parent,),
-    )
+    return finished_skill(training, config, name=name, parents=(parent,))
 
 
 def recipe_for(
@@ -189,6 +193,7 @@ class Schedule:
             generator = torch.Generator().manual_seed(seed)
             noises = torch.randn(config.noise_set, skill.spec.action_size, generator=generator)
         self.noises = noises.to(device)
+        self.full = max(config.noise_set, getattr(skill.spec.config, "noise_set", 1))  # K_0
 
     def __call__(self, agent: Agent, steps: int) -> bool:
         """Set alpha, noise set and hand-over for this step; says whether the sampler learns."""
@@ -201,5 +206,5 @@ class Schedule:
             shrunk = min(1.0, max(0.0, learned - begin) / config.shrink_steps)
             size = max(1, round(len(self.noises) + (1 - len(self.noises)) * shrunk))
             agent.noise_set = self.noises[:size]
-            agent.handover = (size - 1) / max(1, config.noise_set - 1)
+            agent.handover = (size - 1) / max(1, self.full - 1)
         return agent.updates >= self.frozen

@@ -123,7 +123,7 @@ class FlowSampler(Network):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Start at u = xi for every state: couplings are the identity, the scale is one."""
+        """Start at about u = xi for every state: couplings are the identity, the scale is one."""
         names, self._names = self._names, tuple(n for n in self._names if "coupling" not in n)
         super().initialise(generator)
         self._names = names

@@ -38,6 +38,7 @@ def pretrain(
 
     Raises:
         UnsupportedEnvironment: Unknown id, spaces that cannot be learned on, or a bad step.
+        pydantic.ValidationError: The name cannot be.
         Interrupted: The hooks stopped it.
     """
     check_run(seed, device)
@@ -48,8 +49,8 @@ def pretrain(
         config = for_one_action(config)
     sizes = (task.observation_size, task.action_size)
     symmetries = task.symmetries if config.symmetry else ()
-    first = temperature_at(config, 0, config.total_steps)
-    agent = Agent(config.architecture, config, *sizes, first, seed, device, symmetries)
+    alpha = config.temperature
+    agent = Agent(config.architecture, config, *sizes, alpha, seed, device, symmetries)
 
     def schedule(agent: Agent, steps: int) -> bool:
         agent.temperature = temperature_at(config, steps, training.planned_steps)
@@ -59,14 +60,13 @@ def pretrain(
         agent,
         task,
         config,
-        total_steps=config.total_steps,
-        learning_starts=config.learning_starts,
         seed=seed,
         schedule=schedule,
         warm=False,
         level=config.level_critics,
     )
     try:
+        finished_skill(training, config, name=name)  # what cannot be a skill is told now
         training.run(hooks or Hooks())
     finally:
         task.close()
@@ -99,8 +99,8 @@ def check_run(seed: int, device: str) -> None:
     """Refuse a seed or a device that cannot be."""
     import torch
 
-    if seed < 0:
-        raise SkillbankError(f"seed must be 0 or more, got {seed}")
+    if not 0 <= seed < 2**63:
+        raise SkillbankError(f"seed must be 0 or more, and below 2**63, got {seed}")
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -119,9 +119,13 @@ def finished_skill(
 ) -> Skill:
     """The skill that a training has learned so far."""
     agent, task = training.agent, training.task
+    members = 0 if agent.noise_set is None else len(agent.noise_set)
+    networks = agent.networks()
+    if members == 1:  # the hand-over is made: Q is the task's alone, without the prior
+        networks.pop("anchor", None)
     parameters: dict[str, NDArray[np.float32]] = {
         f"{part}/{key}": value
-        for part, network in agent.networks().items()
+        for part, network in networks.items()
         for key, value in network.arrays().items()
     }
     if agent.noise_set is not None:
@@ -139,9 +143,9 @@ def finished_skill(
         action_dtype="float64" if task.action_dtype == np.float64 else "float32",
         architecture=agent.architecture,
         # As it acted while it learned: through random symmetries, but for a finite noise set.
-        symmetries=task.symmetries if config.symmetry and agent.noise_set is None else (),
-        anchored=agent.anchor is not None,
-        noise_set=0 if agent.noise_set is None else len(agent.noise_set),
+        symmetries=() if members or not config.symmetry else task.symmetries,
+        anchored="anchor" in networks,
+        noise_set=members,
         config=config,
         seed=training.seed,
         steps=training.steps,

@@ -137,7 +137,7 @@ class Skill(Composable):
         generator = torch.Generator().manual_seed(seed)
         if self.noise_set is not None:
             u = self._push(states, self.noise_set.expand(len(states), -1, -1))
-            q = self.critic(states, torch.tanh(u)).amin(0)
+            q = self._q(states, torch.tanh(u), u)
             return soft_value(q, torch.zeros_like(q), alpha).numpy()
         shape = (len(states), VALUE_SAMPLES, self.spec.action_size)
         if isinstance(self.sampler, NoiseSampler):

@@ -50,10 +50,6 @@ class Symmetries:
         """Observations [B, S] as the relabelled robots see them."""
         return obs.gather(1, self._obs_index[which]) * self._obs_sign[which]
 
-    def action(self, action: Tensor, which: Tensor) -> Tensor:
-        """Actions [B, A] as the relabelled robots do them."""
-        return action.gather(1, self._action_index[which]) * self._action_sign[which]
-
     def transitions(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Each transition seen through a random symmetry."""
         which = self.draw(len(batch.obs), generator)

@@ -31,7 +31,7 @@ class Step(NamedTuple):
     terminated: Tensor  # [N], 1 where the episode ended for good
     ended: Array  # [N] bool, terminated or truncated
     obs: Tensor  # [N, S], where the next step starts: after a reset where the episode ended
-    info: dict[str, Any]  # of the last observation of each episode that ended, else of now
+    info: dict[str, Any]  # as Gymnasium's: of ``obs``; ``final_info`` has the ends of episodes
 
 
 class Layout(NamedTuple):
@@ -80,8 +80,13 @@ class Task:
             raise UnsupportedEnvironment(
                 f"{self.env_id} cannot be made{made and f' with {made}'}: {error}"
             ) from error
+        if self.envs.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+            raise UnsupportedEnvironment(
+                f"{self.env_id} is vectorised and does not say autoreset_mode SAME_STEP in its "
+                "metadata; here an episode ends and the next begins in one step"
+            )
         self.num_envs, self.kwargs = num_envs, kwargs
-        self.steps = 0  # steps of all copies since the first reset
+        self.steps = 0  # of all copies, since they were made
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
         source = _declaring(self.envs)
         layout = _declared(self.env_id, obs_space, action_space, source)
@@ -94,7 +99,8 @@ class Task:
         self.arena: Any = getattr(source, "arena", None)
         # Somebody's environment may belong to the thread that made it.
         self.any_thread = bool(getattr(source, "any_thread", False))
-        self.max_episode_steps: int | None = getattr(self.envs.spec, "max_episode_steps", None)
+        registered = getattr(self.envs.spec, "max_episode_steps", None)
+        self.max_episode_steps: int | None = getattr(source, "max_episode_steps", registered)
         self.control_timestep: float | None = getattr(source, "control_timestep", None)
         self.symmetries = tuple(
             Symmetry(
@@ -285,7 +291,8 @@ def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Spac
             f"{env_id} has observations {obs}; skills need a one-dimensional Box "
             "(gymnasium.wrappers.FlattenObservation makes one of a Dict or an image)"
         )
-    if not isinstance(action, box) or len(action.shape) != 1:
+    real = isinstance(action, box) and np.issubdtype(action.dtype, np.floating)
+    if not isinstance(action, box) or not real or len(action.shape) != 1:
         raise UnsupportedEnvironment(
             f"{env_id} has actions {action}; soft Q-learning here needs a one-dimensional Box "
             "of real numbers, as in Pendulum-v1"
@@ -294,6 +301,10 @@ def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Spac
         raise UnsupportedEnvironment(
             f"{env_id} has unbounded actions {action}; wrap it in "
             "gymnasium.wrappers.RescaleAction or ClipAction with finite bounds"
+        )
+    if not (action.low < action.high).all():
+        raise UnsupportedEnvironment(
+            f"{env_id} has actions {action} of which a component cannot move: leave it out"
         )
 
 

@@ -66,8 +66,6 @@ class Training:
     agent: Agent
     task: Task
     config: Learning
-    total_steps: int
-    learning_starts: int
     seed: int
     schedule: Callable[[Agent, int], bool]  # sets alpha and noise set; says if the sampler learns
     warm: bool  # first steps by the sampling network (a skill's rollouts), not at random
@@ -88,10 +86,11 @@ class Training:
         self.rng = np.random.default_rng(self.seed)
         self.disturbance = np.zeros((self.task.num_envs, self.task.action_size))  # OU noise
         self.memory: dict[str, NDArray[Any]] = {}  # see Hooks
-        self.planned_steps = self.total_steps  # at its very start; a resumed one may train longer
+        # At its very start; a resumed one may train longer.
+        self.planned_steps = self.config.total_steps
 
     def run(self, hooks: Hooks) -> None:
-        """Train until ``total_steps``.
+        """Train until ``config.total_steps``.
 
         Raises:
             Interrupted: ``should_stop`` said so; the checkpoint, if any, is saved (in a training
@@ -119,9 +118,9 @@ class Training:
             self.agent.beside = InTurn()
 
     def _segments(self, hooks: Hooks, beside: Executor) -> None:
-        while self.steps < self.total_steps:
+        while self.steps < self.config.total_steps:
             self._loop(hooks, beside)
-            if hooks.segment_steps is not None and self.steps < self.total_steps:
+            if hooks.segment_steps is not None and self.steps < self.config.total_steps:
                 self.replay.end_episodes()
                 self._save_if_possible(hooks)
 
@@ -137,11 +136,11 @@ class Training:
         self.disturbance[:] = 0.0
         started = last_save = last_report = time.perf_counter()
         before = self.seconds
-        report_every = max(copies, self.total_steps // CURVE_POINTS)
+        report_every = max(copies, config.total_steps // CURVE_POINTS)
         next_report = self.steps + report_every
         figures: Figures | None = None
         learns = self.schedule(agent, self.steps)
-        end = self.total_steps
+        end = config.total_steps
         if hooks.segment_steps is not None:
             end = min(end, (self.steps // hooks.segment_steps + 1) * hooks.segment_steps)
         while self.steps < end:
@@ -159,15 +158,15 @@ class Training:
             running[step.ended] = 0.0
             self.steps += copies
             learns = self.schedule(agent, self.steps)
-            if self.level and agent.updates == 0 and self.steps > self.learning_starts:
+            if self.level and agent.updates == 0 and self.steps > config.learning_starts:
                 self._level_critics()
-            if self.steps > self.learning_starts:
+            if self.steps > config.learning_starts:
                 self.debt += copies / config.steps_per_update
             if self.steps >= end:  # nothing is left to run beside
                 figures = self._learn(learns) or figures
             now = time.perf_counter()
             self.seconds = before + now - started
-            on_curve = self.steps >= next_report or self.steps >= self.total_steps
+            on_curve = self.steps >= next_report or self.steps >= config.total_steps
             if on_curve or now - last_report > REPORT_SECONDS:
                 next_report += report_every if on_curve else 0
                 last_report = now
@@ -203,7 +202,7 @@ class Training:
     def _action(self, obs: torch.Tensor) -> NDArray[np.float32]:
         """Actions [N, A] for this step: at first at random, then the policy's, with OU noise."""
         config = self.config
-        if not self.warm and self.steps < self.learning_starts:
+        if not self.warm and self.steps < config.learning_starts:
             return self.rng.uniform(-1.0, 1.0, self.disturbance.shape).astype(np.float32)
         action: NDArray[np.float32] = self.agent.act(obs.to(self.agent.device)).cpu().numpy()
         if not np.isfinite(action).all():
@@ -254,8 +253,9 @@ class Training:
             )
             self.curve.append(point)
         if hooks.on_progress is not None:
-            progress = (self.steps, self.total_steps, self.agent.updates, self.seconds, mean)
-            hooks.on_progress(Progress(*progress, self.agent.temperature, values))
+            steps = self.steps, self.config.total_steps
+            so_far = (*steps, self.agent.updates, self.seconds, mean, self.agent.temperature)
+            hooks.on_progress(Progress(*so_far, values))
 
     # Checkpoints: everything needed to go on, but the simulation (its episodes start anew).
 
@@ -315,10 +315,9 @@ class Training:
             raise SkillbankError(
                 f"{path} was started differently; resume with the same: {'; '.join(lines)}"
             )
-        if self.total_steps < min(meta["steps"], theirs["total_steps"]):
-            raise SkillbankError(
-                f"{path} has made {meta['steps']} steps; {self.total_steps} in all are fewer"
-            )
+        asked = self.config.total_steps
+        if asked < min(meta["steps"], theirs["total_steps"]):
+            raise SkillbankError(f"{path} has made {meta['steps']} steps; {asked} in all are fewer")
         try:
             self._restore(arrays, meta)
         except (KeyError, ValueError, RuntimeError, AssertionError) as error:

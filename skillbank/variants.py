@@ -89,6 +89,7 @@ def turned(
     degrees = f"{math.degrees(angle):.0f}".replace("-0", "0")
     update = {
         "name": f"{spec.name}.turned_{degrees}",
+        "reward": f"{spec.reward or spec.task}, turned by {degrees} degrees"[:4096],
         "symmetries": kept,
         "evaluations": (),
     }

@@ -489,6 +489,8 @@ def test_a_turned_skill_is_an_ordinary_skill(tmp_path):
     turned = skill.turned(np.pi / 2)
     assert turned.spec.name == "h.turned_90"
     assert turned.spec.parents == (skill.content_hash,)
+    assert turned.spec.reward == f"{skill.spec.task}, turned by 90 degrees"  # no longer the task's
+    assert turned.turned(0.0).spec.reward == f"{turned.spec.reward}, turned by 0 degrees"
     turned.save(tmp_path / "t.h5")
     again = Skill.load(tmp_path / "t.h5")
     yaw = np.linspace(-3.0, 3.0, 6)

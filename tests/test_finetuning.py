@@ -1,11 +1,13 @@
 """Fine-tuning starts as the skill, hands over to a noise set without a jump, ends in one action."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import small_worlds
 import torch
+from pydantic import ValidationError
 
 from skillbank import storage
 from skillbank.agent import Agent
@@ -17,6 +19,7 @@ from skillbank.pretraining import pretrain
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
 from skillbank.task import Task
+from skillbank.training import Hooks
 
 assert small_worlds  # registers the environments
 
@@ -253,11 +256,10 @@ def test_at_the_end_there_is_one_action_per_state(schedule, skill):
     np.testing.assert_array_equal(actions, np.repeat(actions[:, :1], 7, axis=1))
     np.testing.assert_allclose(end.predict(obs)[0], actions[:, 0], atol=1e-6)
     np.testing.assert_allclose(end.predict(obs, deterministic=True)[0], actions[:, 0], atol=1e-6)
-    # its soft value is its Q of that action (over the prior, where it is anchored)
-    q = end.critic(
-        torch.tensor(obs, dtype=torch.float32), torch.tensor(actions[:, 0], dtype=torch.float32)
-    ).amin(0)
-    np.testing.assert_allclose(end.value(obs), q.numpy(), atol=1e-4)
+    # its soft value is its Q of that action, which is the task's alone: the prior has faded
+    np.testing.assert_allclose(end.value(obs), end.q(obs, actions[:, 0]), atol=1e-4)
+    assert not end.spec.anchored
+    assert not any(name.startswith("anchor/") for name in end.parameters())
     assert end.spec.temperature == pytest.approx(0.005)
 
 
@@ -271,8 +273,32 @@ def test_a_finished_skill_goes_on_with_its_own_members(skill):
         start = finetune(end, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))
         action = end.predict(obs)[0]
         np.testing.assert_array_equal(start.predict(obs)[0], action)
-        if way == "paper":  # an anchored skill's Q is over its prior, which does not go on
-            np.testing.assert_array_equal(start.q(obs, action), end.q(obs, action))
+        np.testing.assert_array_equal(start.q(obs, action), end.q(obs, action))
+
+
+def test_half_a_noise_set_has_the_value_of_its_own_actions(skill):
+    """While some of the prior is left, q and value both hold it."""
+    half = finished(skill, shrink_steps=300)
+    assert (half.spec.anchored, half.spec.noise_set) == (True, 3)
+    obs, alpha = states(5), half.spec.temperature
+    actions = half.sample(obs, 60, seed=0)
+    for state, drawn, value in zip(obs, actions, half.value(obs), strict=True):
+        members = np.unique(drawn, axis=0)
+        assert len(members) == 3
+        q = half.q(np.repeat(state[np.newaxis], 3, 0), members).astype(float)
+        mean = q.max() + alpha * np.log(np.exp((q - q.max()) / alpha).mean())
+        assert value == pytest.approx(mean, abs=1e-3)
+
+
+def test_a_smaller_set_does_not_bring_the_prior_back(skill):
+    half = finished(skill, shrink_steps=300)
+    config = half.spec.config
+    agent = SimpleNamespace(updates=0)
+    for size in (6, 3, 2):
+        tuned = config.changed(schedule="paper", noise_set=size, learning_starts=0)
+        Schedule(tuned, half, seed=0, device="cpu")(agent, 0)
+        assert len(agent.noise_set) == min(size, 3)
+        assert agent.handover == (min(size, 3) - 1) / (6 - 1)
 
 
 def test_what_does_not_say_what_it_does_alone_is_refused(skill):
@@ -309,8 +335,31 @@ def test_a_skill_of_one_action_is_fine_tuned_by_default():
 
 def test_a_skill_that_was_never_saved_is_a_parent_too(skill):
     rescaled = skill.at_temperature(0.2)
-    child = finetune(rescaled, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))
+    config = recipe_for(rescaled.spec, PLANE, schedule="paper").changed(**NOT_AT_ALL)
+    child = finetune(rescaled, PLANE, config)
     assert child.spec.parents == (storage.content_hash(*rescaled.stored()),)
+
+
+def test_other_units_than_those_of_the_skills_own_q_are_warned_of(skill):
+    own = recipe_for(skill.spec, PLANE, schedule="paper").changed(**NOT_AT_ALL)
+    for unit, value in (("discount", 0.5), ("reward_scale", 3.0)):
+        with pytest.warns(UserWarning, match=rf"is for {unit} .*, not {value}.*recipe_for"):
+            finetune(skill, PLANE, own.changed(**{unit: value}))
+    finetune(skill, PLANE, own.changed(schedule="anchored", discount=0.5))  # its Q starts at zero
+
+
+def test_a_name_that_cannot_be_is_told_before_the_first_step(skill):
+    steps = []
+    hooks = Hooks(on_step=lambda training, step: steps.append(training.steps))
+    config = FinetuneConfig(**BRIEF, learning_starts=36, total_steps=40)
+    with pytest.raises(ValidationError, match="name"):
+        finetune(skill, PLANE, config, name="two words", hooks=hooks)
+    brief = PretrainConfig(architecture=TINY, **BRIEF, learning_starts=36, total_steps=40)
+    with pytest.raises(ValidationError, match="name"):
+        pretrain(PLANE, brief, name="two words", hooks=hooks)
+    assert steps == []
+    pretrain(PLANE, brief, name="one_word", hooks=hooks)
+    assert steps[-1] == 40
 
 
 # Anchored: the sampling network converges to pi_0 exp(Q / alpha).
@@ -375,7 +424,12 @@ def test_another_robot_is_refused_with_both_layouts(skill):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"seed": -1}, "seed must be 0 or more"), ({"device": "cuda:99"}, "cpu")]
+    ("wrong", "message"),
+    [
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": 2**64}, "below 2"),
+        ({"device": "cuda:99"}, "cpu"),
+    ],
 )
 def test_seeds_and_devices_that_are_not_there(skill, wrong, message):
     with pytest.raises(SkillbankError, match=message):

@@ -271,6 +271,17 @@ def test_metrics_are_of_the_end_also_where_they_are_told_there_alone(episodes):
         _ = found.sectors
 
 
+def test_a_metric_may_be_missing_in_some_of_the_copies_that_run_at_once(monkeypatch):
+    policy = SimpleNamespace(predict=lambda obs, deterministic: (np.zeros((len(obs), 2)), None))
+    whole = evaluate(policy, "SmallWorld/Errand-v0", episodes=7, seed=3, length=1)
+    assert 1 < np.isfinite(whole.metrics["second"]).sum() < 7  # told in the second step alone
+    monkeypatch.setattr(evaluation, "MAX_COPIES", 1)
+    single = evaluate(policy, "SmallWorld/Errand-v0", episodes=7, seed=3, length=1)
+    assert set(single.metrics) == set(whole.metrics)
+    for name, values in whole.metrics.items():
+        np.testing.assert_array_equal(single.metrics[name], values)
+
+
 def test_an_episode_without_end_is_told(skill, monkeypatch):
     monkeypatch.setattr(evaluation, "MAX_STEPS", 50)
     with pytest.raises(UnsupportedEnvironment, match=r"in 50 steps: it needs max_episode_steps"):

@@ -20,6 +20,8 @@ ONE = Box(-1, 1, (2,), np.float32)
         (gymnasium.spaces.Discrete(4), ONE, "one-dimensional Box"),
         (Box(0, 1, (8, 8), np.float32), ONE, "one-dimensional Box"),
         (ONE, gymnasium.spaces.Discrete(4), "of real numbers, as in Pendulum-v1"),
+        (ONE, Box(0, 3, (2,), np.int64), "of real numbers"),
+        (ONE, Box(np.float32([0, 0]), np.float32([1, 0])), "a component cannot move"),
         (ONE, Box(-np.inf, np.inf, (2,), np.float32), "unbounded actions.*RescaleAction"),
     ],
 )
@@ -27,6 +29,22 @@ def test_spaces_that_cannot_be_learned_on_are_refused(observation_space, action_
     spaces = {"observation_space": observation_space, "action_space": action_space}
     with pytest.raises(UnsupportedEnvironment, match=message):
         Task("SmallWorld/Strange-v0", 2, **spaces)
+
+
+def test_a_vectorised_task_that_resets_a_step_later_is_refused():
+    with pytest.raises(UnsupportedEnvironment, match="does not say autoreset_mode SAME_STEP"):
+        Task("CartPole-v1", 2)
+
+
+def test_the_length_of_an_episode_is_what_it_was_made_with():
+    for env_id, made, length in (
+        ("PointMassRun", {}, 100),
+        ("PointMassRun", {"max_episode_steps": 30}, 30),
+        ("SmallWorld/Plane-v0", {}, 20),
+    ):
+        task = Task(env_id, 1, **made)
+        assert task.max_episode_steps == length
+        task.close()
 
 
 def test_a_known_task_is_found_by_its_bare_name():

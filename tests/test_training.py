@@ -42,8 +42,6 @@ def training(env_id="SmallWorld/Plane-v0", *, seed=0, env_kwargs=None, **changes
         agent,
         task,
         config,
-        total_steps=config.total_steps,
-        learning_starts=config.learning_starts,
         seed=seed,
         schedule=lambda _agent, _steps: True,
         warm=False,
