@@ -599,13 +599,14 @@ def _again(ctx: click.Context) -> str:
 
 def _planned(recipe: "Config", run: "Run", steps: int | None, settings: Sequence[str]) -> "Config":
     """The recipe in so many steps, or as the training to resume was begun, with what was set."""
-    from skillbank.cli_settings import as_begun, configured, in_steps
+    from skillbank.cli_settings import as_begun, configured
+    from skillbank.config import shortened
 
     if run.resume:
         from skillbank.training import begun_with
 
         return configured(recipe, (*as_begun(recipe, begun_with(run.checkpoint), steps), *settings))
-    return configured(recipe if steps is None else in_steps(recipe, steps), settings)
+    return configured(recipe if steps is None else shortened(recipe, steps), settings)
 
 
 def _lineup(skill: "Skill", seconds: float) -> str:

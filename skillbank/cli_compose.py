@@ -68,11 +68,11 @@ CORRECTION = "correction.npz"
     "env_id",
     callback=imported,
     metavar="TASK",
-    help="Where to try it, also MODULE:ID. [default: the first skill's task]",
+    help="Where to try it, also MODULE:ID. [default: that of the skill that observes most]",
 )
 @with_option
 @click.option("--rescale", is_flag=True, help="Bring all to the first skill's temperature.")
-@click.option("--steps", type=click.IntRange(1), help="Of each learning, in the environment.")
+@click.option("--steps", type=click.IntRange(2), help="Of each learning, in the environment.")
 @click.option(
     "--episodes",
     type=click.IntRange(1, 1000),
@@ -117,7 +117,7 @@ def compose_command(
 
     It says first how well they compose. `skillbank compose run_north run_east`
     """
-    _check_options(correct, correction, shared_goals, how)
+    _check_options(check, correct, correction, shared_goals, how)
     bank = Bank(bank_folder, shipped=True)
     if not check:
         kept = _name(name, skills)
@@ -201,7 +201,11 @@ def _advice(ctx: click.Context, correction: Path) -> str:
     return f"stopped; what was corrected is in {correction}; to go on with it as it is:\n  {again}"
 
 
-def _check_options(correct: bool, correction: Path | None, shared_goals: bool, how: str) -> None:
+def _check_options(
+    check: bool, correct: bool, correction: Path | None, shared_goals: bool, how: str
+) -> None:
+    if check and correct:
+        raise click.UsageError("--check learns nothing and --correct does: name one")
     if correct and correction is not None:
         raise click.UsageError("--correct learns a correction and --correction takes one: name one")
     if shared_goals and how != "or":

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from skillbank.config import Architecture, FinetuneConfig, Learning, bare_name, shortened
+from skillbank.config import Architecture, Learning, bare_name
 from skillbank.errors import SkillbankError
 from skillbank.spec import Name
 
@@ -123,16 +123,6 @@ def checked_name(name: str) -> str:
             f"'{name}' cannot be the name of a skill: it takes letters, digits, '_', '-' and '.', "
             "begins with a letter or a digit, and has at most 128 of them"
         ) from error
-
-
-def in_steps(config: Config, steps: int) -> Config:
-    """The recipe in so many steps; of few updates, the sampler is frozen for a quarter at most."""
-    config = shortened(config, steps)
-    if isinstance(config, FinetuneConfig):
-        updates = (steps - config.learning_starts) // config.steps_per_update
-        frozen = min(config.frozen_updates, updates // 4)
-        config = config.model_copy(update={"frozen_updates": frozen})
-    return config
 
 
 def as_begun(config: Learning, begun: Mapping[str, Any], steps: int | None) -> list[str]:

@@ -151,7 +151,8 @@ def noise_fed(learning: Config) -> Config:
 def shortened(config: Config, steps: int) -> Config:
     """The same way of learning in so many steps: what is counted in steps goes in proportion.
 
-    But the first update, which waits no longer than it did, and for a quarter of the steps at most.
+    But the first update, which waits no longer than it did, and for a quarter of the steps at most;
+    and the sampling network, which is frozen no longer, and for a quarter of the updates at most.
     """
     share = steps / config.total_steps
     changes: dict[str, int] = {
@@ -162,6 +163,9 @@ def shortened(config: Config, steps: int) -> Config:
         counted = getattr(config, name, None)
         if counted is not None:
             changes[name] = max(min(1, counted), round(counted * share))
+    if isinstance(config, FinetuneConfig):
+        updates = (steps - changes["learning_starts"]) // config.steps_per_update
+        changes["frozen_updates"] = min(config.frozen_updates, updates // 4)
     return config.changed(**changes)
 
 

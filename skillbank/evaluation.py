@@ -206,11 +206,7 @@ def _rollout(
     place = final_info(task.info, ~running).get("position")
     path = [] if place is None or place.shape != (copies, 2) else [place]
     while running.any():
-        if lengths.max() >= MAX_STEPS:
-            raise UnsupportedEnvironment(
-                f"{task.env_id} has not ended an episode in {MAX_STEPS} steps: it needs "
-                "max_episode_steps, as in gymnasium.register(..., max_episode_steps=1000)"
-            )
+        check_ending(task, int(lengths.max()))
         action, _ = policy.predict(obs.numpy(), deterministic=deterministic)
         step = task.step(action, scaled=False)
         obs = step.obs
@@ -236,6 +232,19 @@ def _rollout(
         metrics["direction"] = np.arctan2(travel[:, 1], travel[:, 0])
         traces = tuple(whole[: lengths[i] + 1, i] for i in range(copies))
     return Evaluation(task.env_id, seed, returns, lengths, metrics, traces)
+
+
+def check_ending(task: Task, steps: int) -> None:
+    """Refuse a task whose episode goes on after so many steps.
+
+    Raises:
+        UnsupportedEnvironment: It does.
+    """
+    if steps >= MAX_STEPS:
+        raise UnsupportedEnvironment(
+            f"{task.env_id} has not ended an episode in {MAX_STEPS} steps: it needs "
+            "max_episode_steps, as in gymnasium.register(..., max_episode_steps=1000)"
+        )
 
 
 def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-from skillbank import storage
 from skillbank.agent import Agent
 from skillbank.config import FinetuneConfig, Preset, finetune_recipe, noise_fed
 from skillbank.config import Schedule as ScheduleName
@@ -90,7 +89,7 @@ def finetune(
         )
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     start = skill.fitted_to(task)
-    parent = skill.content_hash or storage.content_hash(*skill.stored())
+    parents = skill.as_parents()
     training = Training(
         started_agent(start, task, config, seed, device),
         task,
@@ -99,16 +98,16 @@ def finetune(
         schedule=Schedule(config, start, seed, device),
         warm=True,
         level=config.schedule == "anchored",
-        parent=parent,
+        parent=parents[0],
     )
     bare = task.env_id.split("/")[-1].rsplit("-v", 1)[0]
     name = name or f"{skill.spec.name}.{bare}"
     try:
-        finished_skill(training, config, name=name, parents=(parent,))  # what cannot be, now
+        finished_skill(training, config, name=name, parents=parents)  # what cannot be, now
         training.run(hooks or Hooks())
     finally:
         task.close()
-    return finished_skill(training, config, name=name, parents=(parent,))
+    return finished_skill(training, config, name=name, parents=parents)
 
 
 def recipe_for(

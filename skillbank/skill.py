@@ -28,7 +28,7 @@ from skillbank.networks import (
 )
 from skillbank.operators import Composable
 from skillbank.soft_value import soft_value
-from skillbank.spec import ObservationBlock, SkillSpec, Symmetry
+from skillbank.spec import MAX_PARENTS, ObservationBlock, SkillSpec, Symmetry
 from skillbank.symmetry import Symmetries
 from skillbank.task import Layout, TaskLike, layout_of
 
@@ -232,6 +232,15 @@ class Skill(Composable):
         """
         return cls.from_stored(storage.read(Path(path)))
 
+    def as_parents(self) -> tuple[str, ...]:
+        """Content hashes that what is made of it names as its parents.
+
+        Its own; of one that was never saved, and that no bank knows, those of its parents besides.
+        """
+        if self.content_hash:
+            return (self.content_hash,)
+        return (storage.content_hash(*self.stored()), *self.spec.parents)[:MAX_PARENTS]
+
     def with_spec(self, **changes: Any) -> "Skill":
         """The same networks under a changed spec (a name, an evaluation, ...)."""
         whole = SkillSpec.model_validate(self.spec.model_dump() | changes)
@@ -240,7 +249,8 @@ class Skill(Composable):
 
     def at_temperature(self, temperature: float) -> "Skill":
         """The same policy with its numbers at another temperature, the reward in proportion."""
-        return Skill(*variants.at_temperature(self.spec, self.parameters(), temperature))
+        spec, parameters = variants.at_temperature(self.spec, self.parameters(), temperature)
+        return Skill(spec.model_copy(update={"parents": self.as_parents()}), parameters)
 
     def turned(self, angle: float) -> "Skill":
         """A skill that does towards ``angle`` (rad) what this one does towards 0, exactly.
@@ -248,9 +258,8 @@ class Skill(Composable):
         Raises:
             IncompatibleSkill: It observes no block ``heading`` that could be turned.
         """
-        parent = self.content_hash or storage.content_hash(*self.stored())
         spec, parameters = variants.turned(self.spec, self.parameters(), angle)
-        return Skill(spec.model_copy(update={"parents": (parent,)}), parameters)
+        return Skill(spec.model_copy(update={"parents": self.as_parents()}), parameters)
 
     # Fitting it to a task.
 

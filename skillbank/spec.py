@@ -24,6 +24,7 @@ Text = Annotated[str, Field(max_length=4096)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Shape = tuple[int, ...]
+MAX_PARENTS = 64
 # Keywords that say how a task is simulated and drawn, not what it is; a skill remembers none.
 _OF_GYMNASIUM = {
     *("self", "id", "env_id", "num_envs", "render_mode"),
@@ -122,7 +123,7 @@ class SkillSpec(Strict):
     updates: Annotated[int, Field(ge=0)]
     learning_curve: Annotated[tuple[CurvePoint, ...], Field(max_length=10_000)] = ()
     evaluations: Annotated[tuple[EvaluationRecord, ...], Field(max_length=1_000)] = ()
-    parents: Annotated[tuple[Sha256, ...], Field(max_length=64)] = ()  # content hashes
+    parents: Annotated[tuple[Sha256, ...], Field(max_length=MAX_PARENTS)] = ()  # content hashes
     model_hash: Sha256 | None = None  # of the compiled simulation model
     versions: dict[Name, Text] = Field(default_factory=dict)  # of skillbank, mujoco, torch, ...
     license: Text = "MIT"

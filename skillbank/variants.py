@@ -37,7 +37,11 @@ def at_temperature(
         else value
         for name, value in parameters.items()
     }
-    update = {"temperature": temperature, "reward_scale": spec.reward_scale * factor}
+    update = {
+        "temperature": temperature,
+        "reward_scale": spec.reward_scale * factor,
+        "reward": spec.reward and f"{factor:.3g} ({spec.reward})"[:4096],
+    }
     return spec.model_copy(update=update), changed
 
 

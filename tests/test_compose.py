@@ -8,7 +8,15 @@ import torch
 from composing import ALPHA, GAMMA, exact_value, grid, peaked
 
 from skillbank import Bank, IncompatibleSkill, SkillbankError, compose, finetune
-from skillbank.compose import Acting, CompositionWarning, CorrectionConfig, expression
+from skillbank.compose import (
+    Acting,
+    Composed,
+    CompositionWarning,
+    Correction,
+    CorrectionConfig,
+    expression,
+)
+from skillbank.compose.expression import Best, Corrected, Leaf
 from skillbank.skill import Skill
 from skillbank.spec import ObservationBlock, Symmetry
 
@@ -157,6 +165,26 @@ def test_weights_of_a_mean_must_make_one(weights):
     a, b, _ = three()
     with pytest.raises(SkillbankError, match="2 skills need 2 weights, not negative"):
         compose.mean([a, b], weights=weights)
+
+
+def test_a_mapping_of_weights_is_for_sums():
+    a, b, _ = three()
+    for compose_them in (compose.mean, compose.any_of):
+        with pytest.raises(SkillbankError, match="a mapping is for compose"):
+            compose_them({a: 1.0, b: 2.0})
+
+
+def test_parents_are_also_those_of_what_was_never_saved(tmp_path):
+    a, b, _ = three()
+    a.save(tmp_path / "a.h5")
+    b.save(tmp_path / "b.h5")
+    warm = b.at_temperature(2 * ALPHA).at_temperature(ALPHA)
+    assert warm.spec.parents[-1] == b.content_hash
+    assert {a.content_hash, b.content_hash} <= set((a & warm).spec.parents)
+    assert (a & b).spec.parents == (a.content_hash, b.content_hash)
+    for _ in range(100):
+        warm = warm.at_temperature(ALPHA)
+    assert len(warm.spec.parents) == 64
 
 
 def test_weights_of_a_soft_or_must_be_positive():
@@ -311,6 +339,8 @@ def compositions():
         a.spec.model_copy(update={"noise_set": 3}),
         a.parameters() | {"noise": np.float32([[0, 0], [0.3, 0], [0, -0.3]])},
     )
+    with pytest.warns(CompositionWarning, match="'a' acts by 3 fixed noises"):
+        of_finite = finite & b
     return {
         "one": compose.mean([a]),
         "mean": a & b,
@@ -319,7 +349,7 @@ def compositions():
         "or": any_of(a, c),
         "nested": any_of(a, b) & c,
         "noise-fed": noise & b,
-        "finite": finite & b,
+        "finite": of_finite,
     }
 
 
@@ -527,6 +557,30 @@ def test_a_composition_has_the_symmetries_that_all_its_skills_have():
     assert [s.name for s in (skill & skill.turned(0.4)).spec.symmetries] == ["quarter"]
     assert [s.name for s in compose.mean([skill]).spec.symmetries] == ["mirror", "quarter"]
     assert (skill & headed()).spec.symmetries == ()
+
+
+def test_what_is_learned_from_more_than_the_skills_observe_may_break_their_symmetries():
+    place = ObservationBlock(name="place", size=2)
+    skill = headed().with_spec(symmetries=(MIRROR, QUARTER))
+    blocks = skill.spec.observation_blocks
+    network = peaked().critic
+
+    def corrected(*more):
+        return Composed(Corrected(Leaf(skill), Correction(network, blocks + more, {})))
+
+    assert corrected().spec.symmetries == (MIRROR, QUARTER)
+    assert corrected(place).spec.symmetries == ()
+    best = Best((Leaf(skill),), (network,), blocks, "any")
+    assert Composed(best).spec.symmetries == ()
+    assert Composed(Corrected(best, Correction(network, blocks, {}))).spec.symmetries == ()
+
+
+def test_the_task_of_a_composition_is_that_of_the_skill_that_observes_most():
+    wide = (ObservationBlock(name="observation", size=2), ObservationBlock(name="place", size=1))
+    a, b = peaked("a", env_id="A-v0"), peaked("b", env_id="B-v0", observation_blocks=wide)
+    assert (a & b).spec.env_id == (b & a).spec.env_id == "B-v0"
+    node = Corrected((a & b).node, Correction(a.critic, wide, {}))
+    assert compose.mean([a, Composed(node)]).spec.env_id == "B-v0"
 
 
 def test_a_skill_is_composed_by_its_average_over_its_symmetries():

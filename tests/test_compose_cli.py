@@ -94,6 +94,8 @@ def test_mistakes_end_with_one_message(call):
         "has no block 'heading'"
         in call("north", "east", "--turn", "0", "--turn", "90", "--check", code=4).output
     )
+    assert "name one" in call("north", "east", "--check", "--correct", code=2).output
+    assert "x>=2" in call("north", "east", "--steps", "1", code=2).output
     assert "Did you mean 'north'" in call("nort", "east", code=2).output
     assert "cannot be the name" in call("north", "east", "--as", "n e", code=2).output
 

@@ -5,16 +5,22 @@ import pytest
 import torch
 from composing import ALPHA, GAMMA, exact_value, grid, peaked
 
-from skillbank import IncompatibleSkill, SkillbankError, compose, exact
+from skillbank import Bank, IncompatibleSkill, SkillbankError, compose, evaluation, exact
 from skillbank.compose import CorrectionConfig, DistillConfig, ImproveConfig, expression
 from skillbank.compose.certificate import SCOUTS
-from skillbank.compose.correction import Backup, Correction, backup, correction_target
+from skillbank.compose.correction import (
+    Backup,
+    Correction,
+    Corrector,
+    backup,
+    correction_target,
+)
 from skillbank.compose.distillation import plain_name
 from skillbank.compose.expression import Leaf, SoftOr
 from skillbank.config import Architecture
-from skillbank.errors import Interrupted
+from skillbank.errors import Interrupted, UnsupportedEnvironment
 from skillbank.networks import Critic
-from skillbank.replay import Replay, Transitions
+from skillbank.replay import Batch, Replay, Transitions
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
 from skillbank.training import Hooks
@@ -293,6 +299,25 @@ def test_a_correction_is_learned_from_stored_transitions_alone():
     np.testing.assert_allclose(found, np.interp(0.5 * obs[:, 0], LINE, c), atol=0.06)
 
 
+def test_only_what_the_skills_observe_whole_is_seen_through_their_symmetries():
+    """A velocity is turned, a place that the skill does not know is not: no such step exists."""
+    roam = Bank(shipped=True).load("run_anywhere")
+    assert len(roam.spec.symmetries) == 8
+    for task, turns in (("QuadrupedRun", True), ("QuadrupedUMaze", False)):
+        fitted = compose.mean([roam]).fitted_to(task)
+        obs = torch.arange(fitted.spec.observation_size).expand(60, -1) + 1.0
+        batch = Batch(obs, torch.ones(60, 8), *torch.zeros(3, 60), obs)
+        seen = Corrector(fitted, CorrectionConfig(), seed=0).mirrors(batch)
+        assert bool((seen.next_obs != obs).any()) == turns
+
+
+def test_a_certificate_needs_episodes_that_end(monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_STEPS", 30)
+    a, b = (Bank(shipped=True).load(f"point_run_{way}") for way in ("east", "north"))
+    with pytest.raises(UnsupportedEnvironment, match="in 30 steps: it needs max_episode_steps"):
+        (a & b).certificate(episodes=1, env_kwargs={"max_episode_steps": None})
+
+
 def test_transitions_that_cannot_be_learned_from_are_refused():
     a, b = parts()
     composed = a & b
@@ -564,6 +589,7 @@ def test_a_distilled_skill_has_the_scale_of_its_parts():
         ("0.5 a + 0.5 b", "0.5-a-plus-0.5-b"),
         ("corrected(a - 0.5 b)", "corrected-a-minus-0.5-b"),
         ("(x | y)", "x-or-y"),
+        ("-1 a + b", "minus-1-a-plus-b"),
         ("???", "composed"),
     ],
 )
@@ -596,6 +622,12 @@ def test_the_same_seed_evaluates_alike():
         for _ in range(2)
     )
     np.testing.assert_array_equal(one, other)
+
+
+def test_only_skills_are_improved_on():
+    a, b = parts()
+    with pytest.raises(IncompatibleSkill, match=r"improve\(\) takes skills; distill\(\)"):
+        compose.improve([a, a & b], "skillbank-test/Drift-v0")
 
 
 def test_the_best_of_policies_knows_the_scale_of_its_reward():

@@ -32,7 +32,7 @@ from skillbank.compose import expression
 from skillbank.compose.expression import Best, Corrected, Node, WeightedSum
 from skillbank.compose.gathering import gather_task
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
-from skillbank.evaluation import bootstrap_interval
+from skillbank.evaluation import bootstrap_interval, check_ending
 from skillbank.training import Hooks, Progress
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Certificate:
         unavoidable: What every policy keeps less than that, at least.
         horizon: Discounted number of steps of an episode, its mean.
         divergence: Mean over visited states of ``(sum_i w_i V_i - V_0) / alpha``, in nats; nan
-            where the composition is no sum.
+            where the composition is no mean.
         corrected: Is a learned correction part of it?
         sample_size: Mean effective number of candidates behind an action.
     """
@@ -162,6 +162,7 @@ def certify(
         obs = walk.start(task.reset(seed=seed))
         longest = steps or task.max_episode_steps  # None: nobody knows
         while walk.alive.any() and (steps is None or walk.steps < steps):
+            check_ending(task, walk.steps)
             action = walk.act(obs)
             step = task.step(action.numpy())
             walk.note(obs, action, step.next_obs, step.terminated, step.ended)

@@ -13,7 +13,7 @@ from torch import Tensor
 from skillbank.compose import acting as drawing
 from skillbank.compose import expression
 from skillbank.compose.acting import Acting, Chance, Cloud
-from skillbank.compose.expression import Atom, Corrected, Leaf, Node
+from skillbank.compose.expression import Atom, Best, Corrected, Leaf, Node
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.networks import Critic, log_squash, unsquash
 from skillbank.operators import Composable
@@ -118,7 +118,7 @@ class Composed(Composable):
             action_high=first.action_high,
             action_dtype=first.action_dtype,
             parents=expression.parents(node),
-            symmetries=_common([skill.spec.symmetries for skill in self.parts]),
+            symmetries=_symmetries(node, self.parts),
         )
         self._critics = _Critics(expression.leaves(node), self.parts, self.acting.averaged)
         self._proposals = [drawing.proposal_of(skill) for skill in self.parts]
@@ -420,7 +420,8 @@ class Composed(Composable):
 
     def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """Composed Q of scaled actions [B, K, A] -> [B, K]."""
-        return self._fold(self.node, obs, action, self._critics(obs, action))
+        own = {} if isinstance(self.node, Best) else self._critics(obs, action)
+        return self._fold(self.node, obs, action, own)
 
     def part_qs(self, obs: Tensor, action: Tensor, node: Node | None = None) -> dict[Atom, Tensor]:
         """Q of each atom of an expression at scaled actions [B, K, A] -> [B, K] each.
@@ -583,6 +584,19 @@ def _stacked(spec: SkillSpec, arrays: list[Arrays]) -> Critic:
     return critic
 
 
+def _symmetries(node: Node, parts: Sequence[Skill]) -> tuple[Symmetry, ...]:
+    """Those that all its skills have, unless something in it has learned what may break them.
+
+    What was evaluated on another task's reward may, and a correction that observes more than the
+    skills do, such as where it is among walls.
+    """
+    own = [leaf.skill.spec.observation_blocks for leaf in expression.leaves(node)]
+    wider = any(one.blocks != blocks for one in expression.corrections(node) for blocks in own)
+    if wider or any(isinstance(atom, Best) for atom in expression.innermost(node)):
+        return ()
+    return _common([skill.spec.symmetries for skill in parts])
+
+
 def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
     """The symmetries that are in every tuple, whatever they are called there."""
 
@@ -647,21 +661,13 @@ def check_together(skills: Sequence[Skill]) -> None:
 
 
 def _widest(skills: Sequence[Skill], corrections: Sequence["Correction"]) -> Layout:
-    """The layout of the skill, or correction, whose observation has all blocks of all."""
-    for correction in corrections:
-        blocks = correction.blocks
+    """What the correction or skill observes that has all blocks of all, in the widest's task."""
+    widest = max((skill.spec for skill in skills), key=lambda spec: spec.observation_size)
+    bounds = np.asarray(widest.action_low), np.asarray(widest.action_high)
+    observed = [one.blocks for one in corrections]
+    for blocks in (*observed, *(skill.spec.observation_blocks for skill in skills)):
         if all(block_columns(s.spec.observation_blocks, blocks) is not None for s in skills):
-            spec = skills[0].spec
-            return Layout(
-                spec.env_id, blocks, np.asarray(spec.action_low), np.asarray(spec.action_high)
-            )
-    for skill in skills:
-        blocks = skill.spec.observation_blocks
-        if all(block_columns(s.spec.observation_blocks, blocks) is not None for s in skills):
-            spec = skill.spec
-            return Layout(
-                spec.env_id, blocks, np.asarray(spec.action_low), np.asarray(spec.action_high)
-            )
+            return Layout(widest.env_id, blocks, *bounds)
     first = skills[0].spec
     other = next(
         s.spec

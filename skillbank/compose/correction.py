@@ -222,7 +222,11 @@ class Corrector:
         self.node, self.config = composed.node, config
         spec = self.base.spec
         self.generator = torch.Generator().manual_seed(seed)
-        self.mirrors = Mirrors(composed, self.generator)
+        # Beside blocks that the skills do not know, a place among walls say, what they say is as
+        # symmetric as before, but not where one comes to.
+        blocks = [leaf.skill.spec.observation_blocks for leaf in expression.leaves(self.node)]
+        known = all(one == spec.observation_blocks for one in blocks)
+        self.mirrors = Mirrors(spec.symmetries if known else (), self.generator)
         sizes = (spec.observation_size, spec.action_size)
         self.network = _network(config.hidden, *sizes)
         self.network.initialise(self.generator)

@@ -76,7 +76,7 @@ class Distiller:
         sizes = (spec.observation_size, spec.action_size)
         self.agent = Agent(network, self.learning, *sizes, spec.temperature, seed)
         self.generator = self.agent.generator
-        self.mirrors = Mirrors(composed, self.generator)
+        self.mirrors = Mirrors(spec.symmetries, self.generator)
         total = max(1, config.total_steps // config.steps_per_update)
         optimisers = (self.agent.critic_optimiser, self.agent.sampler_optimiser)
         # A regression on a fixed target ends best with its steps gone to zero.
@@ -190,6 +190,8 @@ def distill(
 
 def plain_name(text: str) -> str:
     """A composition's name as a skill may have it: ``0.5 a + 0.5 b`` -> ``0.5-a-plus-0.5-b``."""
+    if text.startswith("-"):
+        text = f"minus {text[1:]}"
     words = text.replace("+", " plus ").replace(" - ", " minus ").replace("|", " or ")
     plain = re.sub(r"[^A-Za-z0-9_.]+", "-", words).strip("-.")
     return (plain or "composed")[:128]

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skillbank import storage
 from skillbank.errors import IncompatibleSkill
 from skillbank.networks import Critic
 from skillbank.skill import Skill
@@ -268,15 +267,16 @@ def reward_scale(node: Node) -> float | None:
     """What all rewards in it are multiplied by, where it is one number and weights sum to 1."""
     scales = {
         part.reward_scale if isinstance(part, Best) else part.skill.spec.reward_scale
-        for part in _scaled(node)
+        for part in innermost(node)
     }
     return scales.pop() if len(scales) == 1 and sums_to_one(node) else None
 
 
-def _scaled(node: Node) -> Iterator[Leaf | Best]:
+def innermost(node: Node) -> Iterator[Leaf | Best]:
+    """Its atoms, and those of what is corrected in it."""
     for atom in atoms(node):
         if isinstance(atom, Corrected):
-            yield from _scaled(atom.node)
+            yield from innermost(atom.node)
         else:
             yield atom
 
@@ -292,19 +292,14 @@ def sums_to_one(node: Node) -> bool:
 
 
 def parents(node: Node) -> tuple[str, ...]:
-    """Content hashes of all skills in it."""
-    return tuple(dict.fromkeys(content_hash(leaf.skill) for leaf in leaves(node)))
-
-
-def content_hash(skill: Skill) -> str:
-    """Of a skill, saved or not."""
-    return skill.content_hash or storage.content_hash(*skill.stored())
+    """Content hashes of all skills in it; see ``Skill.as_parents``."""
+    return tuple(dict.fromkeys(h for leaf in leaves(node) for h in leaf.skill.as_parents()))
 
 
 def outline(node: Node) -> dict[str, Any]:
     """The expression as plain data, for whoever keeps a record of it."""
     if isinstance(node, Leaf):
-        return {"skill": node.skill.spec.name, "content_hash": content_hash(node.skill)}
+        return {"skill": node.skill.spec.name, "content_hash": node.skill.as_parents()[0]}
     if isinstance(node, Corrected):
         return {"corrected": outline(node.node)}
     if isinstance(node, Best):

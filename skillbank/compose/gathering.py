@@ -1,6 +1,7 @@
 """The loop that everything learned from a composition shares: act, keep, update, report, stop."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from skillbank.compose.composed import Composed
 from skillbank.config import Count, Positive, Strict, Widths
 from skillbank.errors import Interrupted, SkillbankError
 from skillbank.replay import Batch, Replay, Transitions
+from skillbank.spec import Symmetry
 from skillbank.symmetry import Symmetries
 from skillbank.task import Task
 from skillbank.training import Hooks, Progress
@@ -199,10 +201,9 @@ def exploring_action(
 
 
 class Mirrors:
-    """Sees each sampled transition through a random one of the symmetries that all parts have."""
+    """Sees each sampled transition through a random symmetry."""
 
-    def __init__(self, composed: Composed, generator: torch.Generator) -> None:
-        declared = composed.spec.symmetries
+    def __init__(self, declared: Sequence[Symmetry], generator: torch.Generator) -> None:
         self._symmetries = Symmetries(declared) if len(declared) > 1 else None
         self._generator = generator
 

@@ -151,6 +151,8 @@ def improve(
     parts = tuple(skills)
     if not parts:
         raise IncompatibleSkill("nothing to improve on: give at least one skill")
+    if not all(isinstance(skill, Skill) for skill in parts):
+        raise IncompatibleSkill("improve() takes skills; distill() makes one of a composition")
     together = Composed(expression.weighted_sum([(Leaf(skill), 1.0) for skill in parts]))
     task = gather_task(together, env_id, config.num_envs, env_kwargs)
     try:

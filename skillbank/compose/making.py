@@ -29,9 +29,7 @@ def mean(skills: Iterable[Composable], weights: Sequence[float] | None = None) -
         skills: Or composed skills.
         weights: Any that are not negative, scaled to sum to 1; None for equal ones.
     """
-    nodes = [node_of(skill) for skill in skills]
-    share = _shares(weights, len(nodes), least=0.0)
-    return Composed(expression.weighted_sum(list(zip(nodes, share, strict=True))))
+    return _mean(_nodes(skills), weights)
 
 
 def add(
@@ -45,8 +43,9 @@ def add(
     pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
     if not pairs or not all(math.isfinite(weight) for _, weight in pairs):
         raise SkillbankError(f"a sum needs skills with finite weights, got {[w for _, w in pairs]}")
-    nodes = [(node_of(skill), float(weight)) for skill, weight in pairs]
-    return Composed(expression.weighted_sum(nodes))
+    nodes = _nodes(skill for skill, _ in pairs)
+    weights = [float(weight) for _, weight in pairs]
+    return Composed(expression.weighted_sum(list(zip(nodes, weights, strict=True))))
 
 
 def any_of(
@@ -67,7 +66,17 @@ def any_of(
         shared_goals: Do the rewards differ only there? None: known for skillbank's own tasks, and
             a warning where it is not.
     """
-    nodes = [node_of(skill) for skill in skills]
+    return _any_of(_nodes(skills), weights, shared_goals)
+
+
+def _mean(nodes: list[Node], weights: Sequence[float] | None) -> Composed:
+    share = _shares(weights, len(nodes), least=0.0)
+    return Composed(expression.weighted_sum(list(zip(nodes, share, strict=True))))
+
+
+def _any_of(
+    nodes: list[Node], weights: Sequence[float] | None, shared_goals: bool | None
+) -> Composed:
     share = _shares(weights, len(nodes), least=math.ulp(0.0))
     node = nodes[0]
     if len(nodes) > 1:
@@ -94,10 +103,27 @@ def joined(operator: str, a: Composable, b: Composable) -> Composed:
         if isinstance(one, Composed) and one.joined is not None and one.joined[0] == operator:
             operands.extend(one.joined[1])
         else:
-            operands.append(node_of(one))
-    wrapped = [Composed(node) for node in operands]
-    composed = mean(wrapped) if operator == "&" else any_of(wrapped)
-    return Composed(composed.node, joined=(operator, tuple(operands)))
+            operands += _nodes([one])
+    composed = _mean(operands, None) if operator == "&" else _any_of(operands, None, None)
+    composed.joined = operator, tuple(operands)
+    return composed
+
+
+def _nodes(skills: Iterable[Composable]) -> list[Node]:
+    """The expressions of what is composed."""
+    if isinstance(skills, Mapping):
+        raise SkillbankError("weights go into weights=[...]; a mapping is for compose.add")
+    nodes = [node_of(skill) for skill in skills]
+    for skill in (leaf.skill for node in nodes for leaf in expression.leaves(node)):
+        if skill.noise_set is not None:
+            warnings.warn(
+                f"'{skill.spec.name}' acts by {skill.spec.noise_set} fixed noises, and its Q is "
+                "sure of no other actions: composed, it does less well. Fine-tuned with "
+                "shrink_start=None (--set shrink_start=None) it keeps fresh noise",
+                CompositionWarning,
+                stacklevel=4,
+            )
+    return nodes
 
 
 def node_of(skill: Composable) -> Node:

@@ -14,9 +14,9 @@ from conftest import QUICK_FINETUNE, QUICK_PRETRAIN  # type: ignore[import-not-f
 
 import skillbank
 from skillbank import cli_progress
-from skillbank.cli_settings import configured, finetuned_name, in_steps, pretrained_name
+from skillbank.cli_settings import configured, finetuned_name, pretrained_name
 from skillbank.cli_signals import StopRequest
-from skillbank.config import finetune_recipe
+from skillbank.config import finetune_recipe, shortened
 from skillbank.durable import alone
 from skillbank.errors import SkillbankError
 from skillbank.finetuning import recipe_for
@@ -212,7 +212,7 @@ def test_what_is_set_at_a_resume_must_be_as_it_began(call: Any, stops_at: list[i
 
 def test_fewer_steps_shorten_the_schedule_too() -> None:
     maze = finetune_recipe("QuadrupedUMaze")
-    brief = in_steps(maze, 4_000)
+    brief = shortened(maze, 4_000)
     assert brief.anneal_steps == pytest.approx(maze.anneal_steps * 4_000 / maze.total_steps, abs=1)
     assert brief.learning_starts == 1_000
     assert 0 < brief.frozen_updates < (4_000 - 1_000) // maze.steps_per_update // 2
