@@ -1,20 +1,37 @@
-"""Arithmetic between skills: ``a & b``, ``a | b``, ``a - 0.5 * b``. What it means: ``compose``."""
+"""What skills and compositions have in common: units, Q-values, and arithmetic between them.
 
+``a & b``, ``a | b``, ``a - 0.5 * b``: what it means stands in ``compose``.
+"""
+
+from abc import ABC, abstractmethod
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from gymnasium.spaces import Box
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 if TYPE_CHECKING:
     from skillbank.compose.composed import Composed, ComposedSpec
     from skillbank.spec import SkillSpec
 
 
-class Composable:
-    """What can be composed: skills, and what has been composed of them."""
+class Composable(ABC):
+    """What can be composed: skills, and what has been composed of them.
+
+    Args:
+        spec: What its numbers mean.
+        seed: Of the actions drawn without one.
+    """
 
     spec: "SkillSpec | ComposedSpec"
+
+    def __init__(self, spec: "SkillSpec | ComposedSpec", seed: int) -> None:
+        self.spec = spec
+        self._low, self._high = np.asarray(spec.action_low), np.asarray(spec.action_high)
+        self._generator = torch.Generator().manual_seed(seed)
 
     @property
     def observation_space(self) -> Box:
@@ -27,6 +44,86 @@ class Composable:
         kind = np.dtype(self.spec.action_dtype)
         low, high = np.array(self.spec.action_low, kind), np.array(self.spec.action_high, kind)
         return Box(low, high, dtype=kind.type)
+
+    # What it says about actions.
+
+    @abstractmethod
+    def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Q-value of scaled actions [B, K, A] -> [B, K]."""
+
+    @torch.no_grad()
+    def q(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
+        """Soft Q-value, in units of scaled reward.
+
+        A skill's is the smallest of its critics; an anchored skill's is the task's plus
+        ``alpha * log pi_0``: the same soft-optimal policy ``exp((q - value) / alpha)``, for the
+        reward ``r + alpha log pi_0``. A composed skill's is what its expression says.
+
+        Args:
+            obs: [B, S].
+            action: [B, A] or [B, K, A], in the environment's units.
+
+        Returns:
+            [B] or [B, K].
+
+        Raises:
+            ValueError: The shapes do not go together.
+        """
+        states, actions = self.observed(obs), self.scaled(action)
+        if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
+            raise ValueError(
+                f"obs {tuple(states.shape)} and action {tuple(actions.shape)} do not go together; "
+                "expected obs [B, S] and action [B, A] or [B, K, A]"
+            )
+        if actions.ndim == 2:
+            return self.tensor_q(states, actions.unsqueeze(1)).squeeze(1).numpy()
+        return self.tensor_q(states, actions).numpy()
+
+    def energy(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
+        """``-q / temperature`` (eq. 2), shaped as ``q``."""
+        return -self.q(obs, action) / np.float32(self.spec.temperature)
+
+    def reseed(self, seed: int) -> None:
+        """Start the stream of random actions anew; the same seed gives the same actions."""
+        self._generator.manual_seed(seed)
+
+    # Units.
+
+    def observed(self, obs: ArrayLike) -> Tensor:
+        """Observations [B, S] as a tensor.
+
+        Raises:
+            ValueError: They have another shape.
+        """
+        array, blocks = np.asarray(obs, np.float32), self.spec.observation_blocks
+        if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
+            named = ", ".join(f"{block.name} {block.size}" for block in blocks)
+            raise ValueError(
+                f"expected observations [B, {self.spec.observation_size}], got {array.shape}: the "
+                f"skill observes {named}. For a task with more blocks fit it to that first, as in "
+                'skill.fitted_to("PointMassHallway")'
+            )
+        return torch.from_numpy(array.copy())
+
+    def scaled(self, action: ArrayLike) -> Tensor:
+        """Actions [..., A] in the environment's units -> scaled to [-1, 1].
+
+        Raises:
+            ValueError: They have another size.
+        """
+        array = np.asarray(action, np.float64)
+        if array.shape[-1:] != self._low.shape:
+            raise ValueError(f"expected actions [..., {self.spec.action_size}], got {array.shape}")
+        scaled = (array - self._low) / (self._high - self._low) * 2.0 - 1.0
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    def unscaled(self, action: Tensor) -> NDArray[Any]:
+        """Actions [..., A] scaled to [-1, 1] -> in the environment's units and type."""
+        share = (action.numpy().astype(np.float64) + 1.0) * 0.5
+        own: NDArray[Any] = self._low + share * (self._high - self._low)
+        return own.clip(self._low, self._high).astype(self.spec.action_dtype)
+
+    # Arithmetic.
 
     def __and__(self, other: object) -> "Composed":
         """The mean: good at both. ``a & b & c`` is the mean of three."""

@@ -54,7 +54,8 @@ class Skill(Composable):
         parameters: Mapping[str, NDArray[np.float32]],
         content_hash: str | None = None,
     ) -> None:
-        self.spec, self.content_hash = spec, content_hash
+        super().__init__(spec, spec.seed)
+        self.content_hash = content_hash
         sizes = (spec.observation_size, spec.action_size)
         self.critic = Critic(spec.architecture, *sizes)
         self.target_critic = Critic(spec.architecture, *sizes)
@@ -68,9 +69,6 @@ class Skill(Composable):
             network.requires_grad_(False)
         self.noise_set = torch.from_numpy(parameters["noise"].copy()) if spec.noise_set else None
         self.symmetries = Symmetries(spec.symmetries) if spec.symmetries else None
-        self._low = np.asarray(spec.action_low)
-        self._high = np.asarray(spec.action_high)
-        self._generator = torch.Generator().manual_seed(spec.seed)
 
     def __repr__(self) -> str:
         content = "not saved" if self.content_hash is None else self.content_hash[:8]
@@ -95,35 +93,7 @@ class Skill(Composable):
         }
         return arrays | ({} if self.noise_set is None else {"noise": self.noise_set.numpy().copy()})
 
-    # What the skill says about actions.
-
-    @torch.no_grad()
-    def q(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
-        """Soft Q-value, in units of scaled reward; the smallest of the critics.
-
-        An anchored skill's Q is the task's plus ``alpha * log pi_0``: the same soft-optimal
-        policy ``exp((q - value) / alpha)``, for the reward ``r + alpha log pi_0``.
-
-        Args:
-            obs: [B, S].
-            action: [B, A] or [B, K, A], in the environment's units.
-
-        Returns:
-            [B] or [B, K].
-        """
-        states, actions = self._obs(obs), self._scaled(action)
-        if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
-            raise ValueError(
-                f"obs {tuple(states.shape)} and action {tuple(actions.shape)} do not go together; "
-                "expected obs [B, S] and action [B, A] or [B, K, A]"
-            )
-        if actions.ndim == 2:
-            return self._q(states, actions.unsqueeze(1)).squeeze(1).numpy()
-        return self._q(states, actions).numpy()
-
-    def energy(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
-        """``-q / temperature`` (eq. 2), shaped as ``q``."""
-        return -self.q(obs, action) / np.float32(self.spec.temperature)
+    # What the skill says about actions; its Q-value: ``Composable.q``.
 
     @torch.no_grad()
     def value(self, obs: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
@@ -133,24 +103,20 @@ class Skill(Composable):
         A skill with a finite noise set has the soft value of that set,
         ``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``.
         """
-        states, alpha = self._obs(obs), self.spec.temperature
+        states, alpha = self.observed(obs), self.spec.temperature
         generator = torch.Generator().manual_seed(seed)
         if self.noise_set is not None:
             u = self._push(states, self.noise_set.expand(len(states), -1, -1))
-            q = self._q(states, torch.tanh(u), u)
+            q = self.tensor_q(states, torch.tanh(u), u)
             return soft_value(q, torch.zeros_like(q), alpha).numpy()
         shape = (len(states), VALUE_SAMPLES, self.spec.action_size)
         if isinstance(self.sampler, NoiseSampler):
             action = torch.rand(shape, generator=generator) * 2.0 - 1.0
             log_weight = torch.full(shape[:2], self.spec.action_size * math.log(2.0))
-            return soft_value(self._q(states, action), log_weight, alpha).numpy()
+            return soft_value(self.tensor_q(states, action), log_weight, alpha).numpy()
         u, log_q = self.sampler(states, torch.randn(shape, generator=generator))
-        q = self._q(states, torch.tanh(u), u)
+        q = self.tensor_q(states, torch.tanh(u), u)
         return soft_value(q, log_squash(u) - log_q, alpha).numpy()
-
-    def reseed(self, seed: int) -> None:
-        """Start the stream of random actions anew; the same seed gives the same actions."""
-        self._generator.manual_seed(seed)
 
     @torch.no_grad()
     def sample(self, obs: ArrayLike, n: int, seed: int | None = None) -> Array:
@@ -167,7 +133,7 @@ class Skill(Composable):
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
-        return self._own(self._draw(self._obs(obs), n, generator))
+        return self.unscaled(self._draw(self.observed(obs), n, generator))
 
     @torch.no_grad()
     def predict(
@@ -188,7 +154,7 @@ class Skill(Composable):
         Returns:
             Actions [A] or [B, A] in the environment's units, and None.
         """
-        obs = self._obs(np.atleast_2d(np.asarray(observation)))
+        obs = self.observed(np.atleast_2d(np.asarray(observation)))
         if deterministic:
             count = CANDIDATES if self.noise_set is None else len(self.noise_set)
             noise = self.noise_set
@@ -197,11 +163,11 @@ class Skill(Composable):
                 noise = torch.randn(count, self.spec.action_size, generator=fixed)
                 noise[0] = 0.0
             action = torch.tanh(self._push(obs, noise.expand(len(obs), -1, -1)))
-            best = self._q(obs, action).argmax(1)
+            best = self.tensor_q(obs, action).argmax(1)
             action = action[torch.arange(len(obs)), best]
         else:
             action = self._draw(obs, 1, self._generator).squeeze(1)
-        own = self._own(action)
+        own = self.unscaled(action)
         return (own[0] if np.ndim(observation) == 1 else own), None
 
     # Keeping it.
@@ -306,7 +272,7 @@ class Skill(Composable):
 
     # Inside.
 
-    def _q(self, obs: Tensor, action: Tensor, u: Tensor | None = None) -> Tensor:
+    def tensor_q(self, obs: Tensor, action: Tensor, u: Tensor | None = None) -> Tensor:
         """Scaled actions [B, K, A] -> Q [B, K]; u says more of an action that it has saturated."""
         q: Tensor = self.critic(obs, action).amin(0)
         if self.anchor is None:
@@ -335,38 +301,6 @@ class Skill(Composable):
         if isinstance(self.sampler, FlowSampler):
             return self.sampler(obs, noise)[0]  # type: ignore[no-any-return]
         return self.sampler(obs, noise)  # type: ignore[no-any-return]
-
-    def _obs(self, obs: ArrayLike) -> Tensor:
-        return checked_observations(obs, self.spec.observation_blocks)
-
-    def _scaled(self, action: ArrayLike) -> Tensor:
-        array = np.asarray(action, np.float64)
-        if array.shape[-1:] != self._low.shape:
-            raise ValueError(f"expected actions [..., {self.spec.action_size}], got {array.shape}")
-        scaled = (array - self._low) / (self._high - self._low) * 2.0 - 1.0
-        return torch.from_numpy(scaled.astype(np.float32))
-
-    def _own(self, action: Tensor) -> Array:
-        share = (action.numpy().astype(np.float64) + 1.0) * 0.5
-        own: Array = self._low + share * (self._high - self._low)
-        return own.clip(self._low, self._high).astype(self.spec.action_dtype)
-
-
-def checked_observations(obs: ArrayLike, blocks: Sequence[ObservationBlock]) -> Tensor:
-    """Observations [B, S] as a tensor.
-
-    Raises:
-        ValueError: They have another shape.
-    """
-    array, size = np.asarray(obs, np.float32), sum(block.size for block in blocks)
-    if array.ndim != 2 or array.shape[1] != size:
-        named = ", ".join(f"{block.name} {block.size}" for block in blocks)
-        raise ValueError(
-            f"expected observations [B, {size}], got {array.shape}: the skill observes {named}. "
-            "For a task with more blocks fit it to that first, as in "
-            'skill.fitted_to("PointMassHallway")'
-        )
-    return torch.from_numpy(array.copy())
 
 
 def block_columns(

@@ -63,28 +63,13 @@ class Task:
 
     def __init__(self, env_id: str, num_envs: int, /, **kwargs: Any) -> None:
         self.env_id = resolve(env_id)
-        spec = gymnasium.spec(self.env_id)
-        if spec.vector_entry_point is not None:
-            how: dict[str, Any] = {"vectorization_mode": "vector_entry_point"}
-        else:
-            copies = itertools.count()
-            how = {
-                "vectorization_mode": "sync",
-                "vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP},
-                "wrappers": [lambda env: _CheckedCopy(env, next(copies))],
-            }
         try:
-            self.envs = gymnasium.make_vec(self.env_id, num_envs, **how, **kwargs)
+            self.envs = _made(self.env_id, num_envs, kwargs)
         except Exception as error:  # whatever somebody's environment raises
             made = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
             raise UnsupportedEnvironment(
                 f"{self.env_id} cannot be made{made and f' with {made}'}: {error}"
             ) from error
-        if self.envs.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
-            raise UnsupportedEnvironment(
-                f"{self.env_id} is vectorised and does not say autoreset_mode SAME_STEP in its "
-                "metadata; here an episode ends and the next begins in one step"
-            )
         self.num_envs, self.kwargs = num_envs, kwargs
         self.steps = 0  # of all copies, since they were made
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
@@ -281,6 +266,25 @@ def resolve(env_id: str) -> str:
         f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
         f"If a module of yours registers it: --env MODULE:{env_id}, or --env MODULE: for the task "
         "that a skill was trained on; in Python, import it first"
+    )
+
+
+def _made(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
+    """Copies that begin anew in the step in which they end, vectorised by themselves or by us."""
+    if gymnasium.spec(env_id).vector_entry_point is not None:
+        how = "vector_entry_point"
+        envs = gymnasium.make_vec(env_id, num_envs, vectorization_mode=how, **kwargs)
+        if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+            return envs
+        envs.close()
+    copies = itertools.count()
+    return gymnasium.make_vec(
+        env_id,
+        num_envs,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+        wrappers=[lambda env: _CheckedCopy(env, next(copies))],
+        **kwargs,
     )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import small_worlds
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from skillbank.errors import UnsupportedEnvironment
 from skillbank.task import Task, layout_of, resolve
@@ -31,9 +32,27 @@ def test_spaces_that_cannot_be_learned_on_are_refused(observation_space, action_
         Task("SmallWorld/Strange-v0", 2, **spaces)
 
 
-def test_a_vectorised_task_that_resets_a_step_later_is_refused():
-    with pytest.raises(UnsupportedEnvironment, match="does not say autoreset_mode SAME_STEP"):
-        Task("CartPole-v1", 2)
+class NextStep(SyncVectorEnv):
+    """Points whose episodes begin anew a step after they ended, as Gymnasium's own do."""
+
+    def __init__(self, num_envs, **kwargs):
+        super().__init__([lambda: small_worlds.Point(2)] * num_envs)
+
+
+def test_what_is_vectorised_to_reset_a_step_later_is_made_copy_by_copy():
+    gymnasium.register(
+        "SmallWorld/NextStep-v0",
+        entry_point=lambda: small_worlds.Point(2),
+        vector_entry_point=NextStep,
+        max_episode_steps=3,
+        disable_env_checker=True,
+    )
+    assert NextStep(1).metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    task = Task("SmallWorld/NextStep-v0", 2)
+    task.reset(seed=0)
+    ends = [task.step(np.zeros((2, 2), np.float32)).ended.all() for _ in range(6)]
+    assert ends == [False, False, True] * 2
+    task.close()
 
 
 def test_the_length_of_an_episode_is_what_it_was_made_with():

@@ -17,7 +17,7 @@ from skillbank.compose.expression import Atom, Best, Corrected, Leaf, Node
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.networks import Critic, log_squash, unsquash
 from skillbank.operators import Composable
-from skillbank.skill import Skill, block_columns, checked_observations
+from skillbank.skill import Skill, block_columns
 from skillbank.soft_value import soft_value
 from skillbank.spec import ObservationBlock, SkillSpec, Symmetry
 from skillbank.task import Layout, TaskLike, layout_of
@@ -105,7 +105,7 @@ class Composed(Composable):
         first = skills[0].spec
         names = {name: None for skill in skills for name in skill.spec.env_kwargs}
         made = {name: tuple(s.spec.env_kwargs.get(name) for s in skills) for name in names}
-        self.spec = ComposedSpec(
+        spec = ComposedSpec(
             name=expression.name_of(node),
             reward=expression.reward_text(node, first.temperature),
             temperature=first.temperature,
@@ -120,38 +120,20 @@ class Composed(Composable):
             parents=expression.parents(node),
             symmetries=_symmetries(node, self.parts),
         )
+        super().__init__(spec, seed)
         self._critics = _Critics(expression.leaves(node), self.parts, self.acting.averaged)
         self._proposals = [drawing.proposal_of(skill) for skill in self.parts]
-        self._low, self._high = np.asarray(first.action_low), np.asarray(first.action_high)
-        self._generator = torch.Generator().manual_seed(seed)
         self.sample_size = float("nan")  # mean effective number of candidates of the last actions
 
     def __repr__(self) -> str:
         return f"<Composed {self.spec.name}>"
 
-    # What it says about actions.
-
-    @torch.no_grad()
-    def q(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
-        """Composed Q-value: obs [B, S], action [B, A] or [B, K, A] -> [B] or [B, K]."""
-        states, actions = self._obs(obs), self.scaled(action)
-        if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
-            raise ValueError(
-                f"obs {tuple(states.shape)} and action {tuple(actions.shape)} do not go together; "
-                "expected obs [B, S] and action [B, A] or [B, K, A]"
-            )
-        if actions.ndim == 2:
-            return self.tensor_q(states, actions.unsqueeze(1)).squeeze(1).numpy()
-        return self.tensor_q(states, actions).numpy()
-
-    def energy(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
-        """``-q / temperature`` (eq. 2), shaped as ``q``."""
-        return -self.q(obs, action) / np.float32(self.spec.temperature)
+    # What it says about actions; its Q-value: ``Composable.q``.
 
     def value(self, obs: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
         """Soft value of the composed Q (eq. 10) [B], over actions scaled to [-1, 1]^A."""
         generator = torch.Generator().manual_seed(seed)
-        cloud = self.candidates(self._obs(obs), generator, self.acting.enlarged(VALUE_FACTOR))
+        cloud = self.candidates(self.observed(obs), generator, self.acting.enlarged(VALUE_FACTOR))
         return soft_value(cloud.q, cloud.log_base, self.spec.temperature).numpy()
 
     def reward(self, rewards: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
@@ -159,10 +141,6 @@ class Composed(Composable):
         return expression.reward_of(self.node, rewards, self.spec.temperature)
 
     # Acting.
-
-    def reseed(self, seed: int) -> None:
-        """Start the stream of random actions anew; the same seed gives the same actions."""
-        self._generator.manual_seed(seed)
 
     def draw(
         self,
@@ -184,9 +162,9 @@ class Composed(Composable):
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
-        states = self._obs(obs)
+        states = self.observed(obs)
         action, q, sizes, count = self.drawn(states, n, generator, deterministic)
-        return Drawn(self._own(action), q.numpy(), sizes.numpy(), count)
+        return Drawn(self.unscaled(action), q.numpy(), sizes.numpy(), count)
 
     def drawn(
         self, obs: Tensor, n: int, generator: torch.Generator, deterministic: bool = False
@@ -478,22 +456,6 @@ class Composed(Composable):
             acting or self.acting,
             Chance(chance) if isinstance(chance, torch.Generator) else chance,
         )
-
-    def _obs(self, obs: ArrayLike) -> Tensor:
-        return checked_observations(obs, self.spec.observation_blocks)
-
-    def scaled(self, action: ArrayLike) -> Tensor:
-        """Actions in the environment's units -> scaled to [-1, 1]."""
-        array = np.asarray(action, np.float64)
-        if array.shape[-1:] != self._low.shape:
-            raise ValueError(f"expected actions [..., {self.spec.action_size}], got {array.shape}")
-        scaled = (array - self._low) / (self._high - self._low) * 2.0 - 1.0
-        return torch.from_numpy(scaled.astype(np.float32))
-
-    def _own(self, action: Tensor) -> Array:
-        share = (action.numpy().astype(np.float64) + 1.0) * 0.5
-        own: Array = np.clip(self._low + share * (self._high - self._low), self._low, self._high)
-        return own.astype(self.spec.action_dtype)
 
 
 class _Critics:
