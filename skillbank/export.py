@@ -144,6 +144,7 @@ def _facts(spec: SkillSpec, content: str) -> dict[str, str]:
     facts = {
         "content hash": f"`{content}`",
         "trained in": f"`{spec.task}`, {effort}",
+        "for the reward": spec.reward,
         "temperature, discount": f"{spec.temperature:g}, {spec.discount:g}",
         "observation": f"{spec.observation_size} numbers: {blocks}",
         "action": f"{spec.action_size} numbers",
