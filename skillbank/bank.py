@@ -95,7 +95,7 @@ class Bank:
                 f"a bank is a folder here, not {url[1]}://{where[url.end() :]}: skills go there by "
                 "'skillbank push SKILL URL' and come from there by 'skillbank pull SKILL URL'"
             )
-        self.folder = Path(where).expanduser()
+        self.folder = Path(os.path.expanduser(where))  # an unknown ~user stays as it is
         self._shipped: Path | None = None
         if folder is None if shipped is None else shipped:
             self._shipped = Path(str(resources.files("skillbank.pretrained")))
@@ -388,9 +388,11 @@ class Bank:
                 self._delete(doomed)
                 swept += [version.reference for version in doomed]
             left = {(version.name, version.number) for version in self._versions()}
+            # A bank that does not see the shipped skills knows nothing of their aliases.
+            own = {one.name for one in (*self._versions(), *bank_folder.scan(self.folder).gone)}
             for name, labels in self._aliases().items():
                 for label, number in labels.items():
-                    if (name, number) not in left:
+                    if (name, number) not in left and (self._shipped or name in own):
                         path = bank_folder.alias_path(self.folder, name, label)
                         path.unlink()
                         swept.append(path.name)
@@ -446,21 +448,26 @@ class Bank:
         }
 
     def lineage(self, reference: str | Path) -> list[Ancestor]:
-        """Whom a skill was fine-tuned or composed from: parents, each followed by its own."""
+        """Whom a skill was fine-tuned or composed from: parents, each followed by its own.
+
+        The parents of who is there twice follow the first time.
+        """
         at: dict[str, tuple[Version, bank_index.Entry]] = {}
         for version, entry in self._entries(self._versions()).items():
             if isinstance(entry, bank_index.Entry):
                 at.setdefault(entry.content_hash, (version, entry))
         found: list[Ancestor] = []
+        followed: set[str] = set()
 
-        def follow(parents: tuple[str, ...], depth: int, above: frozenset[str]) -> None:
-            for parent in parents:
+        def follow(parents: tuple[str, ...], depth: int) -> None:
+            for parent in dict.fromkeys(parents):
                 here = at.get(parent)
                 found.append(Ancestor(depth, parent, here[0].reference if here else None))
-                if here and parent not in above:
-                    follow(here[1].parents, depth + 1, above | {parent})
+                if here and parent not in followed:
+                    followed.add(parent)
+                    follow(here[1].parents, depth + 1)
 
-        follow(self.spec(reference).parents, 1, frozenset())
+        follow(self.spec(reference).parents, 1)
         return found
 
     def diff(self, first: str | Path, second: str | Path) -> Difference:
@@ -483,16 +490,15 @@ class Bank:
             (one.content_hash, two.content_hash),
         )
 
-    def verify(self) -> dict[str, errors.SkillFileError]:
+    def verify(self) -> dict[str, errors.SkillbankError]:
         """Read every file anew; the problem of each that has one, by reference."""
-        problems = {}
+        problems: dict[str, errors.SkillbankError] = {}
         for version in self._versions():
             try:
                 stored = storage.read(version.path)
-            except errors.SkillFileError as error:
-                problems[version.reference] = error
-            except errors.SkillNotFound:
-                continue  # removed meanwhile
+            except errors.SkillbankError as error:
+                if os.path.lexists(version.path):  # else it was removed meanwhile
+                    problems[version.reference] = error
             else:
                 self._remember(version, stored)
         return problems
@@ -585,21 +591,27 @@ class Bank:
             if self._lock_file is not None:  # this thread has it already
                 yield
                 return
+            descriptor = None
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._lock_file = os.open(self.folder / ".lock", flags, 0o644)
-            except OSError as error:
+                descriptor = os.open(self.folder / ".lock", flags, 0o644)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except BaseException as error:
+                if descriptor is not None:  # Ctrl-C while waiting, or a disk without locks
+                    os.close(descriptor)
+                if not isinstance(error, OSError):
+                    raise
                 how = "Name another one" if self._given else "Set SKILLBANK_HOME to another one"
                 raise errors.StorageError(
                     f"cannot write to the bank {self.folder}: {error.strerror}. {how}, in a folder "
                     "that you may write to"
                 ) from error
+            self._lock_file = descriptor
             try:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
                 yield
             finally:
-                os.close(self._lock_file)
+                os.close(descriptor)
                 self._lock_file = None
 
     # The index.

@@ -18,7 +18,7 @@ from skillbank.cli_compose import compose_command
 from skillbank.cli_reproduce import reproduce
 from skillbank.cli_settings import imported, with_option
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
-from skillbank.errors import Interrupted, SkillbankError, SkillFileError
+from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.cli_settings import Config
@@ -520,13 +520,13 @@ def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> N
     """Check the skill files of the bank, some of them, or any other files, bit by bit."""
     bank = open_bank(bank_folder)
     asked = [named(name) for name in names]
-    files = [one for one in asked if isinstance(one, Path)]
-    wanted = [bank.resolve(one).reference for one in asked if isinstance(one, str)]
-    found = {str(path): _problem(path) for path in files}
-    if wanted or not names:
+    found: dict[str, SkillbankError | None] = {}
+    for one in asked:
+        known = str(one) if isinstance(one, Path) else bank.resolve(one).reference
+        found[known] = _problem(bank.path(one))
+    if not names:
         problems = bank.verify()
-        checked = wanted or [line.reference for line in bank.listing()]
-        found |= {reference: problems.get(reference) for reference in checked}
+        found = {line.reference: problems.get(line.reference) for line in bank.listing()}
     if as_json:
         _print_json({name: None if bad is None else str(bad) for name, bad in found.items()})
     else:
@@ -536,13 +536,13 @@ def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> N
         click.get_current_context().exit(3)
 
 
-def _problem(path: Path) -> SkillFileError | None:
+def _problem(path: Path) -> SkillbankError | None:
     """What is wrong with a skill file."""
     from skillbank import storage
 
     try:
         storage.read(path)
-    except SkillFileError as error:
+    except SkillbankError as error:
         return error
     return None
 

@@ -160,7 +160,7 @@ def import_(path: Path, name: str, bank_folder: Path | None) -> None:
     from skillbank import storage
     from skillbank.export import from_safetensors
 
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         stored = from_safetensors(path)
         image = storage.encode(stored.spec, stored.parameters)
     else:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from skillbank.config import Architecture, Learning, bare_name
 from skillbank.errors import SkillbankError
-from skillbank.spec import Name
+from skillbank.spec import OF_GYMNASIUM, Name
 
 # The skills that skillbank itself ships; any other task gives its own name.
 _NAMES = {"QuadrupedRun": "run_anywhere", "PointMassRun": "point_run_anywhere"}
@@ -82,6 +82,8 @@ def made_with(
             raise click.BadParameter(f"'--with {setting}' should be '--with key=value'")
         if key in ("seed", "episodes", "deterministic", "nominal_start"):
             raise click.BadParameter(f"'{key}' is an option: --{key.replace('_', '-')}")
+        if key in {"skill", "path", *OF_GYMNASIUM}:
+            raise click.BadParameter(f"'{key}' is not for the task: it says how that is run")
         plain = _value(value)
         listed = isinstance(plain, str) and "," in plain
         found[key] = [_value(part) for part in value.split(",") if part] if listed else plain

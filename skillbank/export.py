@@ -77,7 +77,8 @@ def _decode(image: bytes) -> StoredSkill:
     shapes = parameter_shapes(spec)
     storage.check_shapes({name: shape for name, (_, shape, *_) in table.items()}, shapes)
     parameters: storage.Parameters = {}
-    for name, (dtype, shape, *place) in table.items():
+    for name, (dtype, _, *place) in table.items():
+        shape = shapes[name]  # what equals it in the header may still be 4.0 or true
         count = math.prod(shape)
         if dtype != "F32":
             raise errors.ForbiddenType(f"parameter {name!r} is {dtype!r}, expected 'F32'")

@@ -24,7 +24,7 @@ Array = NDArray[Any]
 DPI = 150
 WALL, TARGET, START = "0.55", "tab:red", "black"
 # The states of figure 1 at which sampled actions are shown.
-FIGURE_1_STATES = ((-2.5, 0.0), (0.0, 0.0), (2.5, 2.5))
+FIGURE_1_STATES = ((-2.0, 0.0), (0.0, 0.0), (2.5, 2.5))
 FIGURE_1_ACTIONS = 200  # sampled actions at each of them
 HALLWAY = 4.0  # an arena is one if it is so many times as long as it is wide
 GRID = 81  # points along each side of a level-curve plot

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.errors import SkillbankError, StorageError, UnsupportedEnvironment
-from skillbank.evaluation import task_of
+from skillbank.evaluation import check_ending, task_of
 from skillbank.skill import Skill
 from skillbank.task import Task
 
@@ -37,7 +37,7 @@ def film(
             made with the keywords that the skill remembers.
         path: ``.mp4`` or ``.gif``.
         episodes: How many, one after the other.
-        seed: Of the starts.
+        seed: Of the starts, and of the skill's random actions.
         deterministic: Take each state's best action instead of a random one.
         kwargs: For the environment.
 
@@ -59,7 +59,9 @@ def film(
     task = Task(env_id, 1, render_mode="rgb_array", **kwargs)
     fps = float(task.envs.metadata.get("render_fps", DEFAULT_FPS))
     try:
-        frames = _frames(skill.fitted_to(task), task, episodes, seed, deterministic)
+        policy = skill.fitted_to(task)
+        policy.reseed(seed)
+        frames = _frames(policy, task, episodes, seed, deterministic)
         # Whatever cannot be drawn is known with the first picture, before a file is made.
         frames = itertools.chain([next(frames)], frames)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,11 +104,14 @@ def _frames(
     skill: Skill, task: Task, episodes: int, seed: int, deterministic: bool
 ) -> Iterator[Frame]:
     obs = task.reset(seed=seed)
+    steps = 0
     while episodes:
+        check_ending(task, steps)
         yield _frame(task)
         action, _ = skill.predict(obs.numpy(), deterministic=deterministic)
         step = task.step(action, scaled=False)
         obs = step.obs
+        steps = 0 if step.ended.any() else steps + 1
         episodes -= int(step.ended.sum())
 
 

@@ -88,10 +88,12 @@ class RemoteBank:
             if not self._at_once:  # object stores have no folders
                 self._fs.makedirs(str(self._folder), exist_ok=True)
             for _ in range(100):  # somebody else may take the number that was free a moment ago
-                numbers = self.versions(name)
+                scan = self._scan()
+                numbers = sorted(v.number for v in scan.versions if v.name == name)
+                used = [v.number for v in scan.gone if v.name == name]  # and never given again
                 if numbers and self._header(self._version(name, numbers[-1])) == image[:512]:
                     return f"{name}@{numbers[-1]}"
-                target = self._version(name, numbers[-1] + 1 if numbers else 1)
+                target = self._version(name, max([*numbers, *used], default=0) + 1)
                 with contextlib.suppress(FileExistsError):
                     self._publish(target, image)
                     return target.reference
@@ -210,7 +212,10 @@ class RemoteBank:
                     self._fs.rm_file(temporary)
                 raise
         self._fs.invalidate_cache()
-        if bytes(self._fs.cat_file(path)) != image:
+        there = bytes(self._fs.cat_file(path))
+        if there[: storage.HEADER_BYTES] != image[: storage.HEADER_BYTES]:
+            raise FileExistsError(path)  # another's, written at the same time: not ours to delete
+        if there != image:
             self._fs.rm_file(path)
             raise OSError("what was written reads back differently, and was deleted")
 

@@ -19,14 +19,15 @@ from skillbank.config import (
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-Label = Annotated[str, Field(min_length=1, max_length=128)]
-Text = Annotated[str, Field(max_length=4096)]
+SHOWN = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"  # no control characters: terminals obey them
+Label = Annotated[str, Field(min_length=1, max_length=128, pattern=SHOWN)]
+Text = Annotated[str, Field(max_length=4096, pattern=SHOWN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Shape = tuple[int, ...]
 MAX_PARENTS = 64
 # Keywords that say how a task is simulated and drawn, not what it is; a skill remembers none.
-_OF_GYMNASIUM = {
+OF_GYMNASIUM = {
     *("self", "id", "env_id", "num_envs", "render_mode"),
     *("vectorization_mode", "vector_kwargs", "wrappers"),
 }
@@ -189,7 +190,7 @@ def kept_kwargs(env_id: str, kwargs: Mapping[str, Any]) -> EnvKwargs:
 
 
 def _is_running(env_id: str, name: str) -> bool:
-    return name in _OF_GYMNASIUM or (env_id.startswith("skillbank/") and name in _OF_OUR_TASKS)
+    return name in OF_GYMNASIUM or (env_id.startswith("skillbank/") and name in _OF_OUR_TASKS)
 
 
 def _plain(value: Any) -> Any:

@@ -462,7 +462,7 @@ def parse_metadata(document: bytes) -> SkillSpec:
         return SkillSpec.model_validate_json(document, context=AS_READ)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"]) or "document"
+        where = ascii(".".join(str(step) for step in first["loc"]))[1:-1] or "document"
         raise errors.InvalidMetadata(f"metadata: {where}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise errors.InvalidMetadata(f"metadata: {error}") from error

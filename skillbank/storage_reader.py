@@ -1,8 +1,8 @@
 """The process that shows a body to the HDF5 library: it can answer, and do nothing else.
 
-A program: ``python -I storage_reader.py LENGTH MAX_ANSWER`` reads that many bytes from standard
-input, gives up its rights for good, and answers one line of JSON. It imports nothing of skillbank,
-so that it starts quickly.
+A program: ``python -I storage_reader.py LENGTH MAX_ANSWER FOLDER...`` reads that many bytes from
+standard input, gives up its rights for good, and answers one line of JSON. It imports nothing of
+skillbank, so that it starts quickly; h5py and NumPy may lie in the folders.
 """
 
 import ctypes
@@ -48,7 +48,8 @@ _CALLS = {
 
 def main() -> None:
     """Answer for the body on standard input."""
-    length, max_answer = map(int, sys.argv[1:])
+    length, max_answer = map(int, sys.argv[1:3])
+    sys.path += sys.argv[3:]
     # By path: importing the package would bring in far more than is needed here.
     answer = runpy.run_path(str(Path(__file__).with_name("storage_hdf5.py")))["answer"]
     body = sys.stdin.buffer.read(length)

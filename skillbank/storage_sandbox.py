@@ -4,6 +4,7 @@ The library runs in a separate process (``storage_reader``) that holds the body,
 open nothing else, and answers with a table of contents. Its answer is checked like any input.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -35,7 +36,7 @@ def contents(body: bytes) -> list[Extent]:
             process crashed or ran into a limit.
         StorageError: the process could not be started.
     """
-    command = [sys.executable, "-I", str(PROGRAM), str(len(body)), str(MAX_ANSWER)]
+    command = [sys.executable, "-I", str(PROGRAM), str(len(body)), str(MAX_ANSWER), *_homes()]
     try:
         with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer:
             question.write(body)
@@ -58,6 +59,12 @@ def contents(body: bytes) -> list[Extent]:
     if done.returncode:
         raise errors.ReaderStopped(f"opening it stopped the reader (status {done.returncode})")
     return parse(text)
+
+
+def _homes() -> list[str]:
+    """Folders of what the reader imports: ``-I`` hides a user's own site and PYTHONPATH."""
+    found = (importlib.util.find_spec(name) for name in ("h5py", "numpy"))
+    return [str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin]
 
 
 def _environment() -> dict[str, str]:

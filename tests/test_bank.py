@@ -1,5 +1,6 @@
 """The bank: names, versions, aliases, content addresses, and an index that can be lost."""
 
+import errno
 import json
 import os
 import shutil
@@ -168,6 +169,16 @@ def test_lineage_names_parents_by_content(bank: Bank) -> None:
     ]
 
 
+def test_each_ancestor_is_followed_once(bank: Bank) -> None:
+    """Parents may be there twice, and a file is a stranger's: 16 to the 5th would take minutes."""
+    parents: tuple[str, ...] = ()
+    for seed in range(6):
+        skill = small_skill(seed=seed, parents=parents)
+        bank.save(skill, f"s{seed}")
+        parents = (skill.content_hash, *dict.fromkeys(parents)) * 8
+    assert len(bank.lineage("s5")) == 5 + 4 + 3 + 2 + 1
+
+
 def test_diff_is_empty_for_equal_skills_and_exact_for_others(bank: Bank) -> None:
     one = small_skill(seed=1)
     spec, parameters = one.stored()
@@ -194,6 +205,30 @@ def test_verify_names_what_is_damaged(bank: Bank) -> None:
     with pytest.raises(errors.DamagedFile):
         bank.load("bad")
     assert bank.read("good").spec.name == "small"
+
+
+def test_verify_names_what_cannot_be_read_and_goes_on(bank: Bank) -> None:
+    bank.save(small_skill(seed=1), "good")
+    (bank.folder / "broken.h5").symlink_to(bank.folder / "nowhere")
+    (bank.folder / "loop.h5").symlink_to(bank.folder / "loop.h5")
+    (bank.folder / "zzz.h5").write_bytes(b"no skill")
+    assert list(bank.verify()) == ["broken@1", "loop@1", "zzz@1"]
+
+
+def test_a_disk_without_locks_is_one_clear_error(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.save(small_skill(), "x")
+
+    def refuse(_file: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", refuse)
+        with pytest.raises(errors.StorageError, match="No locks available"):
+            bank.alias("x", "best")
+        assert [line.reference for line in bank.listing()] == ["x@1"]
+    bank.alias("x", "best")
 
 
 def test_a_listing_survives_a_damaged_file(bank: Bank) -> None:
@@ -305,14 +340,21 @@ def test_gc_sweeps_only_what_is_stale(bank: Bank) -> None:
     bank.alias("x", "best")
     stale = bank.folder / ".x.h5.0123456789abcdef.tmp"
     stale.write_bytes(b"half")
-    dangling = bank.folder / "y@best.alias"
-    dangling.write_bytes(b"1\n")
+    dangling = bank.folder / "x@old.alias"
+    dangling.write_bytes(b"7\n")
     foreign = bank.folder / "notes.txt"
     foreign.write_text("mine")
     assert sorted(bank.gc()) == [stale.name, dangling.name]
     assert foreign.exists()
     assert bank.aliases("x") == {"best": 1, "latest": 1}
     assert bank.gc() == []
+
+
+def test_gc_leaves_the_aliases_of_shipped_skills_to_who_sees_them(tmp_path: Path) -> None:
+    Bank(tmp_path, shipped=True).alias("point_reach_left", "best")
+    assert Bank(tmp_path).gc() == []
+    assert Bank(tmp_path, shipped=True).gc() == []
+    assert Bank(tmp_path, shipped=True).resolve("point_reach_left@best").number == 1
 
 
 def test_gc_keeps_the_newest_the_aliased_and_the_parents(bank: Bank) -> None:

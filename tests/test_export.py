@@ -152,6 +152,7 @@ def test_every_truncation_of_safetensors_is_found(file: Path) -> None:
         (lambda h: h["noise"].update(data_offsets=[0, 16]), errors.DamagedFile),
         (lambda h: h["noise"].update(data_offsets=7), errors.InvalidStructure),
         (lambda h: h.update(__metadata__="x"), errors.InvalidStructure),
+        (lambda h: h["noise"].update(shape=[2.0, 2.0], data_offsets=[0, 16]), errors.DamagedFile),
     ],
 )
 def test_hostile_safetensors_are_refused(file: Path, change: Any, expected: Any) -> None:

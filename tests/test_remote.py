@@ -9,7 +9,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from skill_files import small_skill
 
-from skillbank import errors, remote, storage
+from skillbank import bank_folder, errors, remote, storage
 from skillbank.bank import Bank
 from skillbank.remote import RemoteBank
 
@@ -87,14 +87,43 @@ def test_a_push_that_loses_the_race_takes_the_next_number(
     bank.save(small_skill(seed=1), "run")
     elsewhere.push(bank, "run")
     bank.save(small_skill(seed=2), "run")
-    real, late = RemoteBank.versions, []
+    real, late = RemoteBank._scan, []
 
-    def versions(self: RemoteBank, name: str) -> list[int]:
-        late.append(name)
-        return real(self, name) if len(late) > 1 else []  # as it was before the other's push
+    def scan(self: RemoteBank) -> bank_folder.Scan:
+        late.append(self)  # at first as it was before the other's push
+        return real(self) if len(late) > 1 else bank_folder.Scan([], [], [])
 
-    monkeypatch.setattr(RemoteBank, "versions", versions)
+    monkeypatch.setattr(RemoteBank, "_scan", scan)
     assert elsewhere.push(bank, "run") == "run@2"
+
+
+def test_a_push_that_finds_anothers_skill_in_its_place_leaves_it(
+    bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pushes at once, where a store cannot make a file that must be new."""
+    elsewhere = RemoteBank(f"file://{tmp_path}/elsewhere")
+    bank.save(small_skill(seed=1), "run")
+    theirs = small_skill(seed=2)
+    image = storage.encode(*theirs.stored())
+    real = elsewhere._fs.mv
+
+    def both(source: str, target: str) -> None:
+        real(source, target)
+        if target.endswith("/run.h5"):
+            Path(target).write_bytes(image)
+
+    monkeypatch.setattr(elsewhere._fs, "mv", both)
+    assert elsewhere.push(bank, "run") == "run@2"
+    assert storage.read(tmp_path / "elsewhere" / "run.h5").content_hash == theirs.content_hash
+
+
+def test_a_removed_number_is_not_given_again_by_a_push(bank: Bank, tmp_path: Path) -> None:
+    there = Bank(tmp_path / "there")
+    for seed in (1, 2):
+        there.save(small_skill(seed=seed), "run")
+    there.remove("run@2")
+    bank.save(small_skill(seed=3), "run")
+    assert RemoteBank(str(there.folder)).push(bank, "run") == "run@3"
 
 
 def test_an_alias_there_is_understood(elsewhere: RemoteBank, bank: Bank, other: Bank) -> None:

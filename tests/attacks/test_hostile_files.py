@@ -1,14 +1,17 @@
 """Every hostile file is refused with its own error, and no other file is opened."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 from hostile_files import KINDS, Hostile, crafted, filter_from_a_plug_in, good
+from skill_files import small_spec
 
 from skillbank import errors, storage, storage_sandbox
 
@@ -151,6 +154,41 @@ def test_a_reader_that_crashes_or_lies_is_one_clear_error(
     path = tmp_path / "skill.h5"
     path.write_bytes(good())
     with pytest.raises(errors.ReaderStopped, match="opening it"):
+        storage.read(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J", "\x9b31m", "a\rb", "\x07", "\x7f", "\x00"], ids=["esc", "csi", *"rb7n"]
+)
+def test_no_text_of_a_file_steers_a_terminal(text: str) -> None:
+    spec = json.loads(small_spec().model_dump_json())
+    for key in ("description", "license", "reward", "env_id"):
+        document = json.dumps(spec | {key: f"x{text}"}).encode()
+        with pytest.raises(errors.InvalidMetadata, match=f"metadata: {key}") as refused:
+            storage.parse_metadata(document)
+        assert text not in str(refused.value)
+    document = json.dumps(spec | {f"key{text}": 1}).encode()
+    with pytest.raises(errors.InvalidMetadata) as refused:
+        storage.parse_metadata(document)
+    assert text not in str(refused.value)
+    told = "tabs\tand\nlines, \u00e9\u4e2d\U0001f916"
+    kept = json.dumps(spec | {"description": told}).encode()
+    assert storage.parse_metadata(kept).description == told
+
+
+def test_a_file_is_read_where_h5py_is_outside_of_the_interpreters_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a user's own site, or on PYTHONPATH: python -I looks into neither."""
+    assert Path(h5py.__file__).parents[1] == Path(storage_sandbox._homes()[0])
+    script = tmp_path / "reader.py"
+    script.write_text(
+        "import sys, json; print(json.dumps(['InvalidStructure', str(sys.argv[3:])]))"
+    )
+    monkeypatch.setattr(storage_sandbox, "PROGRAM", script)
+    path = tmp_path / "skill.h5"
+    path.write_bytes(good())
+    with pytest.raises(errors.InvalidStructure, match=str(Path(h5py.__file__).parents[1])):
         storage.read(path)
 
 

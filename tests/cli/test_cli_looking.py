@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import skillbank
-from skillbank import doctor
+from skillbank import doctor, evaluation
 from skillbank.cli import commands
+from skillbank.errors import UnsupportedEnvironment
+from skillbank.film import film
 from skillbank.spec import ObservationBlock
 
 
@@ -91,6 +93,18 @@ def test_the_same_seed_is_the_same_film(call: Any) -> None:
     for name in ("a.gif", "b.gif"):
         call("play", "--skill", "plane", "--out", name, "--seed", "7")
     assert Path("a.gif").read_bytes() == Path("b.gif").read_bytes()
+    plane = skillbank.Bank().load("plane")
+    for name in ("c.gif", "d.gif"):  # of one skill, whose own stream goes on
+        film(plane, None, Path(name), seed=7)
+        assert Path(name).read_bytes() == Path("a.gif").read_bytes()
+
+
+@pytest.mark.usefixtures("plane_skill")
+def test_a_film_without_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "MAX_STEPS", 5)
+    with pytest.raises(UnsupportedEnvironment, match="in 5 steps: it needs max_episode_steps"):
+        film(skillbank.Bank().load("plane"), None, Path("long.gif"))
+    assert not Path("long.gif").exists()
 
 
 def test_play_without_opengl_says_what_to_install(
