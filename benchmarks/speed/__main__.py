@@ -13,6 +13,15 @@ import click
 SECTIONS = ("environment", "update", "growth", "loop", "memory")
 RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results" / "speed"
 
+INTRODUCTION = """# Speed
+
+Written by `python benchmarks/speed`; everything is of one run on one machine, so that only the
+ratios say something elsewhere. *Floor* is what arithmetic or bytes alone take at the rates of the
+first rows, *in floors* how many of them the median is. *Times better* is by how much ours is ahead
+of the rival beside it (below 1: behind), and *asked* what it should be. What follows from it:
+[performance](../../performance.md).
+"""
+
 
 @click.command()
 @click.option(
@@ -70,7 +79,7 @@ def main(only: tuple[str, ...], seconds: float, against: str, out: Path) -> None
         rows += memory.measure()
     text = measuring.table(rows)
     click.echo(text)
-    (out / "speed.md").write_text(text + "\n")
+    (out / "speed.md").write_text(f"{INTRODUCTION}\n{text}\n")
     (out / "speed.json").write_text(measuring.as_json(rows, extra))
 
 
