@@ -93,10 +93,10 @@ def checked_name(name: str) -> str:
     Raises:
         InvalidName: none can have it.
     """
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(NAME, name) or name.endswith(".h5"):
         raise errors.InvalidName(
             f"{name!r} cannot be the name of a skill: it takes letters, digits, '_', '-' and "
-            "'.', and begins with a letter or a digit"
+            "'.', at most 128 of them, begins with a letter or a digit, and does not end in '.h5'"
         )
     return name
 

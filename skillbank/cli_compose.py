@@ -11,10 +11,11 @@ import click
 
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
+from skillbank.bank_folder import checked_name
 from skillbank.cli_bank import bank_option, named
 from skillbank.cli_folders import check_writable, held, numbered
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import bare_reference, checked_name, imported, with_option
+from skillbank.cli_settings import bare_reference, imported, with_option
 from skillbank.cli_signals import stop_on_signals
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from skillbank.config import Architecture, Learning, bare_name
 from skillbank.errors import SkillbankError
-from skillbank.spec import OF_GYMNASIUM, Name
+from skillbank.spec import OF_GYMNASIUM
 
 # The skills that skillbank itself ships; any other task gives its own name.
 _NAMES = {"QuadrupedRun": "run_anywhere", "PointMassRun": "point_run_anywhere"}
@@ -110,21 +110,6 @@ def _told(error: Exception) -> str:
     if not theirs:
         return str(error)
     return f"{theirs[-1].filename}:{theirs[-1].lineno}: {kind}: {error}"
-
-
-def checked_name(name: str) -> str:
-    """A name that a skill can have.
-
-    Raises:
-        SkillbankError: It cannot.
-    """
-    try:
-        return TypeAdapter(Name).validate_python(name)
-    except ValidationError as error:
-        raise SkillbankError(
-            f"'{name}' cannot be the name of a skill: it takes letters, digits, '_', '-' and '.', "
-            "begins with a letter or a digit, and has at most 128 of them"
-        ) from error
 
 
 def as_begun(config: Learning, begun: Mapping[str, Any], steps: int | None) -> list[str]:

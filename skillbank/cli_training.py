@@ -11,9 +11,9 @@ import click
 
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
+from skillbank.bank_folder import checked_name
 from skillbank.cli_folders import check_writable, held, numbered
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import checked_name
 from skillbank.cli_signals import StopRequest, stop_on_signals
 from skillbank.config import Learning
 from skillbank.errors import Interrupted, SkillbankError, StorageError

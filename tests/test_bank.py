@@ -72,7 +72,9 @@ def test_an_empty_bank_says_so(bank: Bank) -> None:
         bank.path("x")
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "x@1", "a b", "x\n", "n" * 129])
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "../x", ".hidden", "x@1", "a b", "x\n", "n" * 129, "x.h5"]
+)
 def test_a_name_that_no_file_could_have_is_refused(bank: Bank, name: str) -> None:
     with pytest.raises(errors.InvalidName, match="cannot be the name of a skill"):
         bank.save(small_skill(), name)
