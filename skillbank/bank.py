@@ -387,9 +387,10 @@ class Bank:
                 doomed = self._superfluous(max(keep, 1))
                 self._delete(doomed)
                 swept += [version.reference for version in doomed]
-            left = {(version.name, version.number) for version in self._versions()}
+            versions = self._versions()
+            left = {(version.name, version.number) for version in versions}
             # A bank that does not see the shipped skills knows nothing of their aliases.
-            own = {one.name for one in (*self._versions(), *bank_folder.scan(self.folder).gone)}
+            own = {one.name for one in (*versions, *bank_folder.scan(self.folder).gone)}
             for name, labels in self._aliases().items():
                 for label, number in labels.items():
                     if (name, number) not in left and (self._shipped or name in own):

@@ -215,8 +215,7 @@ class Skill(Composable):
 
     def at_temperature(self, temperature: float) -> "Skill":
         """The same policy with its numbers at another temperature, the reward in proportion."""
-        spec, parameters = variants.at_temperature(self.spec, self.parameters(), temperature)
-        return Skill(spec.model_copy(update={"parents": self.as_parents()}), parameters)
+        return self._child(*variants.at_temperature(self.spec, self.parameters(), temperature))
 
     def turned(self, angle: float) -> "Skill":
         """A skill that does towards ``angle`` (rad) what this one does towards 0, exactly.
@@ -224,7 +223,9 @@ class Skill(Composable):
         Raises:
             IncompatibleSkill: It observes no block ``heading`` that could be turned.
         """
-        spec, parameters = variants.turned(self.spec, self.parameters(), angle)
+        return self._child(*variants.turned(self.spec, self.parameters(), angle))
+
+    def _child(self, spec: SkillSpec, parameters: variants.Parameters) -> "Skill":
         return Skill(spec.model_copy(update={"parents": self.as_parents()}), parameters)
 
     # Fitting it to a task.

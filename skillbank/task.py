@@ -295,8 +295,11 @@ def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Spac
             f"{env_id} has observations {obs}; skills need a one-dimensional Box "
             "(gymnasium.wrappers.FlattenObservation makes one of a Dict or an image)"
         )
-    real = isinstance(action, box) and np.issubdtype(action.dtype, np.floating)
-    if not isinstance(action, box) or not real or len(action.shape) != 1:
+    if (
+        not isinstance(action, box)
+        or len(action.shape) != 1
+        or not np.issubdtype(action.dtype, np.floating)
+    ):
         raise UnsupportedEnvironment(
             f"{env_id} has actions {action}; soft Q-learning here needs a one-dimensional Box "
             "of real numbers, as in Pendulum-v1"
