@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import platformdirs
 
-from skillbank import bank_folder, bank_index, errors, storage
+from skillbank import bank_folder, bank_index, durable, errors, storage
 from skillbank.bank_folder import LABEL, NAME, NUMBER, Version
 from skillbank.spec import SkillSpec, parameter_shapes
 
@@ -262,7 +262,7 @@ class Bank:
         """
         with self._locked():  # creates the folder; gc does not see the file before its lock
             partial = self.folder / f".{key}.part"
-            descriptor = storage.open_locked(partial)
+            descriptor = durable.open_locked(partial)
         try:
             yield partial
         finally:
@@ -278,7 +278,7 @@ class Bank:
             version = Version(name, number, self.folder)
             if os.path.lexists(version.path):  # for example X, where the disk ignores case
                 raise errors.StorageError(f"cannot write {version.path}: something is there")
-            storage.replace_file(version.path, image)
+            durable.replace_file(version.path, image)
             self._remember(version, stored)
         return version.reference
 
@@ -350,7 +350,7 @@ class Bank:
         with self._locked():
             version = self.resolve(reference)
             path = bank_folder.alias_path(self.folder, version.name, label)
-            storage.replace_file(path, f"{version.number}\n".encode())
+            durable.replace_file(path, f"{version.number}\n".encode())
         return version.reference
 
     def unalias(self, reference: str) -> None:
@@ -367,7 +367,7 @@ class Bank:
             raise errors.SkillNotFound(f"no alias {reference!r}. There is: {listed}")
         with self._locked(), self._deleting(reference):
             bank_folder.alias_path(self.folder, name, label).unlink(missing_ok=True)
-            storage.sync_folder(self.folder)
+            durable.sync_folder(self.folder)
 
     def gc(self, keep: int | None = None) -> list[str]:
         """Sweep what crashes left behind: temporary files, aliases of nothing, index entries.
@@ -382,7 +382,7 @@ class Bank:
         if not self.folder.is_dir():
             return []
         with self._locked(), self._deleting("what is stale"):
-            swept = [path.name for path in storage.sweep(self.folder, partial=True)]
+            swept = [path.name for path in durable.sweep(self.folder, partial=True)]
             if keep is not None:
                 doomed = self._superfluous(max(keep, 1))
                 self._delete(doomed)
@@ -557,7 +557,7 @@ class Bank:
         aliases, removed = self._aliases(), bank_folder.scan(self.folder).gone
         with self._deleting(", ".join(version.reference for version in versions)):
             for version in versions:
-                storage.replace_file(version.gone_path, b"")
+                durable.replace_file(version.gone_path, b"")
                 version.path.unlink()
                 for label, number in aliases.get(version.name, {}).items():
                     if number == version.number:
@@ -565,7 +565,7 @@ class Bank:
                 for gone in removed:  # the highest number is enough
                     if gone.name == version.name and gone.number < version.number:
                         gone.gone_path.unlink(missing_ok=True)
-            storage.sync_folder(self.folder)
+            durable.sync_folder(self.folder)
         self._write_index({})
 
     @contextlib.contextmanager

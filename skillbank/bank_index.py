@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from skillbank import errors, storage
+from skillbank import durable, errors, storage
 from skillbank.config import Strict
 from skillbank.spec import EvaluationRecord, Sha256, SkillSpec
 
@@ -86,4 +86,4 @@ def save(folder: Path, index: Mapping[str, Entry]) -> None:
         StorageError: it cannot be written.
     """
     text = _INDEX.dump_json(dict(sorted(index.items())))
-    storage.replace_file(folder / FILE_NAME, text, durable=False)
+    durable.replace_file(folder / FILE_NAME, text, durable=False)

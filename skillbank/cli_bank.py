@@ -126,7 +126,7 @@ def pull(skill: str, url: str, bank_folder: Path | None) -> None:
 @bank_option
 def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -> None:
     """Write a skill, of the bank or a file, elsewhere or in another format."""
-    from skillbank import storage
+    from skillbank import durable, storage
     from skillbank.export import model_card, to_safetensors
 
     kind = kind or FORMATS.get(path.suffix.lower())
@@ -139,7 +139,7 @@ def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -
     stored = bank.read(reference)
     written = [path]
     if kind == "h5":  # byte for byte, so that it stays the same skill
-        storage.replace_file(path, storage.read_bytes(bank.path(reference)))
+        durable.replace_file(path, storage.read_bytes(bank.path(reference)))
     elif kind == "safetensors":
         to_safetensors(stored, path)
     elif kind == "onnx":
@@ -147,7 +147,7 @@ def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -
 
         written = to_onnx(stored, path)
     else:
-        storage.replace_file(path, model_card(stored).encode())
+        durable.replace_file(path, model_card(stored).encode())
     click.echo("\n".join(f"wrote {one}" for one in written))
 
 

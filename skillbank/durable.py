@@ -1,48 +1,163 @@
 """Writing a file so that a crash leaves either the old one or the new one, and holding a folder."""
 
+import contextlib
+import errno
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from skillbank.errors import Busy, StorageError
 
 LOCK = "lock"  # the file in a held folder
+_TEMPORARY = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_PARTIAL = re.compile(r"\.[0-9a-f]{64}\.part")
+
+
+def replace_file(path: Path, image: bytes, *, durable: bool = True) -> None:
+    """Put bytes at a path, and make sure that they are there.
+
+    Args:
+        path: of the file.
+        image: the bytes.
+        durable: wait for the disk; without it a power cut may leave an empty file.
+
+    Raises:
+        StorageError: any step failed; what was at the path before is still there, unless only
+            the last step failed.
+    """
+    with _replacement(path, durable) as descriptor:
+        rest = memoryview(image)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if os.pread(descriptor, len(image) + 1, 0) != image:
+            raise OSError(errno.EIO, "it reads back differently")
 
 
 @contextmanager
 def replace_durably(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` when the block ends without an error.
 
-    A temporary file in the same folder, fsync, rename, fsync of the folder.
-
     Raises:
-        StorageError: It cannot be written; what was at ``path`` is untouched.
+        StorageError: any step failed; what was at the path before is still there, unless only
+            the last step failed.
     """
-    # Not tempfile's, which nobody but the owner could read.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with (
+        _replacement(path, durable=True) as descriptor,
+        os.fdopen(descriptor, "wb", closefd=False) as file,
+    ):
+        yield file
+
+
+@contextmanager
+def _replacement(path: Path, durable: bool) -> Iterator[int]:
+    """Temporary file beside a path, the block fills it, fsync, rename, fsync the folder."""
+    step = "cannot write"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
+        sweep(path.parent)
+        temporary, descriptor = _temporary(path)
         try:
-            os.fsync(folder)
+            yield descriptor
+            if durable:
+                os.fsync(descriptor)
+            os.replace(temporary, path)  # the lock is still held: nobody sweeps it
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
         finally:
-            os.close(folder)
+            os.close(descriptor)
+        if durable:
+            step = "wrote, but the disk does not confirm,"
+            sync_folder(path.parent)
     except OSError as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; what was there is untouched"
+            f"{step} {path}: {error.strerror or error}. {_remedy(error.errno)}"
         ) from error
+
+
+def _remedy(number: int | None) -> str:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space or choose another folder"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Choose a folder that you may write to"
+    if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+        return "Name a file, in a folder"
+    return "Choose another place"
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """Create a temporary file beside a path and lock it, so that a sweep knows it is in use."""
+    while True:
+        temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:  # not swept between creation and lock
+                return temporary, descriptor
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def open_locked(path: Path) -> int:
+    """Open a file, made if it is not there, and hold its lock until the descriptor is closed.
+
+    Raises:
+        StorageError: it cannot be opened, or somebody else holds its lock.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except BlockingIOError as error:
+        raise StorageError(f"another process is using {path}: wait for it") from error
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    return descriptor
+
+
+def sweep(folder: Path, *, partial: bool = False) -> list[Path]:
+    """Delete temporary files whose writer is dead: nobody holds their lock.
+
+    Args:
+        folder: to look in.
+        partial: also those that a pull could go on with.
+    """
+    swept = []
+    for name in os.listdir(folder):
+        if not (_TEMPORARY.fullmatch(name) or (partial and _PARTIAL.fullmatch(name))):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(folder / name)
+                swept.append(folder / name)
+            finally:
+                os.close(descriptor)
+    return swept
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's names durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
     finally:
-        with suppress(OSError):  # it has been renamed, or could not be made
-            temporary.unlink()
+        os.close(descriptor)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from skillbank import errors, storage
+from skillbank import durable, errors, storage
 from skillbank.spec import EvaluationRecord, SkillSpec, parameter_shapes
 from skillbank.storage import StoredSkill
 
@@ -36,7 +36,7 @@ def to_safetensors(stored: StoredSkill, path: str | Path) -> None:
         data += array.tobytes()
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
-    storage.replace_file(Path(path), len(text).to_bytes(8, "little") + text + data)
+    durable.replace_file(Path(path), len(text).to_bytes(8, "little") + text + data)
 
 
 def from_safetensors(path: str | Path) -> StoredSkill:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skillbank import errors, storage
+from skillbank import durable, errors, storage
 from skillbank.networks import (
     LOG_COUPLING_RANGE,
     LOG_SCALE_CENTRE,
@@ -51,7 +51,7 @@ def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
         stem = path.with_suffix("")
     for part, model in (("sampler", sampler_model(stored)), ("critic", critic_model(stored))):
         paths.append(stem.parent / f"{stem.name}-{part}.onnx")
-        storage.replace_file(paths[-1], model)
+        durable.replace_file(paths[-1], model)
     return paths
 
 

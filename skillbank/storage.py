@@ -14,14 +14,11 @@ memory that was hashed.
 """
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from skillbank import errors, storage_sandbox
+from skillbank import durable, errors, storage_sandbox
 from skillbank.config import AS_READ
 from skillbank.spec import Shape, SkillSpec, parameter_shapes
 
@@ -44,8 +41,6 @@ MAGIC = b"skillbank skill file\n"
 METADATA = "metadata"
 PARAMETERS = "parameters/"
 
-_TEMPORARY = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.tmp", re.DOTALL)
-_PARTIAL = re.compile(r"\.[0-9a-f]{64}\.part")
 Contents = Sequence[tuple[str, tuple[int, ...], int]]  # path, shape, offset in the body
 Parameters = dict[str, NDArray[np.float32]]
 
@@ -175,133 +170,8 @@ def write(path: Path, spec: SkillSpec, parameters: Mapping[str, NDArray[np.float
         StorageError: the folder cannot be written, or the disk is full.
     """
     image, stored = prepare(spec, parameters)
-    replace_file(path, image)
+    durable.replace_file(path, image)
     return stored.content_hash
-
-
-def replace_file(path: Path, image: bytes, *, durable: bool = True) -> None:
-    """Put bytes at a path: temporary file beside it, fsync, read back, rename, fsync the folder.
-
-    Args:
-        path: of the file.
-        image: the bytes.
-        durable: wait for the disk; without it a power cut may leave an empty file.
-
-    Raises:
-        StorageError: any step failed; what was at the path before is still there, unless only
-            the last step failed.
-    """
-    step = "cannot write"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
-        temporary, descriptor = _temporary(path)
-        try:
-            _fill(descriptor, image, durable)
-            os.replace(temporary, path)  # the lock is still held: nobody sweeps it
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        finally:
-            os.close(descriptor)
-        if durable:
-            step = "wrote, but the disk does not confirm,"
-            sync_folder(path.parent)
-    except OSError as error:
-        raise errors.StorageError(
-            f"{step} {path}: {error.strerror or error}. {_remedy(error.errno)}"
-        ) from error
-
-
-def _remedy(number: int | None) -> str:
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "Free some space or choose another folder"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "Choose a folder that you may write to"
-    if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
-        return "Name a file, in a folder"
-    return "Choose another place"
-
-
-def _fill(descriptor: int, image: bytes, durable: bool) -> None:
-    """Write bytes to a new file and make sure that it holds them."""
-    rest = memoryview(image)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    if durable:
-        os.fsync(descriptor)
-    if os.pread(descriptor, len(image) + 1, 0) != image:
-        raise OSError(errno.EIO, "it reads back differently")
-
-
-def _temporary(path: Path) -> tuple[Path, int]:
-    """Create a temporary file beside a path and lock it, so that a sweep knows it is in use."""
-    while True:
-        temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:  # not swept between creation and lock
-                return temporary, descriptor
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def open_locked(path: Path) -> int:
-    """Open a file, made if it is not there, and hold its lock until the descriptor is closed.
-
-    Raises:
-        StorageError: it cannot be opened, or somebody else holds its lock.
-    """
-    try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException:
-            os.close(descriptor)
-            raise
-    except BlockingIOError as error:
-        raise errors.StorageError(f"another process is using {path}: wait for it") from error
-    except OSError as error:
-        raise errors.StorageError(f"cannot write {path}: {error.strerror}") from error
-    return descriptor
-
-
-def sweep(folder: Path, *, partial: bool = False) -> list[Path]:
-    """Delete temporary files whose writer is dead: nobody holds their lock.
-
-    Args:
-        folder: to look in.
-        partial: also those that a pull could go on with.
-    """
-    swept = []
-    for name in os.listdir(folder):
-        if not (_TEMPORARY.fullmatch(name) or (partial and _PARTIAL.fullmatch(name))):
-            continue
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(folder / name)
-                swept.append(folder / name)
-            finally:
-                os.close(descriptor)
-    return swept
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a folder's names durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # -------------------------------------------------------------------------------- reading
