@@ -7,7 +7,7 @@ from typing import Any
 from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
 from skillbank.studies import plan
 from skillbank.studies.scheduler import Event
-from skillbank.studies.unit import FORMAT, Places, RivalConfig, Unit, write_json
+from skillbank.studies.unit import FORMAT, Places, RivalConfig, Unit, sha256, write_json
 
 SMALL = Architecture(
     critic_hidden=(8, 8), sampler_hidden=(8, 8), couplings=1, coupling_hidden=4, critics=1
@@ -109,6 +109,7 @@ def finish(unit: Unit, where: Places, **measured: Any) -> None:
         "versions": {"torch": "2.13.0"},
         "machine": "x86_64, 2 cores, Linux",
         "sources": "0123",
+        "learned": sha256(where.learned(unit)),
     }
     result = {
         "format": FORMAT,

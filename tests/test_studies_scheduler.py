@@ -91,6 +91,17 @@ def test_a_done_parent_is_run_again_only_if_a_child_lacks_its_skill(tmp_path):
     assert scheduler.unfinished([parent, child], where) == []
 
 
+def test_a_parent_is_run_again_where_its_skill_is_not_that_of_its_result(tmp_path):
+    where, parent = places(tmp_path), tiny()
+    child = tiny("anchored", parent=parent.name)
+    finish(parent, where)
+    assert scheduler.unfinished([parent, child], where) == [child]
+    assert scheduler.done(parent, where)
+    where.learned(parent).write_bytes(b"another skill")  # results come from elsewhere, say
+    assert scheduler.unfinished([parent, child], where) == [parent, child]
+    assert not scheduler.done(parent, where)
+
+
 def test_a_child_is_run_again_when_its_parent_is_defined_otherwise(tmp_path):
     where, parent = places(tmp_path), tiny()
     child = tiny("anchored", parent=parent.name)

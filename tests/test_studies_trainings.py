@@ -152,15 +152,6 @@ def test_on_a_cluster_a_diverged_training_is_a_result_and_leaves_nothing(tmp_pat
     assert not (where.folder(unit) / "checkpoint.npz").exists()
 
 
-def test_what_a_kill_left_of_a_checkpoint_is_swept(tmp_path):
-    where, unit = places(tmp_path), tiny()
-    cut = where.folder(unit) / ".checkpoint.npz.0123"
-    cut.parent.mkdir(parents=True)
-    cut.write_bytes(b"half of it")
-    perform(unit, where)
-    assert not cut.exists()
-
-
 def test_a_result_that_cannot_be_written_leaves_the_checkpoint(tmp_path):
     where, unit = places(tmp_path), tiny()
     checkpoint = where.folder(unit) / "checkpoint.npz"

@@ -21,7 +21,7 @@ from skillbank.errors import TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
 from skillbank.skill import Skill
 from skillbank.studies.tracking import Tracker, rounded
-from skillbank.studies.unit import BANK, FORMAT, Json, Places, RivalConfig, Unit, write_json
+from skillbank.studies.unit import BANK, FORMAT, Json, Places, RivalConfig, Unit, sha256, write_json
 from skillbank.versions import versions
 
 CHECKPOINT = "checkpoint.npz"  # of an unfinished unit
@@ -53,25 +53,24 @@ def perform(
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         checkpoint = folder / CHECKPOINT
-        for cut in folder.glob(f".{CHECKPOINT}.*"):  # by a kill while it was written
-            cut.unlink()
         definition = folder / "definition.txt"
-        origin = "" if parent is None else hashlib.sha256(parent.read_bytes()).hexdigest()
+        origin = "" if parent is None else sha256(parent)
         begun = unit.model_dump_json() + "\n" + origin
         if not definition.is_file() or definition.read_text() != begun:
             checkpoint.unlink(missing_ok=True)  # of another definition, or another parent
             definition.write_text(begun)
         measured: Json
-        seconds: Json = {}
+        made: Json = {}
         try:
-            measured, seconds = _measured(unit, places, parent, checkpoint, tell)
+            measured, made = _measured(unit, places, parent, checkpoint, tell)
+            made["learned"] = sha256(places.learned(unit))
         except TrainingDiverged as error:  # a result too
             measured = {"diverged": str(error)}
         return {
             "format": FORMAT,
             "unit": unit.model_dump(mode="json"),
             "measured": measured,
-            "made": seconds
+            "made": made
             | {
                 "versions": versions() | _rival_versions(unit),
                 "sources": _sources(),

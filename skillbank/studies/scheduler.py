@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from skillbank.studies.unit import BANK, Places, Unit, finished, read_result
+from skillbank.studies.unit import BANK, Places, Unit, finished, read_result, startable
 
 ATTEMPTS = 3  # starts of a unit whose process dies
 BUSY_SECONDS = 20.0  # before looking again at a unit that another command works on
@@ -135,7 +135,7 @@ def unfinished(units: Sequence[Unit], places: Places) -> list[Unit]:
         name
         for name in needed
         if name is not None
-        and not places.learned(by_name[name]).is_file()
+        and not startable(by_name[name], places)
         and not diverged(by_name[name], places)
     }
     return [unit for unit in units if unit.name in todo]
@@ -149,7 +149,7 @@ def diverged(unit: Unit, places: Places) -> bool:
 
 def done(unit: Unit, places: Places) -> bool:
     """Whether a unit has its result and what it leaves for others."""
-    return finished(unit, places) and places.learned(unit).is_file()
+    return finished(unit, places) and startable(unit, places)
 
 
 def _parent(unit: Unit) -> str | None:

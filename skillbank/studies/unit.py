@@ -144,3 +144,16 @@ def finished(unit: Unit, places: Places) -> bool:
         return Unit.model_validate_json(json.dumps(result["unit"])) == unit
     except ValidationError:  # a setting that is no more
         return False
+
+
+def startable(unit: Unit, places: Places) -> bool:
+    """Whether others can start from a unit: the skill that its result tells of lies there."""
+    result, path = read_result(places.result(unit)), places.learned(unit)
+    if result is None or not path.is_file():
+        return False
+    return result["made"].get("learned") in (None, sha256(path))  # early results do not say
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
