@@ -11,11 +11,13 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from skillbank import bank_folder, errors, storage
 from skillbank.bank import Bank
 from skillbank.bank_folder import Version
 
+_HERE = Path()  # of names: the other side's folder is no path of this machine
 CHUNK = 1 << 20  # bytes fetched at a time; an interrupted pull goes on after the last one
 # Stores where a file appears only when all of it has arrived; elsewhere it is renamed into place.
 _ALL_AT_ONCE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"}
@@ -43,10 +45,11 @@ class RemoteBank:
             ) from error
         with self._reaching("open"):
             self._fs, root = fsspec.core.url_to_fs(url, **options)
-            self._folder = Path(root)  # only a prefix: joined with names, never opened here
+            self._root = root.rstrip("/") or root
             protocols = self._fs.protocol
             names = {protocols} if isinstance(protocols, str) else set(protocols)
             self._at_once = bool(names & _ALL_AT_ONCE)
+            self._web = bool(names & {"http", "https"})  # pages of links, in which @ is %40
 
     def __repr__(self) -> str:
         return f"<RemoteBank {self.url}>"
@@ -86,7 +89,7 @@ class RemoteBank:
         name = bank_folder.checked_name(version.name if name is None else name)
         with self._reaching("write to"):
             if not self._at_once:  # object stores have no folders
-                self._fs.makedirs(str(self._folder), exist_ok=True)
+                self._fs.makedirs(self._root, exist_ok=True)
             for _ in range(100):  # somebody else may take the number that was free a moment ago
                 scan = self._scan()
                 numbers = sorted(v.number for v in scan.versions if v.name == name)
@@ -121,7 +124,7 @@ class RemoteBank:
         version = self._resolve(reference)
         with self._reaching("read from"):
             self._fs.invalidate_cache()
-            size = int(self._fs.info(str(version.path))["size"])
+            size = int(self._fs.info(self._at(version.path))["size"])
             head = self._header(version)
         if size > storage.MAX_FILE_BYTES:
             raise errors.FileTooLarge(f"{self.url}/{version.path.name}: {size:,} bytes")
@@ -142,13 +145,25 @@ class RemoteBank:
         with self._reaching("list"):
             self._fs.invalidate_cache()
             try:
-                paths = self._fs.ls(str(self._folder), detail=False)
+                paths = self._fs.ls(self._root, detail=False)
             except FileNotFoundError:
                 paths = []
-            return bank_folder.parse(self._folder, [path.rpartition("/")[2] for path in paths])
+            files = [path.rpartition("/")[2] for path in paths]
+            return bank_folder.parse(_HERE, map(unquote, files) if self._web else files)
 
     def _version(self, name: str, number: int) -> Version:
-        return Version(name, number, self._folder)
+        return Version(name, number, _HERE)
+
+    def _at(self, path: Path | str) -> str:
+        """Where a file of the bank's layout is there."""
+        return f"{self._root}/{path}"
+
+    def _bytes(self, path: Path, start: int, end: int) -> bytes:
+        """Bytes of a file there, fewer if it ends before."""
+        data = bytes(self._fs.cat_file(self._at(path), start=start, end=end))
+        if len(data) > end - start:  # a web server that sends the whole file, whatever is asked
+            data = data[start:end]
+        return data
 
     def _resolve(self, reference: str) -> Version:
         scan = self._scan()
@@ -166,20 +181,19 @@ class RemoteBank:
         return found[wanted]
 
     def _alias(self, name: str, label: str) -> int:
-        path = bank_folder.alias_path(self._folder, name, label)
         with self._reaching("read from"):
-            text = bytes(self._fs.cat_file(str(path), start=0, end=16))
+            text = self._bytes(bank_folder.alias_path(_HERE, name, label), 0, 16)
         return int(text) if re.fullmatch(rb"[1-9][0-9]{0,8}\n", text) else 0
 
     def _header(self, version: Version) -> bytes:
-        return bytes(self._fs.cat_file(str(version.path), start=0, end=storage.HEADER_BYTES))
+        return self._bytes(version.path, 0, storage.HEADER_BYTES)
 
     def _fetch(self, version: Version, partial: Path, size: int) -> None:
         """Append to the partial file what it still lacks."""
         with partial.open("ab") as file, self._reaching("read from"):
             while (have := file.tell()) < size:
                 end = min(have + CHUNK, size)
-                data = bytes(self._fs.cat_file(str(version.path), start=have, end=end))
+                data = self._bytes(version.path, have, end)
                 if len(data) != end - have:
                     raise OSError(f"{end - have} bytes were promised and {len(data)} came")
                 file.write(data)
@@ -191,7 +205,7 @@ class RemoteBank:
         Raises:
             FileExistsError: somebody else's file is there.
         """
-        path = str(target.path)
+        path = self._at(target.path)
         if self._at_once:
             try:
                 self._fs.pipe_file(path, image, mode="create")
@@ -201,7 +215,7 @@ class RemoteBank:
                     raise FileExistsError(path) from error
                 raise
         else:
-            temporary = str(self._folder / f".{target.path.name}.{secrets.token_hex(8)}.tmp")
+            temporary = self._at(f".{target.path.name}.{secrets.token_hex(8)}.tmp")
             try:
                 self._fs.pipe_file(temporary, image)
                 if self._fs.exists(path):

@@ -1,6 +1,9 @@
 """Banks elsewhere: in memory, in a folder, and on a real S3 server over HTTP on this machine."""
 
+import functools
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +133,7 @@ def test_an_alias_there_is_understood(elsewhere: RemoteBank, bank: Bank, other: 
     for seed in (1, 2):
         bank.save(small_skill(seed=seed), "run")
         elsewhere.push(bank, "run")
-    elsewhere._fs.pipe_file(f"{elsewhere._folder}/run@best.alias", b"1\n")
+    elsewhere._fs.pipe_file(f"{elsewhere._root}/run@best.alias", b"1\n")
     elsewhere.pull(other, "run@best")
     assert other.read("run").content_hash == small_skill(seed=1).content_hash
     with pytest.raises(errors.SkillNotFound, match=r"no skill 'run@worst' at .* There is: run"):
@@ -203,7 +206,7 @@ def test_a_flipped_bit_on_the_way_is_refused(
     elsewhere.push(bank, "run")
     data = bytearray(bank.path("run").read_bytes())
     data[-1] ^= 1
-    elsewhere._fs.pipe_file(f"{elsewhere._folder}/run.h5", bytes(data))
+    elsewhere._fs.pipe_file(f"{elsewhere._root}/run.h5", bytes(data))
     with pytest.raises(errors.DamagedFile):
         elsewhere.pull(other, "run")
     assert other.names() == []
@@ -235,8 +238,8 @@ def test_a_damaged_skill_is_not_pushed(elsewhere: RemoteBank, bank: Bank) -> Non
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\0" * 600])
 def test_a_strangers_file_is_refused(elsewhere: RemoteBank, other: Bank, content: bytes) -> None:
-    elsewhere._fs.makedirs(str(elsewhere._folder), exist_ok=True)
-    elsewhere._fs.pipe_file(f"{elsewhere._folder}/run.h5", content)
+    elsewhere._fs.makedirs(str(elsewhere._root), exist_ok=True)
+    elsewhere._fs.pipe_file(f"{elsewhere._root}/run.h5", content)
     with pytest.raises((errors.NotASkillFile, errors.StorageError)):
         elsewhere.pull(other, "run")
     assert other.names() == []
@@ -285,3 +288,24 @@ def test_an_unknown_or_unreachable_place_is_one_clear_line(url: str, text: str) 
         RemoteBank(url, **options).names()
     assert "\n" not in str(caught.value)
     assert url in str(caught.value)
+
+
+def test_a_bank_can_be_pulled_from_a_plain_web_server(
+    bank: Bank, other: Bank, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        bank.save(small_skill(seed=seed), "run")
+    bank.alias("run@1", "best")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(bank.folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = RemoteBank(f"http://127.0.0.1:{server.server_port}/")
+        assert there.versions("run") == [1, 2]
+        for reference, seed in (("run@2", 2), ("run@best", 1), ("run", 2)):
+            kept = there.pull(other, reference)
+            assert other.read(kept).content_hash == small_skill(seed=seed).content_hash
+        with pytest.raises(errors.SkillNotFound, match="There is: run"):
+            there.pull(other, "walk")
+        with pytest.raises(errors.StorageError, match="cannot write to http"):
+            there.push(bank, "run@1", name="mine")
+        server.shutdown()
