@@ -93,7 +93,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         self._action_shape = (num_envs, len(action_low))
         self._elapsed = np.zeros(num_envs, np.int64)
         self._started = np.zeros(num_envs, np.bool_)
-        self._randomize = True
+        self._randomize = np.ones(num_envs, np.bool_)
         self._all_copies = np.arange(num_envs)
         self._everyone = np.ones(num_envs, np.bool_)
         self._everyone.flags.writeable = False
@@ -196,11 +196,11 @@ class VectorTask(VectorEnv[Any, Any, Any]):
                 )
         for copy, given in enumerate(seeds):
             if mask[copy] and given is not None:
-                self._generators[copy], _ = seeding.np_random(given)
-        self._randomize = bool(options.get("randomize", True))
-        self._begin(np.flatnonzero(mask))
-        if not self._started.all():
+                self._generators[copy], _ = seeding.np_random(int(given))
+        if not (self._started | mask).all():
             raise ResetNeeded("the first reset must be of all copies, without a reset_mask")
+        self._randomize[mask] = bool(options.get("randomize", True))
+        self._begin(np.flatnonzero(mask))
         return self._observe(), self._info(dict.fromkeys(self._term_names(), 0.0))
 
     def step(self, actions: Any) -> tuple[Observation, Float, Bool, Bool, Info]:
@@ -216,7 +216,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         Raises:
             ResetNeeded: before the first reset.
             ValueError: if the actions have the wrong shape or are not finite.
-            UnstableSimulationError: if the physics of a copy diverges.
+            UnstableSimulationError: if the physics of a copy diverges; all must be reset then.
         """
         terms, terminated = self._transition(actions)
         truncated = self._truncated()
@@ -273,7 +273,11 @@ class VectorTask(VectorEnv[Any, Any, Any]):
                 f"the action of copy {copy} at its step {self._elapsed[copy]} is not finite: "
                 f"{actions[copy]}"
             )
-        self._advance(actions)
+        try:
+            self._advance(actions)
+        except Exception:
+            self._started[:] = False  # some copies have moved, and nobody knows how far
+            raise
         self._elapsed += 1
         self._notice(self._all_copies, started=False)
         return self._reward_terms(), self._terminated()
@@ -284,10 +288,12 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         return self._elapsed >= self.max_episode_steps
 
     def _begin(self, copies: Index) -> None:
-        draws = None
-        if self._randomize:
-            draws = np.stack([self._draw(self._generator(int(copy))) for copy in copies])
-        self._start(copies, draws)
+        at_random = self._randomize[copies]
+        if at_random.any():
+            drawn = copies[at_random]
+            self._start(drawn, np.stack([self._draw(self._generator(int(c))) for c in drawn]))
+        if not at_random.all():
+            self._start(copies[~at_random], None)
         self._elapsed[copies] = 0
         self._notice(copies, started=True)
         self._started[copies] = True

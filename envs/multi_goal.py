@@ -37,16 +37,18 @@ START_DEVIATION = 0.1
 
 GOAL_COLOUR = (214, 90, 80)
 POINT_COLOUR = (40, 80, 160)
+FPS = 4  # steps shown in a second: an episode has 20 at most
 POINT_RADIUS = 0.25  # as drawn; the point itself has none
 
 
 class MultiGoalVector(VectorTask):
-    """The point moves by its action, pays for it and for its distance to the nearest goal.
+    """The point moves by its action, pays for it and for its squared distance to the nearest goal.
 
     Reaching a goal ends the episode. `info` has `position` [N, 2], `goal` [N] (index in `GOALS`,
     -1 before a goal is reached) and `success` [N].
     """
 
+    metadata = VectorTask.metadata | {"render_fps": FPS}  # type: ignore[misc]
     observation_blocks = (("position", 2),)
     control_timestep = 1.0
     arena = Arena(
@@ -186,4 +188,5 @@ def _disc(x: NDArray[Any], y: NDArray[Any], centre: Sequence[float] | Float, rad
 class MultiGoal(SingleTask):
     """One copy of `MultiGoalVector`."""
 
+    metadata = SingleTask.metadata | {"render_fps": FPS}  # type: ignore[misc]
     vector_class = MultiGoalVector

@@ -56,7 +56,10 @@ def load_mjcf() -> ModuleType:
 
 
 def model_hash(model: mujoco.MjModel) -> str:
-    """sha256 (hex) over everything in a compiled model that bears on its motion."""
+    """sha256 (hex) over what in a compiled model bears on its motion.
+
+    The poses where springs are at rest are left out, as in the hashes of the skills that ship.
+    """
     digest = hashlib.sha256()
     names = [n for n in dir(model) if n.startswith(_PHYSICS) and not n.endswith(_LOOKS)]
     for owner, name in [(model, n) for n in sorted(names)] + [

@@ -67,7 +67,7 @@ class SingleTask(gymnasium.Env[Observation, Any]):
         return None if frames is None else frames[0]
 
     def close(self) -> None:
-        """Releases the simulation's threads and the renderer."""
+        """Releases OpenGL; the simulation's threads end with this object."""
         self._tasks.close()
 
 

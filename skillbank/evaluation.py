@@ -87,7 +87,8 @@ class Evaluation:
         """The summary that a skill keeps: of a metric, the mean of those that are finite."""
         finite = {name: values[np.isfinite(values)] for name, values in self.metrics.items()}
         means = {name: float(values.mean()) for name, values in finite.items() if len(values)}
-        means.pop("direction", None)
+        for name in ("direction", "goal"):  # an angle, an index: their means say nothing
+            means.pop(name, None)
         return EvaluationRecord(
             env_id=self.env_id,
             episodes=len(self.returns),
@@ -119,11 +120,12 @@ def evaluate(
         seed: Of the starts, and of a skill's random actions. Episode i starts by ``seed + i``, so
             seeds nearer than ``episodes`` share starts.
         deterministic: Take each state's best action instead of a random one.
-        nominal_start: Start every episode from the task's one nominal pose.
+        nominal_start: Start every episode from the task's one nominal pose, by the reset option
+            ``{"randomize": False}``.
         kwargs: For the environment.
 
     Raises:
-        UnsupportedEnvironment: Unknown id, or spaces that cannot be used.
+        UnsupportedEnvironment: Unknown id, spaces that cannot be used, or no nominal pose.
         IncompatibleSkill: The skill does not fit the task.
         SkillbankError: ``episodes`` or ``seed`` make no sense, or ``skill`` is no policy.
     """
@@ -200,6 +202,10 @@ def _rollout(
     """One episode of every copy; a copy that has ended is ignored until the last has."""
     obs = task.reset(seed=seed, options=options)
     copies = task.num_envs
+    if options and bool((obs != obs[0]).any()):
+        raise UnsupportedEnvironment(
+            f"{task.env_id} has no nominal start: its reset does not heed the options {options}"
+        )
     running, returns = np.ones(copies, bool), np.zeros(copies)
     lengths = np.zeros(copies, np.int64)
     metrics: dict[str, Array] = {}

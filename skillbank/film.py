@@ -31,6 +31,8 @@ def film(
 ) -> int:
     """Write a film of whole episodes, in real time where the task says how fast that is.
 
+    There is one picture before each step, so that where an episode ends is not in it.
+
     Args:
         skill: Who plays.
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own,

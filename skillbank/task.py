@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -84,7 +85,7 @@ class Task:
         self.arena: Any = getattr(source, "arena", None)
         # Somebody's environment may belong to the thread that made it.
         self.any_thread = bool(getattr(source, "any_thread", False))
-        registered = getattr(self.envs.spec, "max_episode_steps", None)
+        registered = getattr(_first(self.envs).spec, "max_episode_steps", None)
         self.max_episode_steps: int | None = getattr(source, "max_episode_steps", registered)
         self.control_timestep: float | None = getattr(source, "control_timestep", None)
         self.symmetries = tuple(
@@ -95,8 +96,15 @@ class Task:
                 action_index=tuple(one.action_index.tolist()),
                 action_sign=_signs(one.action_sign),
             )
-            for one in getattr(source, "symmetries", ())
+            for one in getattr(_outermost(self.envs), "symmetries", ())
         )
+        for one in self.symmetries:
+            sizes = len(one.obs_index), len(one.action_index)
+            if sizes != (self.observation_size, self.action_size):
+                raise UnsupportedEnvironment(
+                    f"{self.env_id} declares symmetry '{one.name}' of {sizes[0]} observed numbers "
+                    f"and {sizes[1]} actions; it has {self.observation_size} and {self.action_size}"
+                )
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Tensor:
         """Start all copies: the first observations [N, S]; what ``info`` said is in ``.info``.
@@ -183,6 +191,9 @@ class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
         return obs, reward, terminated, truncated, info
 
 
+# What `gymnasium.make` and we wrap around an environment.
+_TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, _CheckedCopy)
+
 TaskLike = Task | Layout | str | gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
 
@@ -209,8 +220,23 @@ def layout_of(task: TaskLike) -> Layout:
 
 def _declaring(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> Any:
     """Who declares blocks, symmetries and the like: the environment itself, or the first copy."""
-    source: Any = env.unwrapped
-    return source.envs[0].unwrapped if isinstance(source, SyncVectorEnv) else source
+    return _first(env.unwrapped).unwrapped
+
+
+def _first(envs: Any) -> Any:
+    """The first copy, where we have vectorised it."""
+    return envs.envs[0] if isinstance(envs, SyncVectorEnv) else envs
+
+
+def _outermost(envs: VectorEnv[Any, Any, Any]) -> Any:
+    """Who declares symmetries: the outermost that can change what is observed, done or rewarded.
+
+    A wrapper that keeps the symmetries of what is inside says so by having them.
+    """
+    env: Any = _first(envs)
+    while isinstance(env, _TRANSPARENT):
+        env = env.env
+    return env
 
 
 def _declared(

@@ -13,6 +13,7 @@ from skillbank.errors import IncompatibleSkill
 from skillbank.spec import SkillSpec, Symmetry
 
 Parameters = dict[str, NDArray[np.float32]]
+POSITION = "position"  # the block of a task where it matters where one is
 HEADING = "heading"  # the block of cos and sin of the yaw relative to the wanted direction
 
 
@@ -60,9 +61,12 @@ def turned(
         angle: Radians counter-clockwise.
 
     Raises:
+        ValueError: The angle is not finite.
         IncompatibleSkill: The skill observes no heading, so that no one network serves all
-            directions.
+            directions; or its place besides, so that not all directions are alike to it.
     """
+    if not math.isfinite(angle):
+        raise ValueError(f"angle must be a finite number of radians, got {angle}")
     start, size = 0, 0
     for block in spec.observation_blocks:
         if block.name == HEADING:
@@ -74,6 +78,11 @@ def turned(
         raise IncompatibleSkill(
             f"skill '{spec.name}' has no block '{HEADING}' of cos and sin to turn; it observes "
             f"{blocks}. Pretrain it for the other direction instead"
+        )
+    if any(block.name == POSITION for block in spec.observation_blocks):
+        raise IncompatibleSkill(
+            f"skill '{spec.name}' observes its {POSITION}, which would have to turn with it. "
+            "Pretrain it for the other direction instead"
         )
     cos, sin = math.cos(angle), math.sin(angle)
     # cos(h - a), sin(h - a) = turn @ (cos h, sin h)

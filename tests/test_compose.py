@@ -614,5 +614,18 @@ def test_a_skill_without_a_heading_cannot_be_turned():
         three()[0].turned(1.0)
 
 
+def test_a_skill_that_knows_its_place_cannot_be_turned():
+    blocks = (ObservationBlock(name="position", size=1), ObservationBlock(name="heading", size=2))
+    skill = headed()
+    placed = type(skill)(
+        skill.spec.model_copy(update={"observation_blocks": blocks}), skill.parameters()
+    )
+    with pytest.raises(IncompatibleSkill, match="observes its position"):
+        placed.turned(1.0)
+    for angle in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="finite number of radians"):
+            skill.turned(angle)
+
+
 def test_discount_and_temperature_of_the_test_skills_are_as_told():
     assert (three()[0].spec.discount, three()[0].spec.temperature) == (GAMMA, ALPHA)

@@ -13,7 +13,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from skillbank import evaluation
 from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
 from skillbank.errors import IncompatibleSkill, SkillbankError, UnsupportedEnvironment
-from skillbank.evaluation import evaluate
+from skillbank.evaluation import Evaluation, evaluate
 from skillbank.finetuning import finetune
 from skillbank.pretraining import pretrain
 from skillbank.skill import Skill
@@ -238,6 +238,17 @@ def test_an_evaluation_is_its_seeds_whatever_the_skill_did_before(skill):
     first, other = (evaluate(both, LOPSIDED, episodes=2, seed=seed).returns for seed in (1, 2))
     np.testing.assert_array_equal(evaluate(both, LOPSIDED, episodes=2, seed=1).returns, first)
     assert not np.isin(first, other).any()
+
+
+def test_a_task_without_a_nominal_start_says_so(skill):
+    with pytest.raises(UnsupportedEnvironment, match="has no nominal start"):
+        evaluate(skill, LOPSIDED, episodes=2, nominal_start=True)
+
+
+def test_what_has_no_mean_is_not_kept():
+    metrics = {"goal": np.array([-1.0, 3.0]), "direction": np.zeros(2), "success": np.ones(2)}
+    found = Evaluation("SmallWorld/Errand-v0", 0, np.zeros(2), np.ones(2, np.int64), metrics)
+    assert found.record().metrics == {"success": 1.0}
 
 
 def test_evaluation_counts_each_episode_once():

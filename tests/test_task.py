@@ -136,6 +136,52 @@ def test_what_an_environment_declares_is_known():
     task.close()
 
 
+class Slanted(gymnasium.Wrapper):
+    """The goals' plane, with a reward that its symmetries change."""
+
+    def step(self, action):
+        obs, reward, *rest = self.env.step(action)
+        return obs, reward + float(obs[0]), *rest
+
+
+class Level(Slanted):
+    """As if its reward were symmetric."""
+
+    @property
+    def symmetries(self):
+        return self.env.unwrapped.symmetries
+
+
+class Longer(Level):
+    """One number more than its symmetries know."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gymnasium.spaces.Box(-9, 9, (3,), np.float32)
+
+
+def wrapped(wrapper=None):
+    env = gymnasium.make("skillbank/MultiGoal-v0")
+    return env if wrapper is None else wrapper(env)
+
+
+gymnasium.register("SmallWorld/Wrapped-v0", wrapped, max_episode_steps=9)
+
+
+@pytest.mark.parametrize(("wrapper", "known"), [(None, 8), (Slanted, 0), (Level, 8)])
+def test_a_wrapper_has_the_symmetries_that_it_declares(wrapper, known):
+    task = Task("SmallWorld/Wrapped-v0", 2, wrapper=wrapper)
+    assert len(task.symmetries) == known
+    assert [block.name for block in task.observation_blocks] == ["position"]
+    assert task.max_episode_steps == 9
+    assert Task("SmallWorld/Wrapped-v0", 2, max_episode_steps=5).max_episode_steps == 5
+
+
+def test_symmetries_of_another_size_are_refused():
+    with pytest.raises(UnsupportedEnvironment, match="of 2 observed numbers and 2 actions; it has"):
+        Task("SmallWorld/Wrapped-v0", 2, wrapper=Longer)
+
+
 def test_an_environment_without_a_vector_entry_point_declares_for_itself():
     task = Task("SmallWorld/Errand-v0", 2, length=3, weather=True, model_hash="ab" * 32)
     named = [(block.name, block.size) for block in task.observation_blocks]

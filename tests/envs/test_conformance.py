@@ -192,6 +192,22 @@ def test_partial_reset_leaves_the_others_alone(env_id: str) -> None:
         np.testing.assert_array_equal(there[~mask], here[~mask])
 
 
+def test_a_partial_reset_says_for_its_copies_alone_where_they_start(env_id: str) -> None:
+    env = make_vec(env_id, 2, max_episode_steps=2)
+    nominal, _ = env.reset(options={"randomize": False})
+    both = np.array([True, True])
+    with pytest.raises(ResetNeeded, match="first reset must be of all"):
+        make_vec(env_id, 2).reset(options={"reset_mask": ~both | [True, False]})
+    env.reset(seed=np.array([5, 6]), options={"reset_mask": np.array([True, False])})
+    still = np.zeros(env.action_space.shape)
+    env.step(still)
+    env.reset(options={"reset_mask": np.array([True, False])})
+    after, *_ = env.step(still)  # the second copy began anew, by itself
+    np.testing.assert_array_equal(after[1], nominal[1])
+    env.step(still)
+    assert (env.step(still)[0][0] != nominal[0]).any()
+
+
 def test_info_at_reset_and_step(env_id: str) -> None:
     env = make_vec(env_id, 4)
     _, at_reset = env.reset(seed=0)

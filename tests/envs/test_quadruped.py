@@ -6,6 +6,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from skillbank.envs import ant
 from skillbank.envs.quadruped import (
     ANGULAR_VELOCITY_UNIT,
@@ -208,6 +209,8 @@ def test_unstable_physics_is_an_error_that_names_the_copy() -> None:
     with pytest.raises(UnstableSimulationError, match="copy 1 became unstable") as caught:
         task.step(np.zeros((3, 8)))
     np.testing.assert_array_equal(caught.value.copies, [1])
+    with pytest.raises(ResetNeeded, match="reset"):  # of all: the others have moved, unmeasured
+        task.reset(options={"reset_mask": np.array([False, True, False])})
     task.reset(seed=0)  # and a reset is all it takes to go on
     assert np.isfinite(task.step(np.zeros((3, 8)))[0]).all()
 
