@@ -46,11 +46,13 @@ class StableBaselinesTask(VecEnv):
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
 
     def reset(self) -> NDArray[np.float32]:
-        """Start all copies: first observations [N, S]. The last ``seed`` counts once."""
+        """Start all copies: first observations [N, S]. ``seed`` and ``set_options`` count once."""
         seed = self._seeds[0]  # copy i gets seed + i, as Stable-Baselines3 says
+        options = self._options[0]  # and all the same options, for they are one object
         self._reset_seeds()
+        self._reset_options()
         self._returns[:], self._lengths[:] = 0.0, 0
-        return self.task.reset(seed=seed).numpy()
+        return self.task.reset(seed=seed, options=options or None).numpy()
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions [N, A], in the task's own units, for ``step_wait``."""

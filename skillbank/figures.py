@@ -46,7 +46,7 @@ def learning_curve(
         title: Above it.
         marks: Levels to compare with, such as the return before fine-tuning, by their label.
     """
-    figure = _figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     steps = [point.steps for point in curve]
     axes.plot(steps, [point.mean_return for point in curve], label="in training")
@@ -86,7 +86,7 @@ def traces(panels: "Sequence[tuple[str, Evaluation]]", arena: Any, path: Path) -
     # Long and flat arenas stand above each other, others side by side.
     rows, columns = (len(panels), 1) if width > 1.5 * height else (1, len(panels))
     scale = min(8.0 / width, 5.0 / height)  # inches per metre
-    figure = _figure(columns * scale * width + 0.8, rows * (scale * height + 0.8))
+    figure = new_figure(columns * scale * width + 0.8, rows * (scale * height + 0.8))
     axes_of = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, (title, evaluation) in zip(axes_of.flat, panels, strict=True):
         _draw_arena(axes, arena)
@@ -121,7 +121,7 @@ def multi_goal(
         goals: [G, 2].
         path: Of the picture.
     """
-    figure = _figure(13.0, 3.6)
+    figure = new_figure(13.0, 3.6)
     left, *others = figure.subplots(1, 1 + len(FIGURE_1_STATES))
     side = 7.0
     x, y, places = _grid((-side, -side), (side, side))
@@ -190,7 +190,8 @@ def _grid(low: Sequence[float], high: Sequence[float]) -> tuple[Array, Array, Ar
     return x, y, np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches."""
     # Figure itself, without pyplot, never opens a display and keeps nothing alive.
     from matplotlib.figure import Figure
 

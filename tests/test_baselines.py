@@ -36,6 +36,15 @@ def test_it_steps_as_the_task_does():
             assert infos == [{}, {}, {}]
 
 
+def test_options_of_a_reset_count_once():
+    envs = StableBaselinesTask("PointMassRun", 3)
+    envs.seed(7)
+    envs.set_options({"randomize": False})
+    nominal = envs.reset()
+    assert (nominal == nominal[0]).all()
+    assert (envs.reset() != nominal).any()
+
+
 def test_a_goal_reached_is_a_success_and_no_truncation():
     envs = StableBaselinesTask("PointMassReach", 8)
     envs.seed(0)

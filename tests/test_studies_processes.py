@@ -16,7 +16,7 @@ from skillbank.errors import SkillbankError
 from skillbank.studies import scheduler
 from skillbank.studies.cluster import RayCluster
 from skillbank.studies.local import ONE_THREAD, LocalProcesses
-from skillbank.studies.performing import keep, perform
+from skillbank.studies.performing import perform
 from skillbank.studies.unit import Places, Unit, read_result
 
 
@@ -51,7 +51,7 @@ def undisturbed(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for unit, source in ((parent, None), (child, where.learned(parent))):
-        keep(perform(unit, where, source, lambda *_: None), unit, where)
+        perform(unit, where, source, lambda _: None)
     torch.set_num_threads(threads)
     return where, [parent, child]
 
@@ -162,6 +162,18 @@ def test_ray_gives_the_numbers_of_this_machine_with_a_worker_killed(tmp_path, un
         assert where.learned(unit).is_file()
     assert "no environment 'Nowhere-v0'" in standing.failed[wrong.name]
     assert "Nowhere" in (where.folder(wrong) / "log.txt").read_text()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_on_ray_a_result_that_cannot_be_written_fails_alone_and_keeps_its_checkpoint(tmp_path):
+    where, units = places(tmp_path), [tiny(), tiny("ddpg")]
+    where.result(units[0]).mkdir(parents=True)  # a folder where its file should be
+    executor = RayCluster(where, "auto")
+    ray.kill(executor._note)  # who notes the progress is lost, too
+    standing = scheduler.run(units, where, executor, lambda _: None)
+    assert standing.done == {units[1].name}
+    assert "cannot write" in standing.failed[units[0].name]
+    assert (where.folder(units[0]) / "checkpoint.npz").is_file()
 
 
 def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):

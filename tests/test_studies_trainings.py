@@ -9,13 +9,14 @@ import pytest
 import torch
 from studying import SEGMENT, STEPS, places, tiny
 
+import skillbank
 from skillbank import Skill
 from skillbank.config import PretrainConfig
 from skillbank.durable import alone
 from skillbank.errors import Busy, IncompatibleSkill, StorageError
 from skillbank.pretraining import pretrain
 from skillbank.studies import cluster, performing, rivals, soft_q, tracking
-from skillbank.studies.unit import finished, write_json
+from skillbank.studies.unit import done, read_result, write_json
 from skillbank.training import Hooks, Training
 
 
@@ -36,13 +37,12 @@ def perform(unit, where, parent=None, kill_after=None):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tracking.Tracker, "__call__", deadly)
             with pytest.raises(Killed):
-                performing.perform(unit, where, parent, lambda *_: None)
+                performing.perform(unit, where, parent, lambda _: None)
         assert (where.folder(unit) / "checkpoint.npz").is_file()
-    result = performing.perform(unit, where, parent, lambda *_: None)
-    performing.keep(result, unit, where)
-    assert finished(unit, where)
+    performing.perform(unit, where, parent, lambda _: None)
+    assert done(unit, where)
     assert not (where.folder(unit) / "checkpoint.npz").exists()
-    return result["measured"]
+    return read_result(where.result(unit))["measured"]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_checkpoint_of_another_definition_is_not_used(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(performing, "_summary", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            performing.perform(unit, where, None, lambda *_: None)
+            performing.perform(unit, where, None, lambda _: None)
     checkpoint = where.folder(unit) / "checkpoint.npz"
     assert checkpoint.is_file()
     other = tiny(evaluations=2)  # its tracker's arrays have another size
@@ -103,7 +103,7 @@ def test_a_checkpoint_from_another_parent_is_not_used(tmp_path, parent_skill):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(performing, "_summary", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            performing.perform(unit, where, parent_skill, lambda *_: None)
+            performing.perform(unit, where, parent_skill, lambda _: None)
     assert (where.folder(unit) / "checkpoint.npz").is_file()
     again = tmp_path / "again.h5"  # the same training, with other seconds in its curve
     Skill.load(parent_skill).with_spec(description="again").save(again)
@@ -117,7 +117,38 @@ def test_a_unit_is_held_by_one_process(tmp_path):
         alone(where.folder(unit)),
         pytest.raises(Busy, match=f"process {os.getpid()} works in"),
     ):
-        performing.perform(unit, where, None, lambda *_: None)
+        performing.perform(unit, where, None, lambda _: None)
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    where, unit = places(tmp_path), tiny()
+    perform(unit, where)
+    with pytest.MonkeyPatch.context() as patch:  # as by a second command that was told a bit late
+        patch.setattr(performing, "_measured", lambda *_: 1 / 0)
+        performing.perform(unit, where, None, lambda _: None)
+        where.learned(unit).write_bytes(b"another skill")
+        with pytest.raises(ZeroDivisionError):
+            performing.perform(unit, where, None, lambda _: None)
+
+
+def test_a_training_that_diverges_at_its_very_end_is_a_result(tmp_path, monkeypatch):
+    last = Training.run
+
+    def run(self, hooks):
+        last(self, hooks)
+        with torch.no_grad():
+            next(iter(self.agent.critic.parameters())).fill_(torch.nan)
+
+    monkeypatch.setattr(Training, "run", run)
+    assert "diverged before step 240" in perform(tiny(), places(tmp_path))["diverged"]
+
+
+def test_a_quick_study_starts_from_the_skill_that_ships(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKILLBANK_HOME", str(tmp_path))
+    ships = skillbank.Bank().load("run_anywhere")
+    skillbank.Bank().save(ships.with_spec(description="mine"), "run_anywhere")
+    assert skillbank.Bank().load("run_anywhere").content_hash != ships.content_hash
+    assert performing.shipped("run_anywhere").content_hash == ships.content_hash
 
 
 @pytest.fixture
@@ -149,7 +180,6 @@ def test_on_a_cluster_a_diverged_training_is_a_result_and_leaves_nothing(tmp_pat
     outcome = cluster.perform_there(unit.model_dump_json(), str(where.work), None, note)
     assert "diverged" in outcome.result["measured"]
     assert outcome.learned is None
-    assert not (where.folder(unit) / "checkpoint.npz").exists()
 
 
 def test_a_result_that_cannot_be_written_leaves_the_checkpoint(tmp_path):

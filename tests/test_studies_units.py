@@ -56,6 +56,20 @@ def test_a_setting_that_came_later_has_its_default_in_older_results(tmp_path):
     assert not finished(unit, where)
 
 
+def test_a_result_is_of_its_parents_definition_too(tmp_path):
+    where, parent = places(tmp_path), tiny()
+    child = tiny("anchored", parent=parent.name, parent_unit=parent)
+    finish(child, where)
+    path = where.result(child)
+    result = json.loads(path.read_text())
+    del result["unit"]["parent_unit"]["learning"]["precision"]  # it came later
+    path.write_text(json.dumps(result))
+    assert finished(child, where)
+    result["unit"]["parent_unit"]["learning"]["temperature"] = 0.3  # as were the default once
+    path.write_text(json.dumps(result))
+    assert not finished(child, where)
+
+
 def test_a_file_that_is_no_result_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("{}")

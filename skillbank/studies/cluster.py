@@ -2,8 +2,9 @@
 
 Needs the extra ``skillbank[ray]`` on every machine of the cluster. What a unit leaves comes back
 through Ray and is written here, so the machines need no common disk. Checkpoints stay where they
-were made: a unit whose machine is lost begins anew elsewhere, one whose process died goes on from
-its checkpoint if it comes back to the same machine. The numbers are the same in every case.
+were made, also when their unit is done: a unit whose machine is lost begins anew elsewhere, one
+whose process died goes on from its checkpoint if it comes back to the same machine. The numbers are
+the same in every case.
 """
 
 import logging
@@ -12,10 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from skillbank.durable import replace_durably
-from skillbank.errors import Busy, SkillbankError
+from skillbank.durable import replace_file
+from skillbank.errors import Busy, SkillbankError, StorageError
 from skillbank.studies.local import ONE_THREAD
-from skillbank.studies.performing import drop_checkpoint, keep, perform
+from skillbank.studies.performing import at_work, keep, measured_result
 from skillbank.studies.scheduler import Event
 from skillbank.studies.unit import Json, Places, Unit
 
@@ -31,13 +32,13 @@ class Note:
     """A place in the cluster where units write how far they are (an actor)."""
 
     def __init__(self) -> None:
-        self._news: dict[str, tuple[int, float]] = {}
+        self._news: dict[str, int] = {}
 
-    def tell(self, name: str, steps: int, score: float) -> None:
-        """Note how far a unit is."""
-        self._news[name] = (steps, score)
+    def tell(self, name: str, steps: int) -> None:
+        """Note how many steps a unit has made."""
+        self._news[name] = steps
 
-    def news(self) -> dict[str, tuple[int, float]]:
+    def news(self) -> dict[str, int]:
         """What has been noted since the last call."""
         news, self._news = self._news, {}
         return news
@@ -50,24 +51,22 @@ def perform_there(unit_json: str, work: str, parent: bytes | None, note: Any) ->
     torch.set_num_threads(1)
     unit = Unit.model_validate_json(unit_json)
     places = Places(Path(work), Path(work))
-    source: Path | None = None
-    if parent is not None:
-        source = places.folder(unit) / "parent"
-        source.parent.mkdir(parents=True, exist_ok=True)
-        source.write_bytes(parent)
     told = float("-inf")
 
-    def tell(steps: int, score: float) -> None:
+    def tell(steps: int) -> None:
         nonlocal told
         if time.monotonic() - told > 1.0:
             told = time.monotonic()
-            note.tell.remote(unit.name, steps, score)
+            note.tell.remote(unit.name, steps)
 
-    result = perform(unit, places, source, tell)
-    left = "diverged" not in result["measured"]
-    learned = places.learned(unit).read_bytes() if left else None
-    drop_checkpoint(unit, places)
-    return Outcome(result, learned)
+    with at_work(unit, places):
+        source: Path | None = None
+        if parent is not None:
+            source = places.folder(unit) / "parent"
+            source.write_bytes(parent)
+        result = measured_result(unit, places, source, tell)
+        left = "diverged" not in result["measured"]
+        return Outcome(result, places.learned(unit).read_bytes() if left else None)
 
 
 class RayCluster:
@@ -107,7 +106,7 @@ class RayCluster:
         self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=1, runtime_env=environment)(
             perform_there
         )
-        self._note: Any = ray.remote(num_cpus=0)(Note).remote()
+        self._note: Any = ray.remote(num_cpus=0, max_restarts=-1)(Note).remote()
         self._running: dict[Any, Unit] = {}
 
     def start(self, unit: Unit, parent: Path | None) -> None:
@@ -124,12 +123,11 @@ class RayCluster:
             return []
         ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
         names = {unit.name for unit in self._running.values()}
-        news = self._ray.get(self._note.news.remote())
-        found = [
-            Event(name, "progress", steps, score)
-            for name, (steps, score) in news.items()
-            if name in names
-        ]
+        try:
+            news = self._ray.get(self._note.news.remote())
+        except self._ray.exceptions.RayActorError:  # it begins anew on another machine
+            news = {}
+        found = [Event(name, "progress", steps) for name, steps in news.items() if name in names]
         for reference in ended:
             found.append(self._ended(reference, self._running.pop(reference)))
         return found
@@ -156,12 +154,12 @@ class RayCluster:
             return Event(
                 unit.name, "died", text=f"{type(error).__name__}; see {self._log_of(unit)}"
             )
-        if outcome.learned is not None:
-            learned = self.places.learned(unit)
-            learned.parent.mkdir(parents=True, exist_ok=True)
-            with replace_durably(learned) as file:
-                file.write(outcome.learned)
-        keep(outcome.result, unit, self.places)
+        try:
+            if outcome.learned is not None:
+                replace_file(self.places.learned(unit), outcome.learned)
+            keep(outcome.result, unit, self.places)
+        except StorageError as error:
+            return Event(unit.name, "failed", text=str(error))
         return Event(unit.name, "done")
 
     def _log_of(self, unit: Unit) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skillbank.durable import replace_durably
+from skillbank.figures import new_figure
 from skillbank.studies import plan
 from skillbank.studies.gathering import Group, gathered
 from skillbank.studies.statistics import interquartile_means
@@ -56,8 +57,11 @@ def draw(figures: Iterable[str], budget: Budget, places: Places) -> list[Path]:
         if name not in makers or not groups:
             continue
         path = picture(name, budget, places)
+        figure = makers[name](groups)
+        if figure is None:
+            continue
         with replace_durably(path) as file:
-            makers[name](groups).savefig(file, dpi=DPI, format="png")
+            figure.savefig(file, dpi=DPI, format="png")
         paths.append(path)
     return paths
 
@@ -67,11 +71,13 @@ def picture(figure: str, budget: Budget, places: Places) -> Path:
     return places.results / budget / f"figure_{figure}.png"
 
 
-def _figure_1(groups: list[Group]) -> "Figure":
+def _figure_1(groups: list[Group]) -> "Figure | None":
     """Traces on the reward's level curves; beside ours, Q over the actions at three states."""
-    shown = [(g, g.measured[0]) for g in groups]
+    shown = [(g, g.results[0]["measured"]) for g in groups if 0 in g.results]
+    if not shown:  # it is of seed 0
+        return None
     columns = 4 if any("action_values" in m for _, m in shown) else 1
-    figure = _new(3.0 * columns, 3.0 * len(shown))
+    figure = new_figure(3.0 * columns, 3.0 * len(shown))
     axes = figure.subplots(len(shown), columns, squeeze=False)
     source: Any = Task("MultiGoal", 1).envs.unwrapped
     for row, (group, measured) in zip(axes, shown, strict=True):
@@ -153,7 +159,7 @@ def _seed_lines(axes: "Axes", group: Group, lines: Any) -> None:
 def _figure_5(groups: list[Group]) -> "Figure":
     """Returns of the evaluations against steps: interquartile means over seeds, with bands."""
     tasks = list(dict.fromkeys(group.experiment for group in groups))
-    figure = _new(4.4 * len(tasks), 3.8)
+    figure = new_figure(4.4 * len(tasks), 3.8)
     axes = figure.subplots(1, len(tasks), squeeze=False)[0]
     hallways = [one for one, task in zip(axes, tasks, strict=True) if "Hallway" in task]
     for one in hallways[1:]:
@@ -185,7 +191,7 @@ def _figure_6(groups: list[Group]) -> "Figure":
     seeds = _seeds(groups)
     columns = min(5, len(seeds))
     rows = -(-len(seeds) // columns)
-    figure = _new(2.3 * columns, 1.5 * rows * len(groups) + 0.8)
+    figure = new_figure(2.3 * columns, 1.5 * rows * len(groups) + 0.8)
     bottom = min(group.watched("evaluated_least").min() for group in groups)
     top = max(group.watched("evaluated_most").max() for group in groups)
     parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
@@ -212,19 +218,21 @@ def _figure_6(groups: list[Group]) -> "Figure":
     return figure
 
 
-def _figure_7(groups: list[Group]) -> "Figure":
-    """Traces from above: a column for each temperature, a row for each seed."""
-    seeds = _seeds(groups)
-    figure = _new(2.6 * len(groups), 2.6 * len(seeds) + 0.4)
+def _figure_7(groups: list[Group]) -> "Figure | None":
+    """Traces from above: a column for each temperature, a row for each seed that has traces."""
+    groups = [group for group in groups if set(group.results) & set(plan.FEW_SEEDS)]
+    seeds = [seed for seed in _seeds(groups) if seed in plan.FEW_SEEDS]
+    if not seeds:
+        return None
+    figure = new_figure(2.6 * len(groups), 2.6 * len(seeds) + 0.4)
     axes = figure.subplots(len(seeds), len(groups), squeeze=False, sharex="col", sharey="col")
     for column, group in enumerate(groups):
-        for seed, result in group.results.items():
-            for trace in result["measured"].get("traces", ()):
-                one = axes[seeds.index(seed), column]
-                one.plot(*np.array(trace).T, color="tab:blue", linewidth=0.8, alpha=0.6)
         alpha = group.algorithm.removeprefix("alpha_")
         axes[0, column].set_title(f"alpha = {alpha}")
-        for one in axes[:, column]:
+        for one, seed in zip(axes[:, column], seeds, strict=True):
+            measured = group.results[seed]["measured"] if seed in group.results else {}
+            for trace in measured.get("traces", ()):
+                one.plot(*np.array(trace).T, color="tab:blue", linewidth=0.8, alpha=0.6)
             one.plot(0.0, 0.0, ".", color="black")
             one.set_aspect("equal")
     for one, seed in zip(axes[:, 0], seeds, strict=True):
@@ -240,15 +248,8 @@ def _seeds(groups: list[Group]) -> list[int]:
 
 
 def _one(xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":
-    figure = _new(5.5, 3.6)
+    figure = new_figure(5.5, 3.6)
     axes = figure.subplots()
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     return figure, axes
-
-
-def _new(width: float, height: float) -> "Figure":
-    # Figure itself, without pyplot, never opens a display and keeps nothing alive.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")

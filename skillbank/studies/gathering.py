@@ -81,7 +81,7 @@ class Group:
         return first
 
     def hours(self) -> float:
-        """CPU hours of all these trainings with their evaluations."""
+        """CPU hours of these trainings with their evaluations, without those that diverged."""
         seconds = sum(
             result["made"]["training_cpu_seconds"] + result["made"]["evaluating_cpu_seconds"]
             for result in self.results.values()

@@ -87,8 +87,7 @@ class LocalProcesses:
                 break  # killed in the middle of a word
             told = json.loads(line)
             if "steps" in told:
-                score = float(told["score"])
-                self._told.put(Event(unit.name, "progress", told["steps"], score))
+                self._told.put(Event(unit.name, "progress", told["steps"]))
             elif "failed" in told:
                 last = Event(unit.name, "failed", text=told["failed"])
             else:

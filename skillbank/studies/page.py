@@ -12,6 +12,7 @@ from skillbank.durable import replace_durably
 from skillbank.studies import plan
 from skillbank.studies.drawing import TASK_TITLES, picture
 from skillbank.studies.gathering import Float, Group, gather, gathered
+from skillbank.studies.performing import shipped
 from skillbank.studies.statistics import (
     FEW,
     direction_counts,
@@ -43,11 +44,12 @@ environment draws from seed + i.
 *Ours* samples its actions, DDPG and SAC act without noise. Ours is told of the symmetries that a
 task declares (for the quadruped and the swimmer, mirror images and turns of the body where the
 arena allows them) and uses them, but not in figures 1 and 7; DDPG and SAC are not. Ours steps 16
-environments at once, they step one. DDPG has the paper's constants (appendix D.1), hard target
-copies included, which are made beside Stable-Baselines3, for it has none; it makes one update per
-step. SAC has Stable-Baselines3's defaults. Steps are environment steps over all copies, without
-those of the skill or policy that a fine-tuning starts from ({pretraining} k); CPU time is of one
-core, evaluations included.
+environments at once (the paper preset one), they step one. DDPG has the paper's constants
+(appendix D.1), hard target copies included, which are made beside Stable-Baselines3, for it has
+none; it makes one update per step, and in figure 5 its first as early as ours. SAC has
+Stable-Baselines3's defaults. Steps are environment steps over all copies, without those of the
+skill or policy that a fine-tuning starts from ({pretraining}); CPU time is of one core,
+evaluations included.
 
 - *anchored*: fine-tuned with the skill as the prior; step 0 is the skill.
 - *paper's schedule*: the skill's own Q-function and sampling network go on learning.
@@ -114,7 +116,7 @@ def text(budget: Budget, places: Places) -> str:
             results="this folder" if below else places.results.name + f"/{budget}",
             studies="`docs/studies.md`" if below else "[studies](studies.md)",
             few=FEW,
-            pretraining=plan.STEPS["QuadrupedRun"][budget] // 1000,
+            pretraining=_head_start(budget),
         )
     ]
     for name, figure in plan.FIGURES.items():
@@ -124,20 +126,30 @@ def text(budget: Budget, places: Places) -> str:
         known = [group for group in groups if group.seeds]
         title = figure.title if name == "beyond" else f"Figure {name}: {figure.title}"
         lines = [f"## {title}", "", f"    skillbank reproduce {name} --budget {budget}", ""]
-        if not known:
+        if not known and not any(group.stale for group in groups):
             parts.append("\n".join([*lines, "No results yet.", ""]))
             continue
         drawn = picture(name, budget, places)
         if drawn.is_file():
             beside = "" if below else f"{places.results.name}/{budget}/"
             lines += [f"![Figure {name}]({beside}{drawn.name})", "", fill(CAPTIONS[name], 100), ""]
-        lines += makers[name](known) if name in makers else []
+        lines += makers[name](known) if known and name in makers else []
         if name == "6":
             lines += ["The trainings are those of figure 3a.", ""]
         else:
             lines += _cost([*parents(figure, budget, places), *groups])
         parts.append("\n".join(lines))
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _head_start(budget: Budget) -> str:
+    """Steps of what a fine-tuning starts from."""
+    own = _thousands(plan.STEPS["QuadrupedRun"][budget])
+    starts = plan.unit("QuadrupedUMaze", "anchored", 0, budget).parent or ""
+    if not starts.startswith(BANK):
+        return own
+    ours = shipped(starts.removeprefix(BANK)).spec.steps
+    return f"ours from the skill that ships, {_thousands(ours)}, DDPG from {own}"
 
 
 def parents(figure: plan.Figure, budget: Budget, places: Places) -> list[Group]:
@@ -235,7 +247,7 @@ def _finetuning(groups: list[Group]) -> list[str]:
         best = max(rivals, key=_final_return, default=None)
         lines += [f"### {TASK_TITLES.get(task, task).capitalize()}", "", *_finetuned(own, best)]
         if best is not None:
-            there = {group.algorithm for group in rivals}
+            there = {group.algorithm for group in own}
             missing = " and ".join(plan.label(task, one) for one in RIVALS if one not in there)
             known = f" (there is nothing yet of {missing})" if missing else ""
             lines += [fill(STEPS_TO.format(known=known, best=best.label), 100), ""]

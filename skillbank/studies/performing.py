@@ -8,9 +8,11 @@ last checkpoint and nothing else; doing them again gives the same numbers.
 import hashlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -19,64 +21,95 @@ from skillbank.config import FinetuneConfig, PretrainConfig
 from skillbank.durable import alone
 from skillbank.errors import TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
+from skillbank.figures import FIGURE_1_STATES
 from skillbank.skill import Skill
 from skillbank.studies.tracking import Tracker, rounded
-from skillbank.studies.unit import BANK, FORMAT, Json, Places, RivalConfig, Unit, sha256, write_json
+from skillbank.studies.unit import (
+    BANK,
+    FORMAT,
+    Json,
+    Places,
+    RivalConfig,
+    Unit,
+    done,
+    sha256,
+    write_json,
+)
 from skillbank.versions import versions
 
 CHECKPOINT = "checkpoint.npz"  # of an unfinished unit
 TRACE_POINTS = 60  # of each kept path, evenly spread over it
 LEVELS = 41  # points along each side of the kept action values
-SHOWN_STATES = ((-2.0, 0.0), (0.0, 0.0), (2.5, 2.5))  # of figure 1
 SHOWN_ACTIONS = 100  # sampled at each of them
 
 
-def perform(
-    unit: Unit, places: Places, parent: Path | None, tell: Callable[[int, float], None]
-) -> Json:
-    """Train and measure a unit; what is learned lies in ``places.learned(unit)`` afterwards.
+def perform(unit: Unit, places: Places, parent: Path | None, tell: Callable[[int], None]) -> None:
+    """Train and measure a unit, and keep its result; what is done already is left as it is.
 
     Args:
         unit: What to do.
         places: Where its files are.
         parent: The file that the unit named as its parent has left.
-        tell: Called with (steps, return of the last evaluation) now and then.
-
-    Returns:
-        The content of its result file, which ``keep`` writes.
+        tell: Called with the steps now and then.
 
     Raises:
         Busy: Somebody else is at it.
         SkillbankError: It cannot be done.
     """
+    with at_work(unit, places):
+        if not done(unit, places):  # by somebody else, a moment ago
+            keep(measured_result(unit, places, parent, tell), unit, places)
+
+
+@contextmanager
+def at_work(unit: Unit, places: Places) -> Iterator[None]:
+    """Hold a unit's folder.
+
+    Raises:
+        Busy: Somebody else does.
+    """
     folder = places.folder(unit)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        checkpoint = folder / CHECKPOINT
-        definition = folder / "definition.txt"
-        origin = "" if parent is None else sha256(parent)
-        begun = unit.model_dump_json() + "\n" + origin
-        if not definition.is_file() or definition.read_text() != begun:
-            checkpoint.unlink(missing_ok=True)  # of another definition, or another parent
-            definition.write_text(begun)
-        measured: Json
-        made: Json = {}
-        try:
-            measured, made = _measured(unit, places, parent, checkpoint, tell)
-            made["learned"] = sha256(places.learned(unit))
-        except TrainingDiverged as error:  # a result too
-            measured = {"diverged": str(error)}
-        return {
-            "format": FORMAT,
-            "unit": unit.model_dump(mode="json"),
-            "measured": measured,
-            "made": made
-            | {
-                "versions": versions() | _rival_versions(unit),
-                "sources": _sources(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-            },
-        }
+        yield
+
+
+def measured_result(
+    unit: Unit, places: Places, parent: Path | None, tell: Callable[[int], None]
+) -> Json:
+    """Train and measure a unit; what is learned lies in ``places.learned(unit)`` afterwards.
+
+    Returns:
+        The content of its result file, which ``keep`` writes.
+
+    Raises:
+        SkillbankError: It cannot be done.
+    """
+    checkpoint = places.folder(unit) / CHECKPOINT
+    definition = places.folder(unit) / "definition.txt"
+    origin = "" if parent is None else sha256(parent)
+    begun = unit.model_dump_json() + "\n" + origin
+    if not definition.is_file() or definition.read_text() != begun:
+        checkpoint.unlink(missing_ok=True)  # of another definition, or another parent
+        definition.write_text(begun)
+    measured: Json
+    made: Json = {}
+    try:
+        measured, made = _measured(unit, places, parent, checkpoint, tell)
+        made["learned"] = sha256(places.learned(unit))
+    except TrainingDiverged as error:  # a result too
+        measured = {"diverged": str(error)}
+    return {
+        "format": FORMAT,
+        "unit": unit.model_dump(mode="json"),
+        "measured": measured,
+        "made": made
+        | {
+            "versions": versions() | _rival_versions(unit),
+            "sources": _sources(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        },
+    }
 
 
 def keep(result: Json, unit: Unit, places: Places) -> None:
@@ -86,11 +119,6 @@ def keep(result: Json, unit: Unit, places: Places) -> None:
         StorageError: It cannot be written; the checkpoint is still there.
     """
     write_json(places.result(unit), result)
-    drop_checkpoint(unit, places)
-
-
-def drop_checkpoint(unit: Unit, places: Places) -> None:
-    """Delete what only an unfinished unit needs."""
     (places.folder(unit) / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -99,7 +127,7 @@ def _measured(
     places: Places,
     parent: Path | None,
     checkpoint: Path,
-    tell: Callable[[int, float], None],
+    tell: Callable[[int], None],
 ) -> tuple[Json, Json]:
     tracker: Tracker
     policy: Policy
@@ -131,11 +159,17 @@ def _measured(
 
 def _parent_skill(unit: Unit, parent: Path | None) -> Skill | None:
     if unit.parent is not None and unit.parent.startswith(BANK):
-        from skillbank.bank import Bank
-
-        skill: Skill = Bank(shipped=True).load(unit.parent.removeprefix(BANK))
-        return skill
+        return shipped(unit.parent.removeprefix(BANK))
     return None if parent is None else Skill.load(parent)
+
+
+def shipped(name: str) -> Skill:
+    """A skill that comes with skillbank, whatever the user's own bank calls so."""
+    from skillbank.bank import Bank
+
+    with TemporaryDirectory() as empty:
+        skill: Skill = Bank(empty, shipped=True).load(name)
+    return skill
 
 
 def _summary(final: Evaluation) -> Json:
@@ -171,10 +205,10 @@ def _action_values(skill: Skill) -> Json:
     low, high = skill.spec.action_low, skill.spec.action_high
     x, y = (np.linspace(low[i], high[i], LEVELS) for i in (0, 1))
     actions = np.stack(np.meshgrid(x, y), -1).reshape(1, -1, 2)
-    states = np.array(SHOWN_STATES, np.float32)
+    states = np.array(FIGURE_1_STATES, np.float32)
     q = skill.q(states, np.repeat(actions, len(states), 0))
     return {
-        "states": [list(state) for state in SHOWN_STATES],
+        "states": [list(state) for state in FIGURE_1_STATES],
         "q": rounded(q.reshape(len(states), LEVELS, LEVELS), 4),
         "actions": rounded(skill.sample(states, SHOWN_ACTIONS, seed=0), 3),
     }

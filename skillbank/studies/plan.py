@@ -2,7 +2,7 @@
 
 Two budgets: ``full`` trains by the recipes that users get; ``quick`` shows in minutes per unit
 whether all works and which way it goes, with the recipes' schedules shortened in proportion.
-Within an experiment every algorithm gets the same number of environment steps, where ``STEPS``
+Within an experiment every algorithm gets the same number of environment steps, where ``STEPS_OF``
 does not say otherwise.
 """
 
@@ -174,7 +174,7 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
         env_id=f"skillbank/{experiment}-v0",
         learning=learning,
         parent=parent,
-        parent_digest=None if parent is None else _digest(parent, seed, budget),
+        parent_unit=None if parent is None else _parent_unit(parent, seed, budget),
         segment_steps=_segment(learning),
         evaluations=4 if experiment == "PointMassReach" else 20,
         final_episodes=FINAL_EPISODES.get(experiment, 100),
@@ -186,12 +186,12 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
     )
 
 
-def _digest(parent: str, seed: int, budget: Budget) -> str | None:
-    """Of a parent's definition; a skill of the bank has none."""
+def _parent_unit(parent: str, seed: int, budget: Budget) -> Unit | None:
+    """A parent's definition; a skill that comes with skillbank has none."""
     if parent.startswith(BANK):
         return None
     experiment, _, algorithm = parent.rsplit("-", 1)[0].partition("/")
-    return unit(experiment, algorithm, seed, budget).digest
+    return unit(experiment, algorithm, seed, budget)
 
 
 def _parent(experiment: str, algorithm: str, seed: int, budget: Budget) -> str | None:

@@ -47,7 +47,7 @@ class _Watched(StableBaselinesTask):
 
 
 def learn(
-    unit: Unit, parent: Path | None, checkpoint: Path, tell: Callable[[int, float], None]
+    unit: Unit, parent: Path | None, checkpoint: Path, tell: Callable[[int], None]
 ) -> Learned:
     """Train a unit, from its checkpoint where there is one; from a parent's networks if given."""
     config = unit.learning

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from skillbank.studies.unit import BANK, Places, Unit, finished, read_result, startable
+from skillbank.studies.unit import BANK, Places, Unit, diverged, done, finished, startable
 
 ATTEMPTS = 3  # starts of a unit whose process dies
 BUSY_SECONDS = 20.0  # before looking again at a unit that another command works on
@@ -22,7 +22,6 @@ class Event(NamedTuple):
     unit: str  # its name
     kind: str  # progress, done, failed (by an error), died (without a word), busy (elsewhere)
     steps: int = 0
-    score: float = float("nan")  # return of the last evaluation
     text: str = ""  # what went wrong
 
 
@@ -86,7 +85,7 @@ def run(
                     break
                 todo.remove(unit)
                 redo = unit.name in again and not not_before[unit.name]
-                if not redo and (done(unit, places) or diverged(unit, places)):
+                if not redo and done(unit, places):
                     standing.done.add(unit.name)  # by another command, meanwhile
                     continue
                 parent = _parent(unit)
@@ -139,17 +138,6 @@ def unfinished(units: Sequence[Unit], places: Places) -> list[Unit]:
         and not diverged(by_name[name], places)
     }
     return [unit for unit in units if unit.name in todo]
-
-
-def diverged(unit: Unit, places: Places) -> bool:
-    """Whether a unit's result is that its training diverged, so that nobody can start from it."""
-    result = read_result(places.result(unit)) if finished(unit, places) else None
-    return result is not None and "diverged" in result["measured"]
-
-
-def done(unit: Unit, places: Places) -> bool:
-    """Whether a unit has its result and what it leaves for others."""
-    return finished(unit, places) and startable(unit, places)
 
 
 def _parent(unit: Unit) -> str | None:

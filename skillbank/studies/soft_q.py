@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from skillbank.allocator import keep_freed_blocks
 from skillbank.config import FinetuneConfig, PretrainConfig
+from skillbank.errors import TrainingDiverged
 from skillbank.finetuning import finetune
 from skillbank.pretraining import finished_skill, pretrain
 from skillbank.skill import Skill
@@ -24,7 +27,7 @@ class Learned(NamedTuple):
 
 
 def learn(
-    unit: Unit, parent: Skill | None, checkpoint: Path, tell: Callable[[int, float], None]
+    unit: Unit, parent: Skill | None, checkpoint: Path, tell: Callable[[int], None]
 ) -> Learned:
     """Train a unit, from its checkpoint where there is one."""
     config = unit.learning
@@ -52,4 +55,6 @@ def learn(
         skill = finetune(
             parent, unit.env_id, config, seed=unit.seed, name=unit.algorithm, hooks=hooks
         )
+    if not all(np.isfinite(array).all() for array in skill.parameters().values()):
+        raise TrainingDiverged(f"{unit.name} diverged before step {unit.total_steps}")
     return Learned(skill, tracker, skill.spec.updates)

@@ -29,7 +29,7 @@ class Tracker:
         unit: What is trained.
         copies: N, environment copies that step together.
         memory: Where everything is noted; filled from a checkpoint where there is one.
-        tell: Called with (steps, return of the last evaluation) now and then.
+        tell: Called with the steps now and then.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Tracker:
         unit: Unit,
         copies: int,
         memory: dict[str, Array],
-        tell: Callable[[int, float], None],
+        tell: Callable[[int], None],
     ) -> None:
         self.unit, self.copies, self.memory, self.tell = unit, copies, memory, tell
         self._cpu, self._wall = time.process_time(), time.perf_counter()
@@ -124,8 +124,7 @@ class Tracker:
 
     def _tell(self, steps: int) -> None:
         self._told = time.monotonic()
-        known = self.memory["evaluation_returns"][self.memory["evaluation_steps"] > 0]
-        self.tell(steps, float(known[-1].mean()) if len(known) else float("nan"))
+        self.tell(steps)
 
     def final(self, policy: Policy) -> Evaluation:
         """Measure what has been learned."""

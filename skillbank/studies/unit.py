@@ -13,7 +13,7 @@ from skillbank.errors import SkillbankError
 from skillbank.spec import Label, Name
 
 FORMAT = 2  # of a result file
-BANK = "bank:"  # marks a parent that is a skill of the bank
+BANK = "bank:"  # marks a parent that is a skill which comes with skillbank
 Budget = Literal["quick", "full"]
 Json = dict[str, Any]
 
@@ -51,7 +51,7 @@ class Unit(Strict):
         PretrainConfig | FinetuneConfig | RivalConfig, Field(union_mode="left_to_right")
     ]
     parent: Label | None = None  # whose skill is fine-tuned: a unit's name, or 'bank:<reference>'
-    parent_digest: Label | None = None  # of that unit's definition
+    parent_unit: "Unit | None" = None  # that unit's definition
     segment_steps: Count = 60_000  # steps between checkpoints
     evaluations: Annotated[int, Field(ge=0)] = 20  # points of the curve after its first
     evaluation_episodes: Count = 16  # of each point
@@ -66,13 +66,6 @@ class Unit(Strict):
     def name(self) -> str:
         """How a unit is called: ``QuadrupedUMaze/anchored-3``."""
         return f"{self.experiment}/{self.algorithm}-{self.seed}"
-
-    @property
-    def digest(self) -> str:
-        """Of the definition."""
-        # Without what is default, so that a setting that is added later changes no digest.
-        told = self.model_dump_json(exclude_defaults=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
 
     @property
     def total_steps(self) -> int:
@@ -151,7 +144,18 @@ def startable(unit: Unit, places: Places) -> bool:
     result, path = read_result(places.result(unit)), places.learned(unit)
     if result is None or not path.is_file():
         return False
-    return result["made"].get("learned") in (None, sha256(path))  # early results do not say
+    return bool(result["made"].get("learned") == sha256(path))
+
+
+def diverged(unit: Unit, places: Places) -> bool:
+    """Whether a unit's result is that its training diverged, so that nobody can start from it."""
+    result = read_result(places.result(unit)) if finished(unit, places) else None
+    return result is not None and "diverged" in result["measured"]
+
+
+def done(unit: Unit, places: Places) -> bool:
+    """Whether nothing is left to do: a unit has its result, and what it leaves for others."""
+    return diverged(unit, places) or (finished(unit, places) and startable(unit, places))
 
 
 def sha256(path: Path) -> str:

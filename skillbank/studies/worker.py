@@ -31,13 +31,10 @@ def main() -> None:
         said.write(json.dumps(what) + "\n")
         said.flush()
 
-    from skillbank.studies.performing import keep, perform
+    from skillbank.studies.performing import perform
 
     try:
-        result = perform(
-            unit, places, parent, lambda steps, score: say(steps=steps, score=repr(score))
-        )
-        keep(result, unit, places)
+        perform(unit, places, parent, lambda steps: say(steps=steps))
     except Busy:
         say(busy=True)
     except SkillbankError as error:

@@ -128,6 +128,6 @@ def test_matplotlib_is_imported_when_drawing_and_opens_no_window() -> None:
 
     code = (
         "import sys, skillbank.figures as f; assert 'matplotlib' not in sys.modules\n"
-        "f._figure(1, 1); assert 'matplotlib.pyplot' not in sys.modules"
+        "f.new_figure(1, 1); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
