@@ -311,15 +311,16 @@ _HALLWAY: dict[str, Any] = {
 }
 _MAZE: dict[str, Any] = {
     "schedule": "anchored",  # where the reward is silent, the robot must not forget how to run
-    "total_steps": 100_000,
-    "steps_per_update": 4,
-    "learning_starts": 3_000,
+    "total_steps": 60_000,
+    "steps_per_update": 2,
+    "learning_starts": 1_500,
+    "frozen_updates": 500,
     "value_samples": 2,
     "n_step": 4,  # the bump at the target is some 160 steps from the start
-    "n_step_until": 50_000,
+    "n_step_until": 30_000,
     "temperature": 0.05,
     "final_temperature": 0.005,
-    "anneal_steps": 88_000,
+    "anneal_steps": 52_000,
     "shrink_start": None,  # a deterministic policy gets stuck in corners
 }
 _FINETUNE: dict[str, dict[str, Any]] = {

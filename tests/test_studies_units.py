@@ -98,7 +98,7 @@ def test_figure_5_is_at_equal_steps_and_in_full_each_seed_has_its_own_parent():
     units = {unit.name: unit for unit in plan.units(["5"], "full", [4])}
     for task in plan.FINETUNED:
         steps = {u.total_steps for u in units.values() if u.experiment == task}
-        assert steps == {finetune_recipe(task).total_steps}
+        assert steps == {plan.STEPS[task]["full"]}
         assert units[f"{task}/anchored-4"].parent == "QuadrupedRun/default-4"
         assert units[f"{task}/ddpg_pretrained-4"].parent == "QuadrupedRun/ddpg-4"
         assert units[f"{task}/default-4"].parent is None
