@@ -158,6 +158,11 @@ class SceneRenderer:
             mujoco.mjtCatBit.mjCAT_ALL.value,
             self._scene,
         )
+        # Shadows are drawn around a light alone, so the sun goes where the camera looks.
+        tracked = self._camera.trackbodyid
+        middle = self._camera.lookat if tracked < 0 else self._data.xpos[tracked]
+        for light in self._scene.lights[: self._scene.nlight]:
+            light.pos[:2] = middle[:2]
         mujoco.mjr_render(self._viewport, self._scene, self._drawer)
         frame = np.empty((self._viewport.height, self._viewport.width, 3), np.uint8)
         mujoco.mjr_readPixels(frame, None, self._viewport, self._drawer)

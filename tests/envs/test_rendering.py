@@ -123,3 +123,19 @@ def test_missing_opengl_names_the_packages_to_install() -> None:
     assert done.returncode != 0
     assert "RenderingUnavailableError" in done.stderr
     assert "install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libopengl0" in done.stderr
+
+
+def test_the_shadow_goes_with_the_body() -> None:
+    envs = gymnasium.make_vec("skillbank/QuadrupedRun-v0", num_envs=1, render_mode="rgb_array")
+    envs.reset(seed=0, options={"randomize": False})
+    near = draw(envs)
+    if near is None:
+        return
+    envs.unwrapped.simulation.qpos[:, 0] += 40.0  # the floor's squares are alike there
+    envs.step(np.zeros((1, 8), np.float32))
+    far = draw(envs)
+    envs.close()
+    # What is dark and not brown, as the body is, is shadow.
+    dark = [((p[0].max(-1) < 120) & (p[0][..., 2] >= p[0][..., 0])).sum() for p in (near, far)]
+    assert dark[0] > 100
+    assert dark[1] > 0.8 * dark[0]
