@@ -98,7 +98,8 @@ class Watch:
                 bar_format=BAR,
             )
         self._bar.set_postfix_str(_state(progress), refresh=False)
-        self._bar.update(progress.steps - self._bar.n)
+        # The last step of all copies may go a little beyond, which would cost the bar its end.
+        self._bar.update(min(progress.steps, progress.total_steps) - self._bar.n)
 
     def _log(self, progress: "Progress", rate: float) -> None:
         """Write to TensorBoard's event file; a disk that is full must not end the training."""

@@ -6,6 +6,7 @@ Registered on the command line by ``commands.add_command(reproduce)``.
 import os
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,7 @@ def reproduce(
         return
     standing = None
     if not only_draw:
+        _check_rivals(units, places)
         from skillbank.studies import scheduler
 
         check_writable(places.results, "choose another with --results FOLDER")
@@ -237,6 +239,23 @@ def _executor(places: "Places", workers: int | None, cluster: str | None) -> "Ex
     from skillbank.studies.local import LocalProcesses
 
     return LocalProcesses(places, workers or _cores())
+
+
+def _check_rivals(units: "tuple[Unit, ...]", places: "Places") -> None:
+    """Refuse before hours are spent what could not be run in the end.
+
+    Raises:
+        SkillbankError: Baselines are asked for that are not installed.
+    """
+    from skillbank.studies.unit import RivalConfig, finished
+
+    rivals = [one for one in units if isinstance(one.learning, RivalConfig)]
+    lacking = [one.name for one in rivals if not finished(one, places)]
+    if lacking and find_spec("stable_baselines3") is None:
+        raise SkillbankError(
+            f"{len(lacking)} units, such as {lacking[0]}, need Stable-Baselines3; it comes with: "
+            "pip install 'skillbank[baselines]' (--only takes algorithms without it)"
+        )
 
 
 def _print_plan(units: "tuple[Unit, ...]", places: "Places", workers: int) -> None:

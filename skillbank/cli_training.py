@@ -210,6 +210,11 @@ class Run:
         except StorageError as error:
             raise StorageError(f"{error}\n{self._rescued(skill)}") from error
         self.checkpoint.unlink(missing_ok=True)
+        ships = [
+            one.reference for one in self.bank.listing() if one.shipped and one.name == self.name
+        ]
+        if ships and reference not in ships:
+            say(f"'{self.name}' is your own from now on; the one that ships is '{ships[-1]}'")
         return reference
 
     def _rescued(self, skill: "Skill") -> str:

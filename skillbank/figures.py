@@ -49,7 +49,12 @@ def learning_curve(
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     steps = [point.steps for point in curve]
-    axes.plot(steps, [point.mean_return for point in curve], label="in training")
+    axes.plot(
+        steps,
+        [point.mean_return for point in curve],
+        marker="o" if len(curve) == 1 else None,
+        label="in training",
+    )
     for number, (label, level) in enumerate((marks or {}).items()):
         axes.axhline(level, linestyle="--", linewidth=1.0, color=f"C{number + 1}", label=label)
     alpha = [point.temperature for point in curve]

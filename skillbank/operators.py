@@ -97,6 +97,11 @@ class Composable(ABC):
         """
         array, blocks = np.asarray(obs, np.float32), self.spec.observation_blocks
         if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
+            if array.shape == (self.spec.observation_size,):
+                raise ValueError(
+                    f"expected observations [B, {self.spec.observation_size}], got one observation "
+                    f"{array.shape}: give obs[None], a batch of one"
+                )
             named = ", ".join(f"{block.name} {block.size}" for block in blocks)
             raise ValueError(
                 f"expected observations [B, {self.spec.observation_size}], got {array.shape}: the "

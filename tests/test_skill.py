@@ -114,6 +114,11 @@ def test_shapes_that_do_not_fit_are_refused(skill, obs, action, message):
         skill.q(obs, action)
 
 
+def test_one_observation_is_told_from_a_batch(skill):
+    with pytest.raises(ValueError, match=r"got one observation .*obs\[None\]"):
+        skill.q(np.zeros(skill.spec.observation_size), np.zeros((1, skill.spec.action_size)))
+
+
 def test_no_actions_at_all_are_refused(skill):
     with pytest.raises(ValueError, match="at least 1"):
         skill.sample(states(1), 0)

@@ -231,3 +231,12 @@ def test_along_an_axis_is_one_direction():
         assert direction_entropy(swaying) == 0.0
         counts = direction_counts(swaying, 8)
         assert counts[2 * quarter % 8] == counts.sum() == 2
+
+
+def test_baselines_that_are_not_installed_are_told_before_anything_is_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("skillbank.cli_reproduce.find_spec", lambda _: None)
+    folders = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
+    done = CliRunner().invoke(commands, ["reproduce", "smoke", *folders])
+    assert done.exit_code != 0
+    assert "pip install 'skillbank[baselines]'" in str(done.exception) + done.output
+    assert not list(tmp_path.rglob("*.json"))

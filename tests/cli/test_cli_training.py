@@ -46,6 +46,13 @@ def test_pretrain_prints_json_and_nothing_else(call: Any) -> None:
     assert all(Path(path).is_file() for path in found["pictures"])
 
 
+def test_it_is_told_where_a_skill_takes_the_name_of_one_that_ships(call: Any) -> None:
+    words = ["pretrain", "--env", "PointMassRun", *QUICK_PRETRAIN]
+    told = call(*words, "--as", "run_north").stderr
+    assert "'run_north' is your own from now on; the one that ships is 'run_north@1'" in told
+    assert "from now on" not in call(*words, "--as", "mine").stderr
+
+
 def test_a_task_is_made_with_keywords(call: Any, bank: skillbank.Bank) -> None:
     reach = ["--env", "PointMassReach", "--with", "max_episode_steps=9"]
     call("pretrain", *reach, "--with", "goals=right,up", "--as", "mine", *QUICK_PRETRAIN)
