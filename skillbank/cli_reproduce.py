@@ -247,10 +247,11 @@ def _check_rivals(units: "tuple[Unit, ...]", places: "Places") -> None:
     Raises:
         SkillbankError: Baselines are asked for that are not installed.
     """
-    from skillbank.studies.unit import RivalConfig, finished
+    from skillbank.studies.scheduler import unfinished
+    from skillbank.studies.unit import RivalConfig
 
-    rivals = [one for one in units if isinstance(one.learning, RivalConfig)]
-    lacking = [one.name for one in rivals if not finished(one, places)]
+    todo = unfinished(units, places)
+    lacking = [one.name for one in todo if isinstance(one.learning, RivalConfig)]
     if lacking and find_spec("stable_baselines3") is None:
         raise SkillbankError(
             f"{len(lacking)} units, such as {lacking[0]}, need Stable-Baselines3; it comes with: "

@@ -238,7 +238,7 @@ def test_a_damaged_skill_is_not_pushed(elsewhere: RemoteBank, bank: Bank) -> Non
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\0" * 600])
 def test_a_strangers_file_is_refused(elsewhere: RemoteBank, other: Bank, content: bytes) -> None:
-    elsewhere._fs.makedirs(str(elsewhere._root), exist_ok=True)
+    elsewhere._fs.makedirs(elsewhere._root, exist_ok=True)
     elsewhere._fs.pipe_file(f"{elsewhere._root}/run.h5", content)
     with pytest.raises((errors.NotASkillFile, errors.StorageError)):
         elsewhere.pull(other, "run")
