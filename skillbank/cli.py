@@ -400,6 +400,8 @@ def play(
     bank_folder: Path | None,
 ) -> None:
     """Film a skill at work."""
+    from tqdm import tqdm
+
     from skillbank.cli_settings import bare_reference, snake_case
     from skillbank.config import bare_name
     from skillbank.film import film
@@ -407,15 +409,17 @@ def play(
     chosen = open_bank(bank_folder).load(named(skill))
     shown = f"{snake_case(bare_name(env_id or chosen.spec.env_id))}.mp4"
     path = out or Path("runs", "play", bare_reference(skill), shown)
-    frames = film(
-        chosen,
-        env_id,
-        path,
-        episodes=episodes,
-        seed=seed,
-        deterministic=deterministic,
-        **env_kwargs,
-    )
+    with tqdm(unit=" pictures", dynamic_ncols=True, disable=None, leave=False) as bar:
+        frames = film(
+            chosen,
+            env_id,
+            path,
+            episodes=episodes,
+            seed=seed,
+            deterministic=deterministic,
+            report=bar.update,
+            **env_kwargs,
+        )
     click.echo(f"{path}: {frames} pictures")
 
 
@@ -507,7 +511,8 @@ def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
             click.echo(f"{label:<12} {text}")
     for ancestor in card["lineage"]:
         reference = ancestor["reference"] or "not in this bank"
-        click.echo(f"{'made from':<12} {reference} ({ancestor['content_hash'][:12]})")
+        deeper = "  " * (ancestor["depth"] - 1)
+        click.echo(f"{'made from':<12} {deeper}{reference} ({ancestor['content_hash'][:12]})")
     for record in spec.evaluations:
         click.echo(f"{'scores':<12} {_score(record)}")
 
@@ -656,7 +661,8 @@ def _print_evaluation(label: str, evaluation: "Evaluation") -> None:
 
 def _score(record: "EvaluationRecord") -> str:
     low, high = record.interval
-    parts = [f"return {record.mean_return:.4g} [{low:.4g}, {high:.4g}]"]
+    interval = f" [{low:.4g}, {high:.4g}]" if record.episodes > 1 else ""  # one has none
+    parts = [f"return {record.mean_return:.4g}{interval}"]
     for name, (unit, factor) in UNITS.items():
         if name in record.metrics:
             parts.append(f"{name.replace('_', ' ')} {factor * record.metrics[name]:.3g} {unit}")

@@ -109,7 +109,8 @@ def pull(skill: str, url: str, bank_folder: Path | None) -> None:
     """Copy a skill from a bank elsewhere; its hash is checked on the way."""
     from skillbank.remote import RemoteBank
 
-    click.echo(f"kept as {RemoteBank(url).pull(open_bank(bank_folder, new=True), skill)}")
+    bank = open_bank(bank_folder, new=True)
+    _say_kept(bank, RemoteBank(url).pull(bank, skill))
 
 
 @click.command()
@@ -166,7 +167,8 @@ def import_(path: Path, name: str, bank_folder: Path | None) -> None:
     else:
         storage.read(path)  # whose errors name the file; what is kept is checked again
         image = storage.read_bytes(path)
-    click.echo(f"kept as {open_bank(bank_folder, new=True).add(image, name)}")
+    bank = open_bank(bank_folder, new=True)
+    _say_kept(bank, bank.add(image, name))
 
 
 BANK_COMMANDS = (alias, unalias, diff, gc, push, pull, export, import_)
@@ -180,6 +182,11 @@ def open_bank(folder: Path | None, *, new: bool = False) -> "Bank":
     if not new and folder is not None and not bank.folder.exists():
         click.echo(f"no bank at {folder} yet", err=True)
     return bank
+
+
+def _say_kept(bank: "Bank", reference: str) -> None:
+    own = bank.path(reference).parent == bank.folder
+    click.echo(f"kept as {reference}" if own else f"{reference} is that skill: nothing to keep")
 
 
 def named(skill: str) -> str | Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skillbank.errors import SkillbankError, UnsupportedEnvironment
 from skillbank.spec import EvaluationRecord
@@ -74,14 +74,14 @@ class Evaluation:
     def sectors(self) -> Array:
         """Share of the episodes that went into each 45-degree sector [8], from east leftwards.
 
+        East is in the middle of the first sector.
+
         Raises:
             SkillbankError: The task tells no positions.
         """
         if "direction" not in self.metrics:
             raise SkillbankError(f"{self.env_id} tells no positions, so there are no directions")
-        turn = 2.0 * np.pi
-        which = np.floor((self.metrics["direction"] % turn) / turn * SECTORS).astype(int)
-        return np.bincount(which % SECTORS, minlength=SECTORS) / len(which)
+        return direction_counts(self.metrics["direction"], SECTORS) / len(self.returns)
 
     def record(self) -> EvaluationRecord:
         """The summary that a skill keeps: of a metric, the mean of those that are finite."""
@@ -285,6 +285,17 @@ def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
 
 def _is_numeric(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fbiu"
+
+
+def direction_counts(directions: ArrayLike, bins: int) -> NDArray[np.int64]:
+    """How many angles (rad) are in each of the equal bins of the circle [bins].
+
+    The axes are in the middle of bins: who goes along one of them goes in one direction.
+    """
+    turns = np.asarray(directions, np.float64) / (2.0 * np.pi)
+    which = np.floor(turns * bins + 0.5).astype(int) % bins
+    found: NDArray[np.int64] = np.bincount(which, minlength=bins)
+    return found
 
 
 def bootstrap_interval(values: Array) -> tuple[float, float]:

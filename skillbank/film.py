@@ -2,7 +2,7 @@
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def film(
     episodes: int = 1,
     seed: int = 0,
     deterministic: bool = False,
+    report: Callable[[], object] = lambda: None,
     **kwargs: Any,
 ) -> int:
     """Write a film of whole episodes, in real time where the task says how fast that is.
@@ -41,6 +42,7 @@ def film(
         episodes: How many, one after the other.
         seed: Of the starts, and of the skill's random actions.
         deterministic: Take each state's best action instead of a random one.
+        report: Called after each picture.
         kwargs: For the environment.
 
     Returns:
@@ -63,7 +65,7 @@ def film(
     try:
         policy = skill.fitted_to(task)
         policy.reseed(seed)
-        frames = _frames(policy, task, episodes, seed, deterministic)
+        frames = _frames(policy, task, episodes, seed, deterministic, report)
         # Whatever cannot be drawn is known with the first picture, before a file is made.
         frames = itertools.chain([next(frames)], frames)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,13 +105,19 @@ def _write_gif(path: Path, frames: Iterator[Frame], fps: float) -> int:
 
 
 def _frames(
-    skill: Skill, task: Task, episodes: int, seed: int, deterministic: bool
+    skill: Skill,
+    task: Task,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    report: Callable[[], object],
 ) -> Iterator[Frame]:
     obs = task.reset(seed=seed)
     steps = 0
     while episodes:
         check_ending(task, steps)
         yield _frame(task)
+        report()
         action, _ = skill.predict(obs.numpy(), deterministic=deterministic)
         step = task.step(action, scaled=False)
         obs = step.obs

@@ -387,8 +387,9 @@ def begun_with(path: Path) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[Any]:
     """The arrays of a checkpoint; each is read when it is asked for."""
     try:
-        # NumPy leaves a file that it has opened itself open where it is no archive.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        # NumPy leaves a file that it has opened itself open where it is no archive, and takes
+        # that for a pickle.
+        with path.open("rb") as raw, zipfile.ZipFile(raw), np.load(raw, allow_pickle=False) as file:
             yield file
     except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise SkillbankError(f"{path} is not a checkpoint: {error}") from error

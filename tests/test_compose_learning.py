@@ -342,6 +342,8 @@ def test_a_correction_is_kept_and_belongs_to_its_composition(learned, tmp_path):
     obs, action = LINE[:, None], np.zeros((41, 3, 1))
     np.testing.assert_array_equal(again.q(obs, action), corrected.q(obs, action))
     assert again.node.correction.reports == corrected.node.correction.reports
+    turned = (b & a).with_correction(Correction.load(path))  # the same skills in another order
+    np.testing.assert_allclose(turned.q(obs, action), corrected.q(obs, action), atol=1e-5)
     # at another temperature it belongs to the composition at that temperature
     cold = corrected.at_temperature(0.5 * ALPHA)
     cold.node.correction.save(path)

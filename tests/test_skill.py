@@ -250,6 +250,12 @@ def test_a_task_without_a_nominal_start_says_so(skill):
         evaluate(skill, LOPSIDED, episodes=2, nominal_start=True)
 
 
+def test_sectors_have_the_axes_in_their_middle():
+    ways = np.deg2rad([-10.0, 10.0, 20.0, 44.0, 91.0, -170.0, 190.0, 179.0])
+    found = Evaluation("Plain-v0", 0, np.zeros(8), np.ones(8, np.int64), {"direction": ways})
+    np.testing.assert_array_equal(8 * found.sectors, [3, 1, 1, 0, 3, 0, 0, 0])
+
+
 def test_what_has_no_mean_is_not_kept():
     metrics = {"goal": np.array([-1.0, 3.0]), "direction": np.zeros(2), "success": np.ones(2)}
     found = Evaluation("SmallWorld/Errand-v0", 0, np.zeros(2), np.ones(2, np.int64), metrics)

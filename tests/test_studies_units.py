@@ -13,9 +13,9 @@ from studying import finish, places, planned, tiny
 from skillbank.cli import commands
 from skillbank.config import finetune_recipe
 from skillbank.errors import SkillbankError
+from skillbank.evaluation import direction_counts
 from skillbank.studies import plan
 from skillbank.studies.statistics import (
-    direction_counts,
     direction_entropy,
     interquartile_mean,
     interquartile_means,

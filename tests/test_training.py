@@ -250,7 +250,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"not a checkpoint", whole[: len(whole) // 2], whole[:-30]):
         path.write_bytes(content)
-        with pytest.raises(SkillbankError, match="is not a checkpoint"):
+        with pytest.raises(SkillbankError, match=r"is not a checkpoint: (?!.*pickle)"):
             training().load(path)
     with np.load(io.BytesIO(whole)) as file:
         arrays = dict(file)

@@ -142,7 +142,7 @@ class Correction:
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise ValueError(f"larger than {MAX_FILE_BYTES:,} bytes")
-            with np.load(path, allow_pickle=False) as file:
+            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             document, digest = arrays.pop("meta").tobytes(), arrays.pop("digest").tobytes()
             if _digest(document, arrays) != digest:
@@ -373,15 +373,16 @@ def _check_transitions(composed: Composed, transitions: Replay, env_id: str | No
 
 
 def with_correction(composed: Composed, correction: Correction) -> Composed:
-    """The composition with a correction that was learned before.
+    """The composition with a correction that was learned before; the order of terms is no matter.
 
     Raises:
         IncompatibleSkill: It was learned for another composition.
     """
-    if correction.about != expression.outline(composed.node):
+    mine = expression.outline(composed.node)
+    if expression.unordered(correction.about) != expression.unordered(mine):
         raise IncompatibleSkill(
             f"the correction is for {json.dumps(correction.about)},\n"
-            f"not for              {json.dumps(expression.outline(composed.node))}"
+            f"not for              {json.dumps(mine)}"
         )
     return composed.replaced(Corrected(composed.node, correction))
 

@@ -9,6 +9,7 @@ soft-optimal for its reward, ``Q_i = r_i + gamma E V_i(s')``; with that
 - either minus a learned correction is soft-optimal itself (see ``correction``).
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -306,3 +307,12 @@ def outline(node: Node) -> dict[str, Any]:
         return {"best": [outline(part) for part in node.parts], "env_id": node.env_id}
     kind = "sum" if isinstance(node, WeightedSum) else "soft_or"
     return {kind: [[outline(part), weight] for part, weight in node.terms]}
+
+
+def unordered(about: Any) -> str:
+    """A text of an outline that is the same whichever order its terms are in."""
+    if isinstance(about, dict):
+        return ",".join(f"{json.dumps(name)}:{unordered(about[name])}" for name in sorted(about))
+    if isinstance(about, list):
+        return f"[{' '.join(sorted(map(unordered, about)))}]"
+    return json.dumps(about)

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.durable import replace_durably
+from skillbank.evaluation import direction_counts
 from skillbank.studies import plan
 from skillbank.studies.drawing import TASK_TITLES, picture
 from skillbank.studies.gathering import Float, Group, gather, gathered
 from skillbank.studies.performing import shipped
 from skillbank.studies.statistics import (
     FEW,
-    direction_counts,
     direction_entropy,
     interquartile_mean,
     wilson,

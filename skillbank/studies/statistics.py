@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skillbank.evaluation import direction_counts
+
 Z_95 = 1.959963984540054  # of a two-sided 95 % interval
 RESAMPLES = 20_000
 FEW = 5  # fewer values than that have a mean and a range instead
@@ -85,14 +87,3 @@ def direction_entropy(directions: ArrayLike, bins: int = 16) -> float:
     share = counts[counts > 0] / counts.sum()
     entropy = -(share * np.log(share)).sum() + (len(share) - 1) / (2 * counts.sum())
     return min(1.0, float(entropy / math.log(bins)))
-
-
-def direction_counts(directions: ArrayLike, bins: int) -> NDArray[np.int64]:
-    """How many angles (rad) are in each of the equal bins of the circle [bins].
-
-    The axes are in the middle of bins: who goes along one of them goes in one direction.
-    """
-    turns = np.asarray(directions, np.float64) / (2.0 * np.pi)
-    which = np.floor(turns * bins + 0.5).astype(int) % bins
-    found: NDArray[np.int64] = np.bincount(which, minlength=bins)
-    return found

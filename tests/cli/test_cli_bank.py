@@ -141,8 +141,12 @@ def test_what_differs_takes_a_line_each(call):
 def test_push_and_pull(call, tmp_path):
     url = (tmp_path / "elsewhere").as_uri()
     assert url in call("push", "run_anywhere", url)
-    assert "kept as" in call("pull", "run_anywhere", url)
-    pulled = call.bank.read("run_anywhere")
+    assert "run_anywhere@1 is that skill" in call("pull", "run_anywhere", url)  # it ships
+    call("import", call.bank.path("run_anywhere"), "--as", "mine")
+    call("push", "mine", url)
+    call("remove", "mine", "--yes")
+    assert "kept as mine@2" in call("pull", "mine", url)
+    pulled = call.bank.read("mine")
     assert all(np.isfinite(value).all() for value in pulled.parameters.values())
 
 

@@ -174,6 +174,9 @@ def test_show_tells_everything(call: Any, bank: skillbank.Bank) -> None:
     assert "pretrained, 400 steps" in call("show", "tiny").stdout
     assert "velocity 2" in shown
     assert "made from    tiny@1" in shown
+    grown = bank.load("child")
+    bank.save(grown.with_spec(parents=(str(grown.content_hash),)), "grandchild")
+    assert "made from      tiny@1" in call("show", "grandchild").stdout
     assert f"return {record.mean_return:.4g}" in shown
     assert json.loads(call("show", "child", "--json").stdout)["spec"]["steps"] == 400
 
