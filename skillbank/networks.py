@@ -84,7 +84,7 @@ class Critic(Network):
             bias, obs.expand(critics, -1, -1), weight[:, : self.observation]
         )  # [C, B, H]
         of_action = torch.matmul(
-            action.reshape(1, batch * count, -1), weight[:, self.observation :]
+            action.reshape(1, batch * count, action.shape[-1]), weight[:, self.observation :]
         )
         h = (of_state.unsqueeze(2) + of_action.view(critics, batch, count, units)).flatten(1, 2)
         h = self._activate(h)

@@ -93,7 +93,7 @@ class Composable(ABC):
         """Observations [B, S] as a tensor.
 
         Raises:
-            ValueError: They have another shape.
+            ValueError: They have another shape, or are not finite.
         """
         array, blocks = np.asarray(obs, np.float32), self.spec.observation_blocks
         if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
@@ -108,6 +108,10 @@ class Composable(ABC):
                 f"skill observes {named}. For a task with more blocks fit it to that first, as in "
                 'skill.fitted_to("PointMassHallway")'
             )
+        finite = np.isfinite(array)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise ValueError(f"observation {row} is {array[row, column]} at number {column}")
         return torch.from_numpy(array.copy())
 
     def scaled(self, action: ArrayLike) -> Tensor:

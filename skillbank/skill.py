@@ -135,7 +135,7 @@ class Skill(Composable):
         generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
         return self.unscaled(self._draw(self.observed(obs), n, generator))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def predict(
         self,
         observation: ArrayLike,
@@ -270,6 +270,17 @@ class Skill(Composable):
         }
         spec = self.spec.model_copy(update=update)
         return Skill(spec, parameters, self.content_hash)
+
+    def known_blocks(self) -> set[ObservationBlock]:
+        """The blocks that it goes by; not those that it was only fitted to, at zero weight."""
+        weights = [network["0.weight"] for network in self.networks().values()]
+        known, start = set(), 0
+        for block in self.spec.observation_blocks:
+            rows = slice(start, start + block.size)  # of [S (+ A), H], of critics [C, S + A, H]
+            if any(bool(weight[..., rows, :].any()) for weight in weights):
+                known.add(block)
+            start += block.size
+        return known
 
     # Inside.
 

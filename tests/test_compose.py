@@ -19,6 +19,7 @@ from skillbank.compose import (
 from skillbank.compose.expression import Best, Corrected, Leaf
 from skillbank.skill import Skill
 from skillbank.spec import ObservationBlock, Symmetry
+from skillbank.task import Layout
 
 OBS = np.random.default_rng(0).uniform(-1.0, 1.0, (6, 2)).astype(np.float32)
 ACTION = np.random.default_rng(1).uniform(-1.0, 1.0, (6, 5, 2))
@@ -145,6 +146,20 @@ def test_a_composition_is_made_with_what_all_parts_agree_in():
         peaked("c", env_kwargs={"gravity": 5.0}),
     ]
     assert compose.mean(parts).spec.env_kwargs == {"gravity": 5.0}
+    elsewhere = Layout("Other-v0", parts[0].spec.observation_blocks, -np.ones(2), np.ones(2))
+    fitted = compose.mean(parts).fitted_to(elsewhere)
+    assert fitted.spec.env_kwargs == {"gravity": 5.0}  # it fits as it is
+    wider = (*elsewhere.observation_blocks, ObservationBlock(name="place", size=1))
+    fitted = compose.mean(parts).fitted_to(elsewhere._replace(observation_blocks=wider))
+    assert (fitted.spec.env_id, fitted.spec.env_kwargs) == ("Other-v0", {})
+
+
+def test_a_composition_warns_of_another_model_as_a_skill_does():
+    a, b = peaked("a", model_hash="0" * 64), peaked("b")
+    own = Layout(a.spec.env_id, a.spec.observation_blocks, -np.ones(2), np.ones(2), "1" * 64)
+    for one in (a, a & b):
+        with pytest.warns(UserWarning, match="'a' was trained on another model"):
+            one.fitted_to(own)
 
 
 def test_an_operand_that_is_no_skill_is_refused():
@@ -172,6 +187,10 @@ def test_a_mapping_of_weights_is_for_sums():
     for compose_them in (compose.mean, compose.any_of):
         with pytest.raises(SkillbankError, match="a mapping is for compose"):
             compose_them({a: 1.0, b: 2.0})
+        with pytest.raises(SkillbankError, match=r"as in mean\(\[a, b\]\)"):
+            compose_them(a, b)
+    with pytest.raises(SkillbankError, match="a sum needs a weight for each skill"):
+        compose.add([a, b])
 
 
 def test_parents_are_also_those_of_what_was_never_saved(tmp_path):
@@ -257,6 +276,8 @@ def test_a_skill_that_occurs_twice_stays_one_when_rescaled():
     rewards = {"a": [1.0], "b": [3.0]}
     told = 0.1 * np.log(0.5 * np.exp(2.0 * scale / 0.1) + 0.5 * np.exp(3.0 * scale / 0.1))
     np.testing.assert_allclose(twice.reward(rewards), [told])
+    chain = (any_of(a, b) & b).at_temperature(0.1)
+    assert len(chain.parts) == len((chain & peaked("c").at_temperature(0.1)).parts) - 1 == 2
 
 
 def test_a_distilled_skill_is_for_another_reward_than_its_tasks():
@@ -327,6 +348,10 @@ def test_a_skill_of_fewer_blocks_joins_one_of_more():
     wide = np.concatenate([np.full((6, 1), 0.7, np.float32), OBS], 1)
     expected = (a.q(OBS, ACTION) + b.q(wide, ACTION)) / 2
     np.testing.assert_allclose(composed.q(wide, ACTION), expected, atol=1e-5)
+    other = (ObservationBlock(name="other", size=1), ObservationBlock(name="observation", size=2))
+    c = peaked("c", slope=(0.0, 0.0, 0.0), observation_blocks=other)
+    with pytest.raises(IncompatibleSkill, match="'b' and 'c' do not go together"):
+        compose.mean([a, b, c])
 
 
 # Values and actions.
@@ -436,6 +461,17 @@ def test_wrong_shapes_are_refused():
         composed.q(OBS, ACTION[:3])
     with pytest.raises(ValueError, match="n must be at least 1"):
         composed.sample(OBS, 0)
+    for one in (composed, three()[0]):
+        with pytest.raises(ValueError, match="observation 1 is nan at number 0"):
+            one.predict([[0.0, 0.0], [np.nan, 0.0]])
+
+
+def test_no_states_have_no_actions():
+    a, b, _ = three()
+    for one in (a, a & b, any_of(a, b)):
+        assert one.predict(np.zeros((0, 2)))[0].shape == (0, 2)
+        assert one.predict(np.zeros((0, 2)), deterministic=True)[0].shape == (0, 2)
+        assert one.value(np.zeros((0, 2))).shape == (0,)
 
 
 def test_stein_steps_bring_poor_candidates_towards_the_target():

@@ -23,6 +23,8 @@ from skillbank.networks import Critic
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
+from skillbank.spec import MAX_PARENTS
+from skillbank.task import Task
 from skillbank.training import Hooks
 
 WEIGHTS = [(1.0, 1.0), (0.3, 0.7), (0.2, 0.2), (1.0, -0.5), (0.5, 0.2, 0.3), (1.0, -0.4, 0.3)]
@@ -303,8 +305,13 @@ def test_only_what_the_skills_observe_whole_is_seen_through_their_symmetries():
     """A velocity is turned, a place that the skill does not know is not: no such step exists."""
     roam = Bank(shipped=True).load("run_anywhere")
     assert len(roam.spec.symmetries) == 8
-    for task, turns in (("QuadrupedRun", True), ("QuadrupedUMaze", False)):
-        fitted = compose.mean([roam]).fitted_to(task)
+    in_the_maze = compose.mean([roam.fitted_to("QuadrupedUMaze")])
+    assert roam.fitted_to("QuadrupedUMaze").known_blocks() == set(roam.spec.observation_blocks)
+    for fitted, turns in (
+        (compose.mean([roam]).fitted_to("QuadrupedRun"), True),
+        (compose.mean([roam]).fitted_to("QuadrupedUMaze"), False),
+        (in_the_maze, False),
+    ):
         obs = torch.arange(fitted.spec.observation_size).expand(60, -1) + 1.0
         batch = Batch(obs, torch.ones(60, 8), *torch.zeros(3, 60), obs)
         seen = Corrector(fitted, CorrectionConfig(), seed=0).mirrors(batch)
@@ -327,6 +334,8 @@ def test_transitions_that_cannot_be_learned_from_are_refused():
         composed.corrected(transitions=Replay(10, 3, 1, 10))
     with pytest.raises(SkillbankError, match="leave out transitions or env_id"):
         composed.corrected("skillbank-test/Drift-v0", transitions=Replay(10, 1, 1, 10))
+    with pytest.raises(ValueError, match="replay_capacity must hold a step of every copy"):
+        CorrectionConfig(replay_capacity=15)
     few = CorrectionConfig(total_steps=9, learning_starts=8, num_envs=1)
     with pytest.raises(SkillbankError, match="make no update"):
         composed.corrected(config=few)
@@ -417,6 +426,20 @@ def test_a_corrected_skill_is_rescaled_and_composed_again(learned):
     again = (a & a.at_temperature(ALPHA)).fitted_to(More()).with_correction(learned_there) & a
     assert again.spec.observation_blocks == More.observation_blocks
     assert again.q(wide, action).shape == (6, 2)
+    turned = a & (a & a.at_temperature(ALPHA)).with_correction(learned_there)
+    np.testing.assert_allclose(turned.q(wide, action), again.q(wide, action), atol=1e-6)
+    with pytest.raises(ValueError, match=r"expected observations \[B, 2\]"):
+        turned.q(obs, action)
+
+
+def test_a_correction_belongs_to_the_corrections_below_it(learned):
+    a, b, corrected = learned
+    inner = corrected.node.correction
+    outer = Correction(inner.network, inner.blocks, expression.outline((corrected & a).node))
+    assert (corrected & a).with_correction(outer).node.correction is outer
+    other = (a & b).with_correction(inner.scaled(2.0, inner.about)) & a
+    with pytest.raises(IncompatibleSkill, match="the correction is for"):
+        other.with_correction(outer)
 
 
 # The certificate.
@@ -572,17 +595,36 @@ def test_distillation_of_one_action_keeps_both_of_two_modes():
     assert sum(near) > 0.85
 
 
+BRIEF = DistillConfig(
+    total_steps=80,
+    num_envs=8,
+    batch_size=16,
+    learning_starts=64,
+    architecture={"critic_hidden": (8,), "sampler_hidden": (8,)},
+)
+
+
+def test_what_cannot_be_distilled_is_refused_before_anything_is_learned():
+    a, b = parts()
+    with pytest.raises(ValueError, match="name"):
+        (a & b).distill(config=BRIEF, name="north east", hooks=Hooks(on_progress=pytest.fail))
+    grown = b
+    for _ in range(100):  # each has all the others for parents
+        grown = grown.at_temperature(ALPHA)
+    assert len((a & grown).distill(config=BRIEF).spec.parents) == MAX_PARENTS
+
+
+def test_a_distilled_skill_turns_only_what_its_parts_know():
+    two = Task("PointMassRun", 1).symmetries[:2]
+    east = compose.mean([Bank(shipped=True).load("point_run_east").with_spec(symmetries=two)])
+    assert east.distill("PointMassRun", BRIEF).spec.symmetries == two
+    assert east.distill("PointMassUMaze", BRIEF).spec.symmetries == ()
+
+
 def test_a_distilled_skill_has_the_scale_of_its_parts():
-    brief = DistillConfig(
-        total_steps=80,
-        num_envs=8,
-        batch_size=16,
-        learning_starts=64,
-        architecture={"critic_hidden": (8,), "sampler_hidden": (8,)},
-    )
     a, b = (skill.with_spec(reward_scale=0.5) for skill in parts())
-    assert (a & b).distill(config=brief).spec.reward_scale == 0.5
-    assert (a - b).distill(config=brief).spec.reward_scale == 1.0  # it is in the reward
+    assert (a & b).distill(config=BRIEF).spec.reward_scale == 0.5
+    assert (a - b).distill(config=BRIEF).spec.reward_scale == 1.0  # it is in the reward
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 A composed Q promises more than its policy keeps. With soft-optimal parts, ``Q_i = r_i + gamma E
 V_i(s')``, the composed ``Q_0`` is soft-optimal for the composed reward plus ``e(s') = b(s') -
-gamma V_0(s')`` at every step (the terms of ``correction``; for a sum ``e = gamma alpha D`` with D
-the policies' divergence). Two things follow, for every state and exactly:
+gamma V_0(s')`` at every step (the terms of ``correction``; for weights that sum to 1 ``e = gamma
+alpha D`` with D the policies' divergence). Two things follow, for every state and exactly:
 
     V_0(s) - V^pi(s) = E_pi sum_t gamma^t e(s_t+1)              the composed policy's shortfall
     V_0(s) - V*(s)  >= least_pi' E_pi' sum_t gamma^t e(s_t+1)   what no policy can avoid

@@ -1,8 +1,10 @@
 """A composed skill: it answers what a skill answers, and knows the reward that it is for."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -103,7 +105,9 @@ class Composed(Composable):
         self._layout = layout or _widest(skills, expression.corrections(node))
         self.parts = tuple(skill.fitted_to(self._layout) for skill in skills)
         first = skills[0].spec
-        names = {name: None for skill in skills for name in skill.spec.env_kwargs}
+        # Keywords are for the parts' own task, not for another one that they were fitted to.
+        own = self._layout.env_id in {skill.spec.env_id for skill in skills}
+        names = {name: None for skill in skills for name in skill.spec.env_kwargs if own}
         made = {name: tuple(s.spec.env_kwargs.get(name) for s in skills) for name in names}
         spec = ComposedSpec(
             name=expression.name_of(node),
@@ -243,6 +247,8 @@ class Composed(Composable):
             and np.array_equal(layout.action_low, self._low)
             and np.array_equal(layout.action_high, self._high)
         ):
+            for part in self.parts:
+                part.fitted_to(layout)  # which warns of another model
             return self
         return Composed(self.node, layout, self.acting, self.joined)
 
@@ -253,15 +259,16 @@ class Composed(Composable):
 
     def at_temperature(self, temperature: float) -> "Composed":
         """The same policy at another temperature; see ``Skill.at_temperature``."""
-        joined = self.joined and (
-            self.joined[0],
-            tuple(rescaled(node, temperature) for node in self.joined[1]),
-        )
-        return Composed(rescaled(self.node, temperature), self._layout, self.acting, joined)
+        operator, operands = self.joined or ("", ())
+        node, *nodes = rescaled((self.node, *operands), temperature)
+        joined = (operator, tuple(nodes)) if self.joined else None
+        return Composed(node, self._layout, self.acting, joined)
 
     def replaced(self, node: Node) -> "Composed":
-        """Another expression over the same skills, on the same observation."""
-        return Composed(node, self._layout, self.acting)
+        """Another expression over the same skills, on the same observation if that is enough."""
+        blocks = {block for one in expression.corrections(node) for block in one.blocks}
+        enough = blocks <= set(self._layout.observation_blocks)
+        return Composed(node, self._layout if enough else None, self.acting)
 
     # What composing lacks, and what can be done about it.
 
@@ -500,7 +507,8 @@ class _Critics:
         for critic, members in self._batches:
             q = critic(obs, action)  # [skills * views * C, B, K]
             each = members[0][1].spec.architecture.critics
-            q = q.view(len(members), -1, each, *q.shape[1:]).amin(2).mean(1)
+            views = len(q) // (len(members) * each)
+            q = q.view(len(members), views, each, *q.shape[1:]).amin(2).mean(1)
             for (leaf, skill), own in zip(members, q, strict=True):
                 found[leaf] = own + _log_prior(skill, obs, action)
         return found
@@ -550,13 +558,23 @@ def _symmetries(node: Node, parts: Sequence[Skill]) -> tuple[Symmetry, ...]:
     """Those that all its skills have, unless something in it has learned what may break them.
 
     What was evaluated on another task's reward may, and a correction that observes more than the
-    skills do, such as where it is among walls.
+    skills know, such as where it is among walls.
     """
-    own = [leaf.skill.spec.observation_blocks for leaf in expression.leaves(node)]
-    wider = any(one.blocks != blocks for one in expression.corrections(node) for blocks in own)
-    if wider or any(isinstance(atom, Best) for atom in expression.innermost(node)):
+    learned = [one.blocks for one in expression.corrections(node)]
+    if not all(map(partial(known, parts), learned)) or any(
+        isinstance(atom, Best) for atom in expression.innermost(node)
+    ):
         return ()
     return _common([skill.spec.symmetries for skill in parts])
+
+
+def known(skills: Iterable[Skill], blocks: Iterable[ObservationBlock]) -> bool:
+    """Do all skills go by all of these blocks, so that their symmetries say how they turn?
+
+    Beside what they were only fitted to, a place among walls say, a skill is as symmetric as
+    before; but the task is not.
+    """
+    return all(set(blocks) <= skill.known_blocks() for skill in skills)
 
 
 def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
@@ -570,15 +588,13 @@ def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
     return tuple(one for one in first if all(key(one) in keys for keys in known))
 
 
-def rescaled(node: Node, temperature: float) -> Node:
-    """The same policy at another temperature, for the reward in proportion."""
-    # Each skill once: a skill that stands in two places stays one.
-    leaves = expression.leaves(node)
-    skills = {leaf: Leaf(leaf.skill.at_temperature(temperature)) for leaf in leaves}
+def rescaled(nodes: Sequence[Node], temperature: float) -> list[Node]:
+    """The same policies at another temperature, for the rewards in proportion."""
 
+    @cache  # a skill that stands in two places stays one
     def change(atom: Atom) -> Node:
         if isinstance(atom, Leaf):
-            return skills[atom]
+            return Leaf(atom.skill.at_temperature(temperature))
         if isinstance(atom, Corrected):
             before = expression.leaves(atom)[0].skill.spec.temperature
             node = expression.mapped(atom.node, change)
@@ -589,7 +605,7 @@ def rescaled(node: Node, temperature: float) -> Node:
             "rescale the parts with at_temperature and evaluate them again"
         )
 
-    return expression.mapped(node, change)
+    return [expression.mapped(node, change) for node in nodes]
 
 
 # Do they go together?
@@ -626,16 +642,23 @@ def _widest(skills: Sequence[Skill], corrections: Sequence["Correction"]) -> Lay
     """What the correction or skill observes that has all blocks of all, in the widest's task."""
     widest = max((skill.spec for skill in skills), key=lambda spec: spec.observation_size)
     bounds = np.asarray(widest.action_low), np.asarray(widest.action_high)
-    observed = [one.blocks for one in corrections]
-    for blocks in (*observed, *(skill.spec.observation_blocks for skill in skills)):
-        if all(block_columns(s.spec.observation_blocks, blocks) is not None for s in skills):
+    own = [skill.spec.observation_blocks for skill in skills]
+    observed = [*(one.blocks for one in corrections), *own]
+    for blocks in observed:
+        if all(set(other) <= set(blocks) for other in observed):
             return Layout(widest.env_id, blocks, *bounds)
-    first = skills[0].spec
-    other = next(
-        s.spec
-        for s in skills[1:]
-        if block_columns(s.spec.observation_blocks, first.observation_blocks) is None
+    apart = (
+        (one.spec, two.spec)
+        for one, two in itertools.combinations(skills, 2)
+        if block_columns(one.spec.observation_blocks, two.spec.observation_blocks) is None
+        and block_columns(two.spec.observation_blocks, one.spec.observation_blocks) is None
     )
+    first, other = next(apart, (None, None))
+    if first is None or other is None:
+        raise IncompatibleSkill(
+            "one of the skills and corrections must observe every block; they observe "
+            + "; ".join(map(_blocks_text, observed))
+        )
     mine = {block.name: block.size for block in first.observation_blocks}
     theirs = {block.name: block.size for block in other.observation_blocks}
     rows = [(name, str(mine.get(name, "-")), str(theirs.get(name, "-"))) for name in mine | theirs]

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from skillbank.compose import expression
 from skillbank.compose.acting import Acting, Cloud
-from skillbank.compose.composed import Composed
+from skillbank.compose.composed import Composed, known
 from skillbank.compose.expression import Atom, Best, Corrected, Node
 from skillbank.compose.gathering import (
     Gathering,
@@ -99,6 +99,11 @@ class Correction:
         """C at scaled actions [B, K, A] -> [B, K]; the larger of the two, which promises less."""
         found: Tensor = self.network(obs, action).amax(0)
         return self.factor * found
+
+    def digest(self) -> str:
+        """SHA-256 of what it says."""
+        document = json.dumps([self.factor, [[b.name, b.size] for b in self.blocks]]).encode()
+        return _digest(document, self.network.arrays()).hex()
 
     def scaled(self, factor: float, about: dict[str, Any]) -> "Correction":
         """For rewards that are so many times as large, of the composition ``about``."""
@@ -222,11 +227,8 @@ class Corrector:
         self.node, self.config = composed.node, config
         spec = self.base.spec
         self.generator = torch.Generator().manual_seed(seed)
-        # Beside blocks that the skills do not know, a place among walls say, what they say is as
-        # symmetric as before, but not where one comes to.
-        blocks = [leaf.skill.spec.observation_blocks for leaf in expression.leaves(self.node)]
-        known = all(one == spec.observation_blocks for one in blocks)
-        self.mirrors = Mirrors(spec.symmetries if known else (), self.generator)
+        turns = known(composed.parts, spec.observation_blocks)
+        self.mirrors = Mirrors(spec.symmetries if turns else (), self.generator)
         sizes = (spec.observation_size, spec.action_size)
         self.network = _network(config.hidden, *sizes)
         self.network.initialise(self.generator)

@@ -17,7 +17,7 @@ from torch import Tensor
 from skillbank.agent import Agent
 from skillbank.compose import expression
 from skillbank.compose.acting import Acting
-from skillbank.compose.composed import Composed
+from skillbank.compose.composed import Composed, known
 from skillbank.compose.gathering import Gathering, Mirrors, exploring_action, gather_task, learn
 from skillbank.config import Architecture, PretrainConfig, noise_fed
 from skillbank.networks import polyak_update
@@ -149,8 +149,34 @@ def distill(
     try:
         policy = composed.fitted_to(task)
         learner = Distiller(policy, config, seed)
+        theirs = policy.spec
+        # Beside what the parts do not know, a place among walls say, the task has no symmetry.
+        turns = known(policy.parts, theirs.observation_blocks)
+        spec = SkillSpec(  # what cannot be, before anything is learned
+            name=name or plain_name(theirs.name),
+            description=f"distilled from {theirs.name}; reward {theirs.reward}"[:4096],
+            temperature=theirs.temperature,
+            discount=theirs.discount,
+            reward_scale=expression.reward_scale(policy.node) or 1.0,
+            reward=theirs.reward[:4096],
+            env_id=task.env_id,
+            env_kwargs=kept,
+            observation_blocks=theirs.observation_blocks,
+            action_low=theirs.action_low,
+            action_high=theirs.action_high,
+            action_dtype=theirs.action_dtype,
+            architecture=learner.agent.architecture,
+            symmetries=theirs.symmetries if turns else (),
+            config=learner.learning,
+            seed=seed,
+            steps=0,
+            updates=0,
+            parents=theirs.parents,
+            model_hash=task.model_hash,
+            versions=versions(),
+        )
         reports = learn(
-            learner, task, None, config, discount=policy.spec.discount, seed=seed, hooks=hooks
+            learner, task, None, config, discount=theirs.discount, seed=seed, hooks=hooks
         )
     finally:
         task.close()
@@ -161,31 +187,8 @@ def distill(
         for part, network in agent.networks().items()
         for key, value in network.arrays().items()
     }
-    theirs = policy.spec
-    spec = SkillSpec(
-        name=name or plain_name(theirs.name),
-        description=f"distilled from {theirs.name}; reward {theirs.reward}"[:4096],
-        temperature=theirs.temperature,
-        discount=theirs.discount,
-        reward_scale=expression.reward_scale(policy.node) or 1.0,
-        reward=theirs.reward[:4096],
-        env_id=task.env_id,
-        env_kwargs=kept,
-        observation_blocks=theirs.observation_blocks,
-        action_low=theirs.action_low,
-        action_high=theirs.action_high,
-        action_dtype=theirs.action_dtype,
-        architecture=agent.architecture,
-        symmetries=theirs.symmetries,
-        config=learner.learning,
-        seed=seed,
-        steps=reports[-1].steps,
-        updates=reports[-1].updates,
-        parents=theirs.parents,
-        model_hash=task.model_hash,
-        versions=versions(),
-    )
-    return Skill(spec, parameters)
+    done = {"steps": reports[-1].steps, "updates": reports[-1].updates}
+    return Skill(spec.model_copy(update=done), parameters)
 
 
 def plain_name(text: str) -> str:

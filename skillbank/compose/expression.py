@@ -23,7 +23,7 @@ from torch import Tensor
 from skillbank.errors import IncompatibleSkill
 from skillbank.networks import Critic
 from skillbank.skill import Skill
-from skillbank.spec import ObservationBlock
+from skillbank.spec import MAX_PARENTS, ObservationBlock
 
 if TYPE_CHECKING:
     from skillbank.compose.correction import Correction
@@ -293,8 +293,9 @@ def sums_to_one(node: Node) -> bool:
 
 
 def parents(node: Node) -> tuple[str, ...]:
-    """Content hashes of all skills in it; see ``Skill.as_parents``."""
-    return tuple(dict.fromkeys(h for leaf in leaves(node) for h in leaf.skill.as_parents()))
+    """Content hashes of all skills in it, as many as a file has; see ``Skill.as_parents``."""
+    found = dict.fromkeys(h for leaf in leaves(node) for h in leaf.skill.as_parents())
+    return tuple(found)[:MAX_PARENTS]
 
 
 def outline(node: Node) -> dict[str, Any]:
@@ -302,7 +303,7 @@ def outline(node: Node) -> dict[str, Any]:
     if isinstance(node, Leaf):
         return {"skill": node.skill.spec.name, "content_hash": node.skill.as_parents()[0]}
     if isinstance(node, Corrected):
-        return {"corrected": outline(node.node)}
+        return {"corrected": outline(node.node), "by": node.correction.digest()}
     if isinstance(node, Best):
         return {"best": [outline(part) for part in node.parts], "env_id": node.env_id}
     kind = "sum" if isinstance(node, WeightedSum) else "soft_or"

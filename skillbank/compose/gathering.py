@@ -44,6 +44,8 @@ class Gathering(Strict):
     def _consistent(self) -> "Gathering":
         if self.learning_starts >= self.total_steps:
             raise ValueError("learning_starts must be below total_steps: nothing would be learned")
+        if self.replay_capacity < self.num_envs:
+            raise ValueError("replay_capacity must hold a step of every copy: num_envs or more")
         return self
 
 

@@ -40,7 +40,10 @@ def add(
     Weights that sum to 1 keep to the skills' own temperature. ``a + b`` does what their mean does
     at half of it: less randomly, for twice the reward.
     """
+    _check_list(terms)
     pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
+    if any(isinstance(pair, Composable) for pair in pairs):
+        raise SkillbankError("a sum needs a weight for each skill, as in add({a: 1, b: -0.5})")
     if not pairs or not all(math.isfinite(weight) for _, weight in pairs):
         raise SkillbankError(f"a sum needs skills with finite weights, got {[w for _, w in pairs]}")
     nodes = _nodes(skill for skill, _ in pairs)
@@ -111,6 +114,7 @@ def joined(operator: str, a: Composable, b: Composable) -> Composed:
 
 def _nodes(skills: Iterable[Composable]) -> list[Node]:
     """The expressions of what is composed."""
+    _check_list(skills)
     if isinstance(skills, Mapping):
         raise SkillbankError("weights go into weights=[...]; a mapping is for compose.add")
     nodes = [node_of(skill) for skill in skills]
@@ -124,6 +128,11 @@ def _nodes(skills: Iterable[Composable]) -> list[Node]:
                 stacklevel=4,
             )
     return nodes
+
+
+def _check_list(skills: object) -> None:
+    if isinstance(skills, Composable):
+        raise SkillbankError("the skills go into one list, as in mean([a, b])")
 
 
 def node_of(skill: Composable) -> Node:
