@@ -127,7 +127,8 @@ class FinetuneConfig(Learning):
     noise_set: Count = 32  # K_xi, the size of the fixed noise set before it shrinks to one
     shrink_start: Annotated[int, Field(ge=0)] | None = 0  # fresh noise for so many; None: always
     shrink_steps: Count = 100_000  # environment steps in which it shrinks linearly
-    frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen
+    # First updates with the sampler frozen, to the next step of all copies.
+    frozen_updates: Annotated[int, Field(ge=0)] = 1_000
 
 
 Config = TypeVar("Config", bound=Learning)
@@ -169,7 +170,8 @@ def shortened(config: Config, steps: int) -> Config:
     return config.changed(**changes)
 
 
-# The constants of appendix D.1, common to pretraining and fine-tuning.
+# The constants of appendix D.1, common to pretraining and fine-tuning. (The swimmer's targets are
+# said to be frozen for 5000 epochs, of which there are 500; here for as many steps as the others'.)
 _PAPER: dict[str, Any] = {
     "num_envs": 1,
     "steps_per_update": 1,

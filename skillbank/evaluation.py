@@ -131,8 +131,11 @@ def evaluate(
     """
     check_policy(skill)
     env_id, kwargs = task_of(skill, env_id, kwargs)
-    if episodes < 1 or seed < 0:
-        raise SkillbankError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
+    episodes, seed = int(episodes), int(seed)
+    if episodes < 1 or not 0 <= seed < 2**63 - episodes:
+        raise SkillbankError(
+            f"episodes must be >= 1 and seed >= 0, below 2**63, got {episodes} and {seed}"
+        )
     parts = []
     for first in range(0, episodes, MAX_COPIES):
         copies = min(MAX_COPIES, episodes - first)
@@ -200,9 +203,11 @@ def _rollout(
     policy: Policy, task: Task, seed: int, deterministic: bool, options: dict[str, Any] | None
 ) -> Evaluation:
     """One episode of every copy; a copy that has ended is ignored until the last has."""
-    obs = task.reset(seed=seed, options=options)
     copies = task.num_envs
-    if options and bool((obs != obs[0]).any()):
+    # One copy is compared with itself, started by another seed.
+    other = task.reset(seed=seed + 1, options=options) if options and copies == 1 else None
+    obs = task.reset(seed=seed, options=options)
+    if options and bool((obs != (obs[0] if other is None else other)).any()):
         raise UnsupportedEnvironment(
             f"{task.env_id} has no nominal start: its reset does not heed the options {options}"
         )
@@ -270,7 +275,9 @@ def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
             value, told = np.array(now), np.array(info.get(f"_{name}", everybody))
         else:
             value, told = np.zeros_like(last), ~everybody
-        if final:  # what info tells of those that have ended is of their next episode
+        if (
+            "final_info" in info
+        ):  # what info tells of those that have ended is of their next episode
             told[ended] = False
         if _is_numeric(last):
             there = ended & final.get(f"_{name}", everybody)

@@ -26,7 +26,7 @@ import torch
 from skillbank.agent import Agent
 from skillbank.config import FinetuneConfig, Preset, finetune_recipe, noise_fed
 from skillbank.config import Schedule as ScheduleName
-from skillbank.errors import IncompatibleSkill
+from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.evaluation import check_policy
 from skillbank.networks import FlowSampler
 from skillbank.pretraining import check_run, finished_skill
@@ -66,11 +66,16 @@ def finetune(
         pydantic.ValidationError: The name cannot be.
         Interrupted: The hooks stopped it.
     """
-    check_run(seed, device)
+    seed = check_run(seed, device)
     env_id = resolve(env_id)
     check_policy(skill)
     if not isinstance(skill, Skill):
         raise IncompatibleSkill(f"{skill!r} is not a skill; distill() makes one of a composition")
+    if not isinstance(config, FinetuneConfig | None):
+        raise SkillbankError(
+            "a skill is fine-tuned by a FinetuneConfig, as finetuning.recipe_for(skill.spec, "
+            f"env_id) makes, not by {type(config).__name__}"
+        )
     config = recipe_for(skill.spec, env_id) if config is None else config
     for unit in ("discount", "reward_scale"):
         own, asked = getattr(skill.spec, unit), getattr(config, unit)
@@ -81,7 +86,8 @@ def finetune(
                 stacklevel=2,
             )
     updates = (config.total_steps - config.learning_starts) // config.steps_per_update
-    if 0 < updates <= config.frozen_updates:
+    at_once = max(1, config.num_envs // config.steps_per_update)
+    if 0 < updates <= -(-config.frozen_updates // at_once) * at_once:
         warnings.warn(
             f"the policy will stay as it is: all {updates} updates are within the first "
             f"frozen_updates={config.frozen_updates}; take fewer, or more steps",
@@ -163,11 +169,13 @@ def started_agent(
         anchor = FlowSampler(spec.architecture, *sizes)
         anchor.load_arrays(arrays)
         anchor.requires_grad_(False)
+    elif skill.anchor is not None:  # half handed over: the rest goes on as it was begun
+        anchor = skill.anchor
     alpha = config.temperature or spec.temperature
     symmetries = task.symmetries if config.symmetry else ()
     agent = Agent(spec.architecture, config, *sizes, alpha, seed, device, symmetries, anchor)
     agent.sampler.load_arrays(arrays)
-    if anchor is None:
+    if config.schedule == "paper":
         agent.critic.load_arrays(skill.critic.arrays())
         agent.target_critic.load_arrays(skill.target_critic.arrays())
     else:
@@ -192,7 +200,9 @@ class Schedule:
             generator = torch.Generator().manual_seed(seed)
             noises = torch.randn(config.noise_set, skill.spec.action_size, generator=generator)
         self.noises = noises.to(device)
-        self.full = max(config.noise_set, getattr(skill.spec.config, "noise_set", 1))  # K_0
+        self.full = len(self.noises)  # K_0
+        if self.finite:
+            self.full = max(config.noise_set, getattr(skill.spec.config, "noise_set", 1))
 
     def __call__(self, agent: Agent, steps: int) -> bool:
         """Set alpha, noise set and hand-over for this step; says whether the sampler learns."""

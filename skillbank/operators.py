@@ -31,7 +31,7 @@ class Composable(ABC):
     def __init__(self, spec: "SkillSpec | ComposedSpec", seed: int) -> None:
         self.spec = spec
         self._low, self._high = np.asarray(spec.action_low), np.asarray(spec.action_high)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(int(seed))
 
     @property
     def observation_space(self) -> Box:
@@ -85,7 +85,7 @@ class Composable(ABC):
 
     def reseed(self, seed: int) -> None:
         """Start the stream of random actions anew; the same seed gives the same actions."""
-        self._generator.manual_seed(seed)
+        self._generator.manual_seed(int(seed))
 
     # Units.
 

@@ -1,5 +1,6 @@
 """Pretraining: one broad maximum-entropy skill from nothing (algorithm 1)."""
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,13 @@ def pretrain(
         pydantic.ValidationError: The name cannot be.
         Interrupted: The hooks stopped it.
     """
-    check_run(seed, device)
+    seed = check_run(seed, device)
     env_id = resolve(env_id)
+    if not isinstance(config, PretrainConfig | None):
+        raise SkillbankError(
+            "a skill is pretrained by a PretrainConfig, as config.recipe(env_id) makes, not by "
+            f"{type(config).__name__}"
+        )
     config = recipe(env_id) if config is None else config
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     if task.action_size == 1:
@@ -95,10 +101,11 @@ def for_one_action(config: PretrainConfig) -> PretrainConfig:
     return noise_fed(config.model_copy(update={"architecture": network}))
 
 
-def check_run(seed: int, device: str) -> None:
-    """Refuse a seed or a device that cannot be."""
+def check_run(seed: int, device: str) -> int:
+    """The seed, NumPy's too; one, or a device, that cannot be is refused."""
     import torch
 
+    seed = operator.index(seed)
     if not 0 <= seed < 2**63:
         raise SkillbankError(f"seed must be 0 or more, and below 2**63, got {seed}")
     try:
@@ -108,6 +115,7 @@ def check_run(seed: int, device: str) -> None:
         raise SkillbankError(
             f"device '{device}' cannot be used; there is: {', '.join(there)}"
         ) from error
+    return seed
 
 
 def finished_skill(

@@ -104,7 +104,7 @@ class Skill(Composable):
         ``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``.
         """
         states, alpha = self.observed(obs), self.spec.temperature
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         if self.noise_set is not None:
             u = self._push(states, self.noise_set.expand(len(states), -1, -1))
             q = self.tensor_q(states, torch.tanh(u), u)
@@ -132,7 +132,7 @@ class Skill(Composable):
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
+        generator = self._generator if seed is None else torch.Generator().manual_seed(int(seed))
         return self.unscaled(self._draw(self.observed(obs), n, generator))
 
     @torch.inference_mode()

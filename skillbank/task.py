@@ -174,11 +174,20 @@ class Task:
 
 
 class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One copy of somebody's environment: says which one it is when it returns a wrong shape."""
+    """One copy of somebody's environment: says which one it is when it returns a wrong shape.
+
+    Of ``info`` it tells the numbers, as floats, and the position. Gymnasium keeps all copies'
+    in the type of whoever speaks first, and has objects for what it does not know.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any], copy: int) -> None:
         super().__init__(env)
         self.copy = copy
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """As the environment."""
+        obs, info = self.env.reset(**kwargs)
+        return obs, _numbers(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment, whose observation must have the shape that its space says."""
@@ -188,8 +197,23 @@ class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"copy {self.copy} returned an observation of shape {np.shape(obs)}, "
                 f"its space says {self.observation_space.shape}"
             )
-        return obs, reward, terminated, truncated, info
+        return obs, reward, terminated, truncated, _numbers(info)
 
+
+def _numbers(info: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name, value in info.items():
+        array = np.asarray(value, object)  # of whatever it is, ragged lists too
+        if not all(isinstance(one, _NUMBER) for one in array.flat):
+            continue
+        if array.ndim == 0:
+            told[name] = float(array.item())
+        elif name == "position":
+            told[name] = array.astype(np.float64)
+    return told
+
+
+_NUMBER = (bool, int, float, np.bool_, np.integer, np.floating)
 
 # What `gymnasium.make` and we wrap around an environment.
 _TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, _CheckedCopy)
@@ -247,7 +271,14 @@ def _declared(
     assert isinstance(action, gymnasium.spaces.Box)
     size = int(obs.shape[0])  # type: ignore[index]
     blocks = getattr(source, "observation_blocks", ())
-    if sum(count for _, count in blocks) != size:  # none, or a wrapper changed the observation
+    try:
+        declared = sum(int(count) for _, count in blocks)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedEnvironment(
+            f"{env_id} declares observation_blocks {blocks}; they are pairs of a name and a size, "
+            "as in (('velocity', 3), ('place', 2))"
+        ) from error
+    if declared != size:  # none, or a wrapper changed the observation
         own = getattr(source, "single_observation_space", source.observation_space)
         if blocks and own.shape == obs.shape:
             raise UnsupportedEnvironment(
@@ -257,6 +288,10 @@ def _declared(
     model_hash: Any = getattr(source, "model_hash", None)
     try:
         named = tuple(ObservationBlock(name=name, size=int(count)) for name, count in blocks)
+        if len({block.name for block in named}) < len(named):
+            raise UnsupportedEnvironment(
+                f"{env_id} declares observation_blocks {blocks}: each needs a name of its own"
+            )
         model_hash = TypeAdapter(Sha256 | None).validate_python(model_hash)
     except ValidationError as error:
         raise UnsupportedEnvironment(

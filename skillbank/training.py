@@ -101,6 +101,7 @@ class Training:
         self.memory = hooks.memory
         if hooks.resume:
             self.load(hooks.checkpoint)
+        begun = self.steps
         try:
             with side_by_side() as beside:
                 self.agent.beside = beside
@@ -108,7 +109,9 @@ class Training:
         except TrainingDiverged:
             raise  # the checkpoint stays the last good one
         except BaseException as error:
-            if hooks.checkpoint is not None and hooks.segment_steps is None:
+            # Where nothing was done, a checkpoint that is there says more.
+            moved = self.steps > begun or not (hooks.checkpoint and hooks.checkpoint.exists())
+            if hooks.checkpoint is not None and hooks.segment_steps is None and moved:
                 try:
                     self.save(hooks.checkpoint)
                 except (StorageError, TrainingDiverged) as failure:
@@ -137,7 +140,7 @@ class Training:
         started = last_save = last_report = time.perf_counter()
         before = self.seconds
         report_every = max(copies, config.total_steps // CURVE_POINTS)
-        next_report = self.steps + report_every
+        next_report = (self.steps // report_every + 1) * report_every
         figures: Figures | None = None
         learns = self.schedule(agent, self.steps)
         end = config.total_steps

@@ -1,5 +1,6 @@
 """Small environments for tests, registered on import: a point in a box, and misbehaving ones."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -124,6 +125,26 @@ class Errand(gymnasium.Env[Any, Any]):
         return np.array([self.t, 0.5], np.float32)[: self.observation_space.shape[0]]  # type: ignore[index]
 
 
+class Walk(gymnasium.Env[Any, Any]):
+    """One metre east at every step, four or five of them; ``tell(t, over)`` is its info."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, tell: Callable[[int, bool], dict[str, Any]]) -> None:
+        self.tell = tell
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t, self.end = 0, 4 + int(self.np_random.integers(2))
+        return np.zeros(1, np.float32), self.tell(0, False)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        over = self.t == self.end
+        return np.full(1, self.t, np.float32), 1.0, over, False, self.tell(self.t, over)
+
+
 def _register() -> None:
     made = {
         "Line": (Point, {"dimensions": 1}),
@@ -132,6 +153,7 @@ def _register() -> None:
         "Broken": (Broken, {}),
         "Strange": (Strange, {}),
         "Errand": (Errand, {}),
+        "Walk": (Walk, {}),
     }
     for name, (entry_point, kwargs) in made.items():
         gymnasium.register(

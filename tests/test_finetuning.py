@@ -290,6 +290,24 @@ def test_half_a_noise_set_has_the_value_of_its_own_actions(skill):
         assert value == pytest.approx(mean, abs=1e-3)
 
 
+def test_half_handed_over_it_goes_on_with_the_prior_that_is_left(skill):
+    half = finished(skill, shrink_steps=300)
+    start = finetune(half, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL, **NEVER))
+    assert (start.spec.anchored, start.spec.noise_set) == (True, 3)
+    obs = states(5)
+    action = half.predict(obs)[0]
+    np.testing.assert_allclose(start.q(obs, action), half.q(obs, action), atol=1e-5)
+
+
+def test_a_set_of_its_own_begins_whole(skill):
+    """Whatever an earlier recipe would have taken, had it come to that."""
+    never = FinetuneConfig(schedule="anchored", noise_set=32, **NOT_AT_ALL, **NEVER)
+    tuned, agent = finetune(skill, PLANE, never), SimpleNamespace(updates=0)
+    smaller = never.changed(noise_set=8, shrink_start=0, learning_starts=0)
+    Schedule(smaller, tuned, seed=0, device="cpu")(agent, 0)
+    assert (len(agent.noise_set), agent.handover) == (8, 1.0)
+
+
 def test_a_smaller_set_does_not_bring_the_prior_back(skill):
     half = finished(skill, shrink_steps=300)
     config = half.spec.config
@@ -437,6 +455,23 @@ def test_seeds_and_devices_that_are_not_there(skill, wrong, message):
         finetune(skill, PLANE, FinetuneConfig(**NOT_AT_ALL), **wrong)
     with pytest.raises(SkillbankError, match=message):
         pretrain(PLANE, PretrainConfig(**NOT_AT_ALL), **wrong)
+
+
+def test_a_seed_may_be_numpys_and_the_other_recipe_is_refused(skill):
+    own = pretrain(PLANE, PretrainConfig(architecture=TINY, **NOT_AT_ALL), seed=np.int64(3))
+    assert own.spec.seed == 3
+    with pytest.raises(SkillbankError, match=r"FinetuneConfig.*not by PretrainConfig"):
+        finetune(skill, PLANE, PretrainConfig(**NOT_AT_ALL))
+    with pytest.raises(SkillbankError, match=r"PretrainConfig.*not by FinetuneConfig"):
+        pretrain(PLANE, FinetuneConfig(**NOT_AT_ALL))
+
+
+def test_a_policy_that_stays_frozen_is_warned_of(skill):
+    """Updates of one step of all copies are frozen together: 8 here, of 8 in all."""
+    whole = {"learning_starts": 36, "total_steps": 52, "steps_per_update": 2, "num_envs": 16}
+    config = FinetuneConfig(**BRIEF | whole | {"frozen_updates": 3})
+    with pytest.warns(UserWarning, match="the policy will stay as it is: all 8 updates"):
+        finetune(skill, PLANE, config)
 
 
 def test_hand_over_ends_at_the_value_of_the_set(skill):

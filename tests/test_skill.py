@@ -233,6 +233,10 @@ def test_evaluation_measures_whole_episodes(env_id):
         assert found.metrics["net_distance"][1] == pytest.approx(travelled)
     with pytest.raises(SkillbankError, match="episodes must be >= 1"):
         evaluate(skill, env_id, episodes=0)
+    with pytest.raises(SkillbankError, match="below"):
+        evaluate(skill, env_id, seed=2**64)
+    again = evaluate(skill, env_id, episodes=np.int64(3), seed=np.int64(5))
+    np.testing.assert_array_equal(again.returns, found.returns)
 
 
 def test_an_evaluation_is_its_seeds_whatever_the_skill_did_before(skill):
@@ -248,6 +252,8 @@ def test_an_evaluation_is_its_seeds_whatever_the_skill_did_before(skill):
 def test_a_task_without_a_nominal_start_says_so(skill):
     with pytest.raises(UnsupportedEnvironment, match="has no nominal start"):
         evaluate(skill, LOPSIDED, episodes=2, nominal_start=True)
+    with pytest.raises(UnsupportedEnvironment, match="has no nominal start"):
+        evaluate(skill, LOPSIDED, episodes=1, nominal_start=True)
 
 
 def test_sectors_have_the_axes_in_their_middle():
@@ -291,6 +297,36 @@ def test_metrics_are_of_the_end_also_where_they_are_told_there_alone(episodes):
     assert set(kept) == {"t", "is_success"} | ({"second"} if odd.any() else set())
     with pytest.raises(SkillbankError, match="Errand-v0 tells no positions"):
         _ = found.sectors
+
+
+def walked(tell, episodes=6):
+    policy = SimpleNamespace(predict=lambda obs, deterministic: (np.zeros((len(obs), 2)), None))
+    return evaluate(policy, "SmallWorld/Walk-v0", episodes=episodes, tell=tell)
+
+
+def test_numbers_are_told_in_any_type_and_what_is_none_harms_nothing():
+    def tell(t, over):
+        place = np.array([t, 0]) if t == 0 else np.array([0.9 * t, 0.0])
+        told = {"success": np.bool_(t == 4), "bonus": 0 if t % 2 else 0.75, "far": np.float32(t)}
+        odd = {"near": 1 if t < 2 else None, "contacts": np.ones(t), "word": "on", "at": np.ones(3)}
+        return told | odd | {"position": place}
+
+    found = walked(tell)
+    assert 0 < (found.lengths == 4).sum() < 6
+    np.testing.assert_array_equal(found.metrics["success"], found.lengths == 4)
+    np.testing.assert_array_equal(found.metrics["bonus"], np.where(found.lengths == 4, 0.75, 0.0))
+    np.testing.assert_array_equal(found.metrics["far"], found.lengths)
+    np.testing.assert_array_equal(found.metrics["near"], 1.0)
+    assert set(found.metrics) == {"success", "bonus", "far", "near", "net_distance", "direction"}
+    for trace in found.traces:
+        np.testing.assert_allclose(trace[:, 0], 0.9 * np.arange(len(trace)))
+
+
+def test_an_end_that_tells_nothing_is_not_told_of_the_next_start():
+    found = walked(lambda t, over: {} if over else {"position": np.array([t, 0.0]), "t": t})
+    np.testing.assert_array_equal(found.metrics["t"], found.lengths - 1)
+    np.testing.assert_array_equal(found.metrics["net_distance"], found.lengths - 1)
+    assert walked(lambda t, over: {} if t else {"start": 1.0}).metrics == {}
 
 
 def test_a_metric_may_be_missing_in_some_of_the_copies_that_run_at_once(monkeypatch):

@@ -201,6 +201,8 @@ def test_an_environment_without_a_vector_entry_point_declares_for_itself():
         ({"length": 0}, r"cannot be made with length=0: length must be at least 1"),
         ({"length": 2, "num_envs": 3}, r"cannot be made with length=2, num_envs=3"),
         ({"length": 2, "declared": (("clock", 2),)}, r"\(\('clock', 2\),\); its obs.* 1 numbers"),
+        ({"length": 2, "declared": {"clock": 1}}, r"pairs of a name and a size"),
+        ({"length": 2, "weather": True, "declared": (("a", 1), ("a", 1))}, r"a name of its own"),
         ({"length": 2, "declared": (("the clock", 1),)}, r"the clock.*a name has letters"),
         ({"length": 2, "model_hash": "v1"}, r"model_hash 'v1'.* SHA-256"),
         ({"length": 1, "max_episode_steps": "ten"}, r"ten"),

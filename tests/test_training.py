@@ -152,6 +152,17 @@ def test_in_segments_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
     assert_same(state(whole), state(resumed))
 
 
+def test_a_curve_has_its_points_also_in_short_segments():
+    brief = {"total_steps": 1_000, "learning_starts": 900, "env_id": "SmallWorld/Errand-v0"}
+    curves = []
+    for segment in (None, 24):
+        run = training(env_kwargs={"length": 1}, **brief)
+        run.run(Hooks(segment_steps=segment))
+        curves.append([point.steps for point in run.curve])
+    assert curves[0] == curves[1]
+    assert len(curves[0]) > 150
+
+
 def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
     path = tmp_path / "checkpoint.npz"
     run = training()
@@ -282,6 +293,20 @@ def test_an_environment_that_breaks_midway_loses_nothing(tmp_path, what):
 def noise_fed():
     """One action has no pairs to couple, so its sampler is fed with noise."""
     return {"architecture": TINY.model_copy(update={"sampler": "noise"}), "objective": "stein"}
+
+
+def test_a_training_that_does_nothing_leaves_the_checkpoint_that_is_there(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    run = training()
+    with pytest.raises(Interrupted):
+        run.run(dataclasses.replace(stop_after(120, run), checkpoint=path))
+    kept = path.read_bytes()
+    with pytest.raises(Interrupted):
+        training().run(Hooks(checkpoint=path, should_stop=lambda: True))
+    assert path.read_bytes() == kept
+    with pytest.raises(Interrupted):
+        training().run(Hooks(checkpoint=tmp_path / "new.npz", should_stop=lambda: True))
+    assert (tmp_path / "new.npz").exists()
 
 
 def test_ctrl_c_saves_what_was_learned(tmp_path):

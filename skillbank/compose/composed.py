@@ -136,7 +136,7 @@ class Composed(Composable):
 
     def value(self, obs: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
         """Soft value of the composed Q (eq. 10) [B], over actions scaled to [-1, 1]^A."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         cloud = self.candidates(self.observed(obs), generator, self.acting.enlarged(VALUE_FACTOR))
         return soft_value(cloud.q, cloud.log_base, self.spec.temperature).numpy()
 
@@ -165,7 +165,7 @@ class Composed(Composable):
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
+        generator = self._generator if seed is None else torch.Generator().manual_seed(int(seed))
         states = self.observed(obs)
         action, q, sizes, count = self.drawn(states, n, generator, deterministic)
         return Drawn(self.unscaled(action), q.numpy(), sizes.numpy(), count)
