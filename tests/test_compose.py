@@ -385,6 +385,19 @@ def test_value_is_the_integral(which):
     np.testing.assert_allclose(found, exact_value(composed, OBS), atol=0.04)
 
 
+@pytest.mark.parametrize("centre", [0.0, 4.0, 8.0, 10.0])
+def test_a_skill_that_is_its_prior_is_worth_nothing_also_where_that_saturates(centre):
+    """``alpha log E_prior exp(0) = 0``, wherever tanh is flat."""
+    plain = peaked("s", (0.0, 0.0), steep=0.0)
+    arrays = plain.parameters()
+    arrays["sampler/head.bias"][:2] = centre
+    prior = {k.replace("sampler", "anchor"): v for k, v in arrays.items() if "sampler" in k}
+    skill = Skill(plain.spec.model_copy(update={"anchored": True}), arrays | prior)
+    np.testing.assert_allclose(
+        compose.mean([skill]).value(np.repeat(OBS, 20, 0)).mean(), 0, atol=0.06
+    )
+
+
 @pytest.mark.parametrize("which", list(compositions()))
 def test_samples_follow_the_composed_energy(which):
     composed = compositions()[which]

@@ -17,7 +17,14 @@ from pydantic import Field
 from torch import Tensor
 
 from skillbank.config import NonNegative, Strict
-from skillbank.networks import FlowSampler, NoiseSampler, log_normal, log_squash, unsquash
+from skillbank.networks import (
+    SATURATED,
+    FlowSampler,
+    NoiseSampler,
+    log_normal,
+    log_squash,
+    unsquash,
+)
 from skillbank.skill import Skill
 from skillbank.soft_value import effective_sample_size
 from skillbank.svgd import stein_direction
@@ -204,7 +211,7 @@ def candidates(
 
     def add(source: Proposal, count: int) -> None:
         u, density = source.draw(obs, count, chance)
-        parts.append(u)
+        parts.append(u.clamp(-SATURATED, SATURATED))  # as an energy knows it, by the action
         densities.append(density)
 
     for source, count in zip(sources, counts, strict=True):
