@@ -275,7 +275,7 @@ class Bank:
                 return existing[-1].reference
             removed = [gone for gone in bank_folder.scan(self.folder).gone if gone.name == name]
             number = 1 + max((v.number for v in [*existing, *removed]), default=0)
-            version = Version(name, number, self.folder)
+            version = Version(name, bank_folder.checked_number(number), self.folder)
             if os.path.lexists(version.path):  # for example X, where the disk ignores case
                 raise errors.StorageError(f"cannot write {version.path}: something is there")
             durable.replace_file(version.path, image)
@@ -390,10 +390,11 @@ class Bank:
             versions = self._versions()
             left = {(version.name, version.number) for version in versions}
             # A bank that does not see the shipped skills knows nothing of their aliases.
-            own = {one.name for one in (*versions, *bank_folder.scan(self.folder).gone)}
+            gone = {(one.name, one.number) for one in bank_folder.scan(self.folder).gone}
             for name, labels in self._aliases().items():
                 for label, number in labels.items():
-                    if (name, number) not in left and (self._shipped or name in own):
+                    stale = self._shipped or (name, number) in gone or number == 0
+                    if (name, number) not in left and stale:
                         path = bank_folder.alias_path(self.folder, name, label)
                         path.unlink()
                         swept.append(path.name)
@@ -453,16 +454,17 @@ class Bank:
 
         The parents of who is there twice follow the first time.
         """
-        at: dict[str, tuple[Version, bank_index.Entry]] = {}
+        at: dict[str, list[tuple[Version, bank_index.Entry]]] = {}
         for version, entry in self._entries(self._versions()).items():
             if isinstance(entry, bank_index.Entry):
-                at.setdefault(entry.content_hash, (version, entry))
+                at.setdefault(entry.content_hash, []).append((version, entry))
         found: list[Ancestor] = []
         followed: set[str] = set()
 
         def follow(parents: tuple[str, ...], depth: int) -> None:
             for parent in dict.fromkeys(parents):
-                here = at.get(parent)
+                held = (one for one in at.get(parent, ()) if self._holds(one[0], parent))
+                here = next(held, None)
                 found.append(Ancestor(depth, parent, here[0].reference if here else None))
                 if here and parent not in followed:
                     followed.add(parent)
@@ -520,8 +522,11 @@ class Bank:
     def _by_content(self, reference: str, prefix: str) -> Version:
         found: dict[str, Version] = {}
         for version, entry in self._entries(self._versions()).items():
-            if isinstance(entry, bank_index.Entry) and entry.content_hash.startswith(prefix):
-                found.setdefault(entry.content_hash, version)
+            if not isinstance(entry, bank_index.Entry) or entry.content_hash in found:
+                continue
+            meant = entry.content_hash.startswith(prefix)
+            if meant and self._holds(version, entry.content_hash):  # not only by its own word
+                found[entry.content_hash] = version
         if not found:
             raise self._not_found(reference)
         if len(found) > 1:
@@ -539,17 +544,24 @@ class Bank:
         return stored.content_hash == content_hash
 
     def _superfluous(self, keep: int) -> list[Version]:
-        entries = self._entries(self._versions())
-        good = {v: entry for v, entry in entries.items() if isinstance(entry, bank_index.Entry)}
-        parents = {parent for entry in good.values() for parent in entry.parents}
+        good: dict[Version, storage.StoredSkill] = {}
+        for version in self._versions():
+            try:
+                good[version] = storage.read(version.path)  # the index is not enough to delete by
+            except errors.SkillbankError as error:
+                raise errors.StorageError(
+                    f"nothing was removed: {version.reference} cannot be read, nor what it was "
+                    f"made from; remove it first, or leave out --keep ({error})"
+                ) from error
+        parents = {parent for stored in good.values() for parent in stored.spec.parents}
         aliases = self._aliases()
         return [
             version
-            for version, entry in good.items()
+            for version, stored in good.items()
             if version.folder == self.folder
             and version.number not in self.versions(version.name)[-keep:]
             and version.number not in aliases.get(version.name, {}).values()
-            and entry.content_hash not in parents
+            and stored.content_hash not in parents
         ]
 
     def _delete(self, versions: list[Version]) -> None:
@@ -586,18 +598,22 @@ class Bank:
         )
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let one process at a time change the folder; the kernel frees the lock of a dead one."""
+    def _locked(self, *, wait: bool = True) -> Iterator[None]:
+        """Let one process at a time change the folder; the kernel frees the lock of a dead one.
+
+        Raises:
+            StorageError: the folder cannot be written, or is locked and there is to be no wait.
+        """
         with self._threads:
             if self._lock_file is not None:  # this thread has it already
                 yield
                 return
             descriptor = None
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                durable.make_folder(self.folder)
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
                 descriptor = os.open(self.folder / ".lock", flags, 0o644)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BaseException as error:
                 if descriptor is not None:  # Ctrl-C while waiting, or a disk without locks
                     os.close(descriptor)
@@ -660,12 +676,12 @@ class Bank:
             entry = bank_index.entry(
                 version.path, stored.spec, stored.content_hash, stored.placement
             )
-            with self._locked():
+            with self._locked(wait=False):  # who reads waits for nobody
                 self._write_index({version: entry})
 
     def _forget(self, version: Version) -> None:
         """Drop what the index says of a file."""
-        with contextlib.suppress(errors.StorageError), self._locked():
+        with contextlib.suppress(errors.StorageError), self._locked(wait=False):
             index = {k: e for k, e in self._read_index().items() if k != self._key(version)}
             bank_index.save(self.folder, index)
 
@@ -691,7 +707,7 @@ class Bank:
             except errors.SkillbankError as error:
                 found[version] = error
         if fresh and self.folder.is_dir():
-            with contextlib.suppress(errors.StorageError), self._locked():
+            with contextlib.suppress(errors.StorageError), self._locked(wait=False):
                 self._write_index(fresh)
         return found
 

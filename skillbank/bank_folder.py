@@ -87,6 +87,17 @@ def parse(folder: Path, files: Iterable[str]) -> Scan:
     return found
 
 
+def checked_number(number: int) -> int:
+    """Return a number that a version can have.
+
+    Raises:
+        StorageError: all of them have been given.
+    """
+    if not re.fullmatch(NUMBER, str(number)):
+        raise errors.StorageError(f"no version after {number - 1:,}: take another name")
+    return number
+
+
 def checked_name(name: str) -> str:
     """Return a name that a skill can have.
 

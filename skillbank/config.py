@@ -12,7 +12,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Preset = Literal["default", "paper"]
 Schedule = Literal["anchored", "paper"]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+Width = Annotated[int, Field(ge=1, le=1 << 20)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8, fail_fast=True)]
 AS_READ = object()  # context in which a model keeps to the fields that it is given
 
 
@@ -41,7 +42,7 @@ class Architecture(Strict):
     sampler: Literal["flow", "noise"] = "flow"  # invertible, or the paper's noise-fed MLP
     sampler_hidden: Widths = (200, 200)  # units of the sampler's state trunk (flow) or MLP (noise)
     couplings: Annotated[int, Field(ge=0, le=16)] = 4  # affine coupling layers of the flow
-    coupling_hidden: Count = 32  # hidden units of each coupling
+    coupling_hidden: Width = 32  # hidden units of each coupling
 
 
 class Learning(Strict):

@@ -58,7 +58,7 @@ def _replacement(path: Path, durable: bool) -> Iterator[int]:
     """Temporary file beside a path, the block fills it, fsync, rename, fsync the folder."""
     step = "cannot write"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         sweep(path.parent)
         temporary, descriptor = _temporary(path)
         try:
@@ -119,6 +119,8 @@ def open_locked(path: Path) -> int:
         descriptor = os.open(path, flags, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(descriptor).st_nlink:  # its holder has just deleted it
+                raise BlockingIOError
         except BaseException:
             os.close(descriptor)
             raise
@@ -149,6 +151,15 @@ def sweep(folder: Path, *, partial: bool = False) -> list[Path]:
             finally:
                 os.close(descriptor)
     return swept
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it is in, as far as they are not there, durably."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

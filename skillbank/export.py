@@ -89,6 +89,10 @@ def _decode(image: bytes) -> StoredSkill:
             raise errors.ForbiddenStorage(f"parameter {name!r} has not all of its bytes")
         values = np.frombuffer(image, "<f4", count, start + first) if count else np.empty(0)
         parameters[name] = values.reshape(shape).astype(np.float32)
+    places = sorted(tuple(place) for _, _, *place in table.values())
+    ends = [0, *(last for _, last in places)]
+    if [first for first, _ in places] != ends[:-1] or start + ends[-1] != len(image):
+        raise errors.ForbiddenStorage("the parameters do not fill the file one after the other")
     if content != storage.hash_of(document, parameters):
         raise errors.DamagedFile("metadata and parameters do not match the content hash")
     _, stored = storage.prepare(spec, parameters)  # refuses NaN and infinity

@@ -89,14 +89,20 @@ class RemoteBank:
         name = bank_folder.checked_name(version.name if name is None else name)
         with self._reaching("write to"):
             if not self._at_once:  # object stores have no folders
-                self._fs.makedirs(self._root, exist_ok=True)
+                try:
+                    self._fs.makedirs(self._root, exist_ok=True)
+                except FileExistsError as error:
+                    raise errors.StorageError(
+                        f"{self.url} is a file; a bank is a folder"
+                    ) from error
             for _ in range(100):  # somebody else may take the number that was free a moment ago
                 scan = self._scan()
                 numbers = sorted(v.number for v in scan.versions if v.name == name)
                 used = [v.number for v in scan.gone if v.name == name]  # and never given again
-                if numbers and self._header(self._version(name, numbers[-1])) == image[:512]:
+                if numbers and self._is_there(self._version(name, numbers[-1]), image):
                     return f"{name}@{numbers[-1]}"
-                target = self._version(name, max([*numbers, *used], default=0) + 1)
+                number = max([*numbers, *used], default=0) + 1
+                target = self._version(name, bank_folder.checked_number(number))
                 with contextlib.suppress(FileExistsError):
                     self._publish(target, image)
                     return target.reference
@@ -137,7 +143,9 @@ class RemoteBank:
             try:
                 return bank.add(storage.read_bytes(partial), name or version.name)
             finally:
-                partial.unlink()  # good or bad: going on with these bytes is of no use
+                partial.unlink(
+                    missing_ok=True
+                )  # good or bad: going on with these bytes is of no use
 
     # The other side.
 
@@ -160,10 +168,16 @@ class RemoteBank:
 
     def _bytes(self, path: Path, start: int, end: int) -> bytes:
         """Bytes of a file there, fewer if it ends before."""
-        data = bytes(self._fs.cat_file(self._at(path), start=start, end=end))
-        if len(data) > end - start:  # a web server that sends the whole file, whatever is asked
-            data = data[start:end]
-        return data
+        if self._web:  # which may send the whole file, whatever is asked
+            with self._fs.open(self._at(path), "rb", block_size=0) as stream:
+                return bytes(stream.read(end)[start:])
+        return bytes(self._fs.cat_file(self._at(path), start=start, end=end))
+
+    def _is_there(self, version: Version, image: bytes) -> bool:
+        """Whether a file there has these very bytes, and not only their header."""
+        if self._header(version) != image[: storage.HEADER_BYTES]:
+            return False
+        return bytes(self._fs.cat_file(self._at(version.path))) == image
 
     def _resolve(self, reference: str) -> Version:
         scan = self._scan()
@@ -189,15 +203,21 @@ class RemoteBank:
         return self._bytes(version.path, 0, storage.HEADER_BYTES)
 
     def _fetch(self, version: Version, partial: Path, size: int) -> None:
-        """Append to the partial file what it still lacks."""
-        with partial.open("ab") as file, self._reaching("read from"):
+        """Append to the partial file what it still lacks; from the web all of it comes anew."""
+        with partial.open("wb" if self._web else "ab") as file:
             while (have := file.tell()) < size:
-                end = min(have + CHUNK, size)
-                data = self._bytes(version.path, have, end)
-                if len(data) != end - have:
-                    raise OSError(f"{end - have} bytes were promised and {len(data)} came")
-                file.write(data)
-                file.flush()
+                end = size if self._web else min(have + CHUNK, size)
+                with self._reaching("read from"):
+                    data = self._bytes(version.path, have, end)
+                    if len(data) != end - have:
+                        raise OSError(f"{end - have} bytes were promised and {len(data)} came")
+                try:
+                    file.write(data)
+                    file.flush()
+                except OSError as error:
+                    raise errors.StorageError(
+                        f"cannot write {partial}: {error.strerror}"
+                    ) from error
 
     def _publish(self, target: Version, image: bytes) -> None:
         """Let a new file appear in one step, and read it back.

@@ -19,13 +19,23 @@ from skillbank.config import (
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-SHOWN = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"  # no control characters: terminals obey them
-Label = Annotated[str, Field(min_length=1, max_length=128, pattern=SHOWN)]
-Text = Annotated[str, Field(max_length=4096, pattern=SHOWN)]
+# No control characters, and none that turn the direction of writing: terminals obey them.
+_CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+Text = Annotated[str, Field(max_length=4096, pattern=rf"^[^{_CONTROL}]*$")]
+Line = Annotated[str, Field(max_length=4096, pattern=rf"^[^\t\n{_CONTROL}]*$")]
+Label = Annotated[Line, Field(min_length=1, max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Shape = tuple[int, ...]
 MAX_PARENTS = 64
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _many(most: int, least: int = 0) -> Any:
+    """Of a list: so many entries, and no more than one error for all that are wrong."""
+    return Field(min_length=least, max_length=most, fail_fast=True)
+
+
 # Keywords that say how a task is simulated and drawn, not what it is; a skill remembers none.
 OF_GYMNASIUM = {
     *("self", "id", "env_id", "num_envs", "render_mode"),
@@ -37,7 +47,7 @@ Keyword = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*
 Bounded = Field(ge=-1_000_000, le=1_000_000)
 Setting = bool | Annotated[int, Bounded] | Annotated[float, Bounded] | Name | None
 EnvKwargs = Annotated[
-    dict[Keyword, Setting | Annotated[tuple[Setting, ...], Field(max_length=256)]],
+    dict[Keyword, Setting | Annotated[tuple[Setting, ...], _many(256)]],
     Field(max_length=64),
 ]
 
@@ -58,11 +68,11 @@ class Symmetry(Strict):
     ``obs[obs_index] * obs_sign`` is what the relabelled robot observes; likewise for actions.
     """
 
-    name: Text
-    obs_index: Annotated[tuple[int, ...], Field(min_length=1, max_length=65536)]
-    obs_sign: Annotated[tuple[Sign, ...], Field(min_length=1, max_length=65536)]
-    action_index: Annotated[tuple[int, ...], Field(min_length=1, max_length=4096)]
-    action_sign: Annotated[tuple[Sign, ...], Field(min_length=1, max_length=4096)]
+    name: Line
+    obs_index: Annotated[tuple[int, ...], _many(65536, 1)]
+    obs_sign: Annotated[tuple[Sign, ...], _many(65536, 1)]
+    action_index: Annotated[tuple[int, ...], _many(4096, 1)]
+    action_sign: Annotated[tuple[Sign, ...], _many(4096, 1)]
 
     @model_validator(mode="after")
     def _permutations(self) -> "Symmetry":
@@ -86,9 +96,9 @@ class CurvePoint(Strict):
 class EvaluationRecord(Strict):
     """A measured result, as kept in the skill."""
 
-    env_id: Text
+    env_id: Line
     episodes: Count
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     mean_return: Finite
     interval: tuple[Finite, Finite]  # 95 % bootstrap interval of the mean return
     metrics: dict[Label, Finite] = Field(
@@ -107,27 +117,27 @@ class SkillSpec(Strict):
     temperature: Positive  # alpha at which q is soft-optimal
     discount: Annotated[float, Field(gt=0, lt=1)]
     reward_scale: Positive
-    reward: Text = ""  # what its scaled reward is, where it is not the task's own
-    env_id: Text
+    reward: Line = ""  # what its scaled reward is, where it is not the task's own
+    env_id: Line
     env_kwargs: EnvKwargs = Field(default_factory=dict)  # what its environment was made with
-    observation_blocks: Annotated[tuple[ObservationBlock, ...], Field(min_length=1, max_length=256)]
-    action_low: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
-    action_high: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
+    observation_blocks: Annotated[tuple[ObservationBlock, ...], _many(256, 1)]
+    action_low: Annotated[tuple[Finite, ...], _many(4096, 1)]
+    action_high: Annotated[tuple[Finite, ...], _many(4096, 1)]
     action_dtype: Literal["float32", "float64"]
     architecture: Architecture
-    symmetries: Annotated[tuple[Symmetry, ...], Field(max_length=64)] = ()  # drawn from when acting
+    symmetries: Annotated[tuple[Symmetry, ...], _many(64)] = ()  # drawn from when acting
     anchored: bool = False  # q = critic + temperature * log-density of the anchor sampler
     noise_set: Annotated[int, Field(ge=0, le=65536)] = 0  # fixed noises xi_i; 0: fresh noise
     config: Annotated[PretrainConfig | FinetuneConfig, Field(union_mode="left_to_right")]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     steps: Annotated[int, Field(ge=0)]  # environment steps it was trained for
     updates: Annotated[int, Field(ge=0)]
-    learning_curve: Annotated[tuple[CurvePoint, ...], Field(max_length=10_000)] = ()
-    evaluations: Annotated[tuple[EvaluationRecord, ...], Field(max_length=1_000)] = ()
-    parents: Annotated[tuple[Sha256, ...], Field(max_length=MAX_PARENTS)] = ()  # content hashes
+    learning_curve: Annotated[tuple[CurvePoint, ...], _many(10_000)] = ()
+    evaluations: Annotated[tuple[EvaluationRecord, ...], _many(1_000)] = ()
+    parents: Annotated[tuple[Sha256, ...], _many(MAX_PARENTS)] = ()  # content hashes
     model_hash: Sha256 | None = None  # of the compiled simulation model
-    versions: dict[Name, Text] = Field(default_factory=dict)  # of skillbank, mujoco, torch, ...
-    license: Text = "MIT"
+    versions: dict[Name, Line] = Field(default_factory=dict)  # of skillbank, mujoco, torch, ...
+    license: Line = "MIT"
 
     @model_validator(mode="after")
     def _consistent(self) -> "SkillSpec":

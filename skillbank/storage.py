@@ -36,6 +36,7 @@ FORMAT_VERSION = 1
 HEADER_BYTES = 512
 MAX_FILE_BYTES = 256 << 20
 MAX_METADATA_BYTES = 4 << 20
+MAX_KEYS = 1024  # of one object of the metadata
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAGIC = b"skillbank skill file\n"
 METADATA = "metadata"
@@ -329,17 +330,25 @@ def parse_metadata(document: bytes) -> SkillSpec:
     """Validate a metadata document: strict JSON, the strict model, no key twice."""
     try:
         json.loads(document, object_pairs_hook=unique, parse_constant=_no_constant)
-        return SkillSpec.model_validate_json(document, context=AS_READ)
+        spec = SkillSpec.model_validate_json(document, context=AS_READ)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ascii(".".join(str(step) for step in first["loc"]))[1:-1] or "document"
         raise errors.InvalidMetadata(f"metadata: {where}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise errors.InvalidMetadata(f"metadata: {error}") from error
+    if metadata_document(spec) != document:  # written again it would be another skill
+        raise errors.InvalidMetadata(
+            "metadata: not written as it must be: ASCII, sorted keys, no spaces, numbers as Python "
+            "writes them"
+        )
+    return spec
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Make a JSON object of its pairs; a key that is there twice is a ValueError."""
+    if len(pairs) > MAX_KEYS:  # each that is wrong has an error of its own
+        raise ValueError(f"an object of {len(pairs):,} keys; at most {MAX_KEYS:,}")
     document = dict(pairs)
     if len(document) != len(pairs):
         raise ValueError("a key appears twice")

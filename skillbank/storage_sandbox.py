@@ -82,7 +82,8 @@ def parse(text: bytes) -> list[Extent]:
         named = getattr(errors, kind)
         if not issubclass(named, errors.SkillFileError):
             raise TypeError(kind)
-        refusal: errors.SkillFileError = named(str(answer))
+        told = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(answer)[:1000])
+        refusal: errors.SkillFileError = named(told)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise errors.ReaderStopped("opening it confused the reader") from error
     raise refusal

@@ -149,10 +149,13 @@ def test_every_truncation_of_safetensors_is_found(file: Path) -> None:
         (lambda h: h["noise"].update(data_offsets=[0, 1 << 40]), errors.ForbiddenStorage),
         (lambda h: h["noise"].update(data_offsets=[-16, 0]), errors.ForbiddenStorage),
         (lambda h: h["noise"].update(data_offsets=["0", "16"]), errors.InvalidStructure),
-        (lambda h: h["noise"].update(data_offsets=[0, 16]), errors.DamagedFile),
+        (lambda h: h["noise"].update(data_offsets=[0, 16]), errors.ForbiddenStorage),
         (lambda h: h["noise"].update(data_offsets=7), errors.InvalidStructure),
         (lambda h: h.update(__metadata__="x"), errors.InvalidStructure),
-        (lambda h: h["noise"].update(shape=[2.0, 2.0], data_offsets=[0, 16]), errors.DamagedFile),
+        (
+            lambda h: h["noise"].update(shape=[2.0, 2.0], data_offsets=[0, 16]),
+            errors.ForbiddenStorage,
+        ),
     ],
 )
 def test_hostile_safetensors_are_refused(file: Path, change: Any, expected: Any) -> None:
@@ -163,6 +166,12 @@ def test_hostile_safetensors_are_refused(file: Path, change: Any, expected: Any)
     text = json.dumps(header).encode()
     file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
     with pytest.raises(expected, match=file.name):
+        export.from_safetensors(file)
+
+
+def test_safetensors_have_no_bytes_but_those_of_parameters(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(errors.ForbiddenStorage, match="one after the other"):
         export.from_safetensors(file)
 
 

@@ -1,9 +1,10 @@
 """Banks elsewhere: in memory, in a folder, and on a real S3 server over HTTP on this machine."""
 
+import contextlib
 import functools
 import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,24 @@ def test_versions_there_are_never_overwritten(
     assert other.read("run").content_hash == small_skill(seed=1).content_hash
     elsewhere.pull(other, "run@latest")
     assert other.read("run").content_hash == small_skill(seed=2).content_hash
+
+
+def test_a_damaged_newest_version_there_does_not_count_as_pushed(
+    elsewhere: RemoteBank, bank: Bank, other: Bank
+) -> None:
+    bank.save(small_skill(), "run")
+    elsewhere.push(bank, "run")
+    image = bank.path("run").read_bytes()
+    elsewhere._fs.pipe_file(f"{elsewhere._root}/run.h5", image[: len(image) // 2])
+    assert elsewhere.push(bank, "run") == "run@2"
+    assert elsewhere.pull(other, "run") == "run@1"
+
+
+def test_a_file_is_no_bank(bank: Bank, tmp_path: Path) -> None:
+    bank.save(small_skill(), "run")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(errors.StorageError, match="is a file; a bank is a folder"):
+        RemoteBank((tmp_path / "file").as_uri()).push(bank, "run")
 
 
 def test_a_push_that_loses_the_race_takes_the_next_number(
@@ -288,6 +307,33 @@ def test_an_unknown_or_unreachable_place_is_one_clear_line(url: str, text: str) 
         RemoteBank(url, **options).names()
     assert "\n" not in str(caught.value)
     assert url in str(caught.value)
+
+
+def test_of_a_web_server_that_never_ends_no_more_is_read_than_asked(other: Bank) -> None:
+    sent = 0
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal sent
+            self.send_response(200)
+            self.end_headers()
+            if self.path == "/":
+                self.wfile.write(b'<a href="run.h5">run.h5</a><a href="run@best.alias">x</a>')
+                return
+            with contextlib.suppress(OSError):
+                while sent < 1 << 28:
+                    sent += self.wfile.write(b"1" * 65536)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = RemoteBank(f"http://127.0.0.1:{server.server_port}/")
+        with pytest.raises(errors.SkillNotFound, match="run@best"):
+            there.pull(other, "run@best")
+        server.shutdown()
+    assert sent < 1 << 26
 
 
 def test_a_bank_can_be_pulled_from_a_plain_web_server(

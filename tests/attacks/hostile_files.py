@@ -122,7 +122,12 @@ def typed(path: Path, dtype: Any, fill: Any = None) -> None:
 
 def document(**changes: Any) -> bytes:
     values = json.loads(storage.metadata_document(small_spec()))
-    return json.dumps(values | changes).encode()
+    return canonical(values | changes)
+
+
+def canonical(values: object) -> bytes:
+    """As it must be written, so that it is not refused for its form."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
 
 # Not a skill file at all.
@@ -641,7 +646,7 @@ def unknown_key(path: Path) -> None:
 def missing_key(path: Path) -> None:
     values = json.loads(document())
     del values["temperature"]
-    crafted(path, document=json.dumps(values).encode())
+    crafted(path, document=canonical(values))
 
 
 @hostile(errors.InvalidMetadata)
@@ -651,12 +656,12 @@ def not_a_number(path: Path) -> None:
 
 @hostile(errors.InvalidMetadata)
 def number_beyond_infinity(path: Path) -> None:
-    crafted(path, document=document().replace(b'"temperature": 0.1', b'"temperature": 1e999'))
+    crafted(path, document=document().replace(b'"temperature":0.1', b'"temperature":1e999'))
 
 
 @hostile(errors.InvalidMetadata)
 def number_of_a_million_digits(path: Path) -> None:
-    crafted(path, document=document().replace(b'"seed": 0', b'"seed": 1' + b"0" * 1_000_000))
+    crafted(path, document=document().replace(b'"seed":0', b'"seed":1' + b"0" * 1_000_000))
 
 
 @hostile(errors.InvalidMetadata)
@@ -740,14 +745,50 @@ def no_metadata_in_hdf5_terms(path: Path) -> None:
     """A valid document that asks for another architecture."""
     values = json.loads(document())
     values["architecture"]["critic_hidden"] = [3, 3]
-    crafted(path, document=json.dumps(values).encode())
+    crafted(path, document=canonical(values))
 
 
 @hostile(errors.WrongShape)
-def four_tebibytes_in_the_metadata(path: Path) -> None:
+def a_million_units_in_the_metadata(path: Path) -> None:
     values = json.loads(document())
-    values["architecture"]["critic_hidden"] = [10**12]
-    crafted(path, document=json.dumps(values).encode())
+    values["architecture"]["critic_hidden"] = [2**20]
+    crafted(path, document=canonical(values))
+
+
+@hostile(errors.InvalidMetadata)
+def widths_beyond_all_arrays(path: Path) -> None:
+    values = json.loads(document())
+    values["architecture"] |= {"couplings": 0, "coupling_hidden": 2**61}
+    crafted(path, document=canonical(values))
+
+
+@hostile(errors.InvalidMetadata)
+def another_form_of_the_same_document(path: Path) -> None:
+    """Written again it would have another content hash."""
+    crafted(path, document=json.dumps(json.loads(document()), sort_keys=True).encode())
+
+
+@hostile(errors.InvalidMetadata)
+def a_real_number_without_its_point(path: Path) -> None:
+    changed = document().replace(b'"reward_scale":1.0', b'"reward_scale":1', 1)
+    assert changed != document()
+    crafted(path, document=changed)
+
+
+@hostile(errors.InvalidMetadata)
+def a_seed_that_no_generator_takes(path: Path) -> None:
+    crafted(path, document=document(seed=2**64))
+
+
+@hostile(errors.InvalidMetadata)
+def a_million_errors(path: Path) -> None:
+    """Each with four alternatives of its own, which took gigabytes to report."""
+    crafted(path, document=document(env_kwargs={"a": ["/"] * 1_000_000}))
+
+
+@hostile(errors.InvalidMetadata)
+def a_hundred_thousand_unknown_keys(path: Path) -> None:
+    crafted(path, document=document(config={str(i): 1 for i in range(100_000)}))
 
 
 # Parameters.

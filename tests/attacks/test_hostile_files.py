@@ -158,7 +158,9 @@ def test_a_reader_that_crashes_or_lies_is_one_clear_error(
 
 
 @pytest.mark.parametrize(
-    "text", ["\x1b[2J", "\x9b31m", "a\rb", "\x07", "\x7f", "\x00"], ids=["esc", "csi", *"rb7n"]
+    "text",
+    ["\x1b[2J", "\x9b31m", "a\rb", "\x07", "\x7f", "\x00", "\u202e", "\u2066"],
+    ids=["esc", "csi", *"rb7n", "override", "isolate"],
 )
 def test_no_text_of_a_file_steers_a_terminal(text: str) -> None:
     spec = json.loads(small_spec().model_dump_json())
@@ -167,12 +169,15 @@ def test_no_text_of_a_file_steers_a_terminal(text: str) -> None:
         with pytest.raises(errors.InvalidMetadata, match=f"metadata: {key}") as refused:
             storage.parse_metadata(document)
         assert text not in str(refused.value)
+    for key in ("license", "reward", "env_id"):  # one line each, or it would forge others
+        with pytest.raises(errors.InvalidMetadata, match=f"metadata: {key}"):
+            storage.parse_metadata(json.dumps(spec | {key: "x\nlicence MIT"}).encode())
     document = json.dumps(spec | {f"key{text}": 1}).encode()
     with pytest.raises(errors.InvalidMetadata) as refused:
         storage.parse_metadata(document)
     assert text not in str(refused.value)
     told = "tabs\tand\nlines, \u00e9\u4e2d\U0001f916"
-    kept = json.dumps(spec | {"description": told}).encode()
+    kept = storage.metadata_document(small_spec().model_copy(update={"description": told}))
     assert storage.parse_metadata(kept).description == told
 
 
