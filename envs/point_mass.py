@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .arenas import HALLWAY_NARROW, MAZE, U_MAZE, Arena, add_arena, scaled
+from .arenas import HALLWAY_NARROW, MAZE, OPEN_FLOOR, U_MAZE, Arena, add_arena, scaled
 from .engine import Bool, Float, Index, Observation
 from .navigation import FollowHallway, SeekTarget
 from .physics_task import PhysicsTask
@@ -108,6 +108,7 @@ class PointMassTask(PhysicsTask):
     has `position` [N, 2] m.
     """
 
+    arena: Arena = OPEN_FLOOR._replace(open_half_side=12.0)  # an episode goes up to 10 m
     observation_blocks: tuple[tuple[str, int], ...] = (("velocity", 2),)
     mirrors: ClassVar[tuple[tuple[str, SignedPermutation], ...]] = ()
     """What generates the task's symmetries, as changes of every vector of the plane."""
@@ -236,6 +237,8 @@ class PointMassReachVector(PointMassArenaTask):
     places, which is what the soft-OR of two skills asks for. `info` has `goal` [N] (index in
     `REACH_GOALS`, -1 before one is reached) and `success` [N] (at a wanted one).
     """
+
+    arena = OPEN_FLOOR._replace(open_half_side=2.5)
 
     def __init__(self, *, goals: Sequence[str] = ("left",), **kwargs: Any) -> None:
         """Makes the copies.

@@ -183,7 +183,7 @@ def _following(model: mujoco.MjModel, body: str, distance: float, *, walls: bool
     camera.fixedcamid = -1
     camera.distance = distance
     camera.azimuth = 90.0
-    camera.elevation = -62.0 if walls else -25.0
+    camera.elevation = -80.0 if walls else -25.0
     return camera
 
 

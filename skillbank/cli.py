@@ -239,7 +239,7 @@ def pretrain(
     from skillbank.pretraining import pretrain as learn
 
     reference, skill, after, seconds = run.complete(partial(learn, env_id, recipe))
-    pictures = run.draw(skill, {"": after} if after else {})
+    pictures = run.draw(reference, skill, {"": after} if after else {})
     if as_json:
         _print_json(_training_result(reference, skill, seconds, run.folder, pictures, None, after))
         return
@@ -300,7 +300,7 @@ def finetune(
         _print_evaluation("before", before)
     reference, new, after, seconds = run.complete(partial(learn, parent, env_id, recipe))
     panels = {"before": before} | ({f"after {new.spec.steps} steps": after} if after else {})
-    pictures = run.draw(new, panels)
+    pictures = run.draw(reference, new, panels)
     if as_json:
         _print_json(_training_result(reference, new, seconds, run.folder, pictures, before, after))
         return
@@ -560,7 +560,11 @@ def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
     """Delete a skill, or one version of it (NAME@2), from the bank."""
     bank = open_bank(bank_folder)
     doomed = ", ".join(map(_with_kind, bank.removal(name)))
-    if not yes and not click.confirm(f"delete {doomed} for good?", err=True):
+    try:
+        sure = yes or click.confirm(f"delete {doomed} for good?", err=True)
+    except click.Abort:
+        raise Interrupted("\nnothing was deleted; --yes does not ask") from None
+    if not sure:
         click.echo("nothing was deleted", err=True)
         return
     for reference in bank.remove(name):

@@ -67,6 +67,7 @@ CORRECTION = "correction.npz"
 @click.option(
     "--env",
     "env_id",
+    default=None,
     callback=imported,
     metavar="TASK",
     help="Where to try it, also MODULE:ID. [default: that of the skill that observes most]",

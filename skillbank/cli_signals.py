@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+# What the command was started without, by nohup or in the background, it goes on without.
+_HEARD = tuple(one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN)
 SAVING = "stopping: what was learned is being saved, please wait"
 
 
@@ -42,7 +44,7 @@ class StopRequest:
 
 def interrupt_on_signals() -> None:
     """Let every stopping signal end a command as Ctrl-C does, by KeyboardInterrupt."""
-    for number in _SIGNALS:
+    for number in _HEARD:
         signal.signal(number, signal.default_int_handler)
 
 
@@ -61,7 +63,7 @@ def stop_on_signals(notice: str = SAVING) -> Iterator[StopRequest]:
     answered by the notice.
     """
     request = StopRequest(notice)
-    before = {number: signal.signal(number, request.note) for number in _SIGNALS}
+    before = {number: signal.signal(number, request.note) for number in _HEARD}
     try:
         yield request
     finally:

@@ -137,17 +137,25 @@ class Run:
                 raise Interrupted(f"interrupted after training; '{reference}' is in the bank")
         return Outcome(reference, skill, evaluation, seconds)
 
-    def draw(self, skill: "Skill", panels: "Mapping[str, Evaluation]") -> list[str]:
-        """Draw the learning curve and where the skill went; the pictures' paths."""
+    def draw(self, reference: str, skill: "Skill", panels: "Mapping[str, Evaluation]") -> list[str]:
+        """Draw the learning curve and where the skill went; the pictures' paths.
+
+        Raises:
+            Interrupted: A signal came; it says where the skill is.
+        """
         from skillbank import figures
 
         paths: list[str] = []
         curve = skill.spec.learning_curve
-        if curve:
-            marks = {label or "evaluation": e.mean_return for label, e in panels.items()}
-            with _drawing(self.folder / "learning_curve.png", paths) as path:
-                figures.learning_curve(curve, path, title=self.name, marks=marks)
-        return paths + draw_evaluations(skill, self.env_id, panels, self.folder, self.env_kwargs)
+        try:
+            if curve:
+                marks = {label or "evaluation": e.mean_return for label, e in panels.items()}
+                with _drawing(self.folder / "learning_curve.png", paths) as path:
+                    figures.learning_curve(curve, path, title=self.name, marks=marks)
+            more = draw_evaluations(skill, self.env_id, panels, self.folder, self.env_kwargs)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted while drawing; '{reference}' is in the bank") from None
+        return paths + more
 
     def _train(self, learn: "Callable[..., Skill]", stop: StopRequest) -> "tuple[Skill, float]":
         from skillbank.training import Hooks

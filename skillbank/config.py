@@ -128,8 +128,8 @@ class FinetuneConfig(Learning):
     noise_set: Count = 32  # K_xi, the size of the fixed noise set before it shrinks to one
     shrink_start: Annotated[int, Field(ge=0)] | None = 0  # fresh noise for so many; None: always
     shrink_steps: Count = 100_000  # environment steps in which it shrinks linearly
-    # First updates with the sampler frozen, to the next step of all copies.
-    frozen_updates: Annotated[int, Field(ge=0)] = 1_000
+    frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen,
+    # to the next step of all copies
 
 
 Config = TypeVar("Config", bound=Learning)

@@ -129,6 +129,8 @@ def _frame(task: Task) -> Frame:
     """The picture [H, W, 3] of the only copy."""
     try:
         frames = task.envs.render()
+    except NotImplementedError:
+        frames = None
     except (RuntimeError, gymnasium.error.Error) as error:  # no OpenGL, or a missing package
         raise UnsupportedEnvironment(f"{task.env_id}: {error}") from error
     if not frames or frames[0] is None:

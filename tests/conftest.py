@@ -1,6 +1,13 @@
 """Options of the whole suite. Being here, it also lets tests import ``skill_files``."""
 
+import signal
+
 import pytest
+
+# What is started in the background ignores Ctrl-C, and so would the commands that are tested.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -84,6 +84,10 @@ def test_checking_learns_nothing(call, tmp_path):
     assert found["certificate"]["overlap"] is None
 
 
+def test_a_module_may_be_named_for_the_skills_own_task(call):
+    assert "From 2 episodes" in call("north", "east", "--env", "json:", "--check", *QUICK).stdout
+
+
 def test_mistakes_end_with_one_message(call):
     assert (
         "2 skills need --weight as many times, got 1"

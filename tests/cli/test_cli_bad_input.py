@@ -130,6 +130,18 @@ def test_pictures_that_cannot_be_written_are_only_missed(
     assert "mine" in bank.names()
 
 
+def test_ctrl_c_while_pictures_are_drawn_says_where_the_skill_is(
+    call: Any, bank: skillbank.Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawing(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skillbank.figures.learning_curve", drawing)
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    assert "'mine@1' is in the bank" in call(*words, code=130).stderr
+    assert "mine" in bank.names()
+
+
 # Environments that misbehave.
 
 

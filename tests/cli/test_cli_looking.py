@@ -123,6 +123,15 @@ def test_play_without_opengl_says_what_to_install(
     assert not Path("film.gif").exists()
 
 
+def test_play_of_what_draws_no_pictures_says_so(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def render(_: Any) -> Any:
+        raise NotImplementedError  # as Gymnasium's own
+
+    monkeypatch.setattr("skillbank.envs.engine.VectorTask.render", render)
+    error = call("play", "--skill", "tiny", "--out", "film.gif", code=4).stderr
+    assert "PointMassRun-v0 draws no pictures" in error
+
+
 @pytest.mark.usefixtures("plane_skill")
 def test_multi_goal_evaluation_draws_figure_1(call: Any) -> None:
     words = ["--skill", "plane", "--episodes", "5", "--json"]
@@ -193,6 +202,7 @@ def test_verify_finds_one_flipped_bit(call: Any, bank: skillbank.Bank) -> None:
 
 def test_remove_asks_first(call: Any, bank: skillbank.Bank) -> None:
     assert "nothing was deleted" in call("remove", "tiny", stdin="n\n").stderr
+    assert "nothing was deleted; --yes does not ask" in call("remove", "tiny", code=130).stderr
     assert "tiny" in bank.names()
     assert "tiny@1 deleted" in call("remove", "tiny", "--yes").stdout
     assert "tiny" not in bank.names()

@@ -58,6 +58,25 @@ def test_a_signal_saves_and_says_how_to_go_on(number: int, bank: skillbank.Bank)
     assert "mine" not in bank.names()
 
 
+def test_what_was_ignored_at_the_start_is_ignored(bank: skillbank.Bank) -> None:
+    """A training under nohup goes on when its terminal is closed."""
+    here = bank.folder.parent
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    words[words.index("--steps") + 1] = "1000000"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which children inherit
+    try:
+        process = start(words, here)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(lambda: list(here.glob("runs/mine/events*")), process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, error
+
+
 def test_a_signal_while_the_program_loads(bank: skillbank.Bank) -> None:
     here = bank.folder.parent
     words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]

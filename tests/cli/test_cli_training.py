@@ -420,7 +420,7 @@ def test_the_settings_are_listed_with_what_they_mean(command: list[str], call: A
         config = recipe_for(skillbank.Bank(shipped=True).spec("point_run_east"), "PointMassRun")
         assert config.discount != finetune_recipe("PointMassRun").discount
     assert configured(config, settings) == config
-    assert all(line.partition("  # ")[2] for line in lines)
+    assert all(line.partition("  # ")[2].strip() for line in lines)
     assert len(lines) == len(type(config).model_fields) + (command == ["pretrain"]) * 6
     assert not Path("runs").exists()
 

@@ -139,3 +139,23 @@ def test_the_shadow_goes_with_the_body() -> None:
     dark = [((p[0].max(-1) < 120) & (p[0][..., 2] >= p[0][..., 0])).sum() for p in (near, far)]
     assert dark[0] > 100
     assert dark[1] > 0.8 * dark[0]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "away"),
+    [("QuadrupedHallwayNarrow", 0.7), ("QuadrupedHallwayWide", 0.7), ("PointMassHallway", 0.15)],
+)
+def test_no_wall_hides_the_body(env_id: str, away: float) -> None:
+    """Beside the southern wall, which is between it and the camera."""
+    envs = gymnasium.make_vec(f"skillbank/{env_id}-v0", num_envs=1, render_mode="rgb_array")
+    envs.reset(seed=0, options={"randomize": False})
+    middle = draw(envs)
+    if middle is None:
+        return
+    task = envs.unwrapped
+    task.simulation.qpos[0, 1] = task.arena.room[1] + away
+    envs.step(np.zeros(envs.action_space.shape, np.float32))
+    beside = draw(envs)
+    envs.close()
+    seen = [(p[0][..., 0].astype(int) - p[0][..., 2] > 40).sum() for p in (middle, beside)]
+    assert seen[1] > 0.6 * seen[0] > 100  # of what is brown or orange
