@@ -110,11 +110,14 @@ def finish(unit: Unit, where: Places, **measured: Any) -> None:
         "machine": "x86_64, 2 cores, Linux",
         "sources": "0123",
         "learned": sha256(where.learned(unit)),
+        "parameters": "abcd",
     }
+    if unit.parent is not None:
+        made["parent"] = "abcd"
     result = {
         "format": FORMAT,
         "unit": unit.model_dump(mode="json"),
-        "measured": {"steps": unit.total_steps, "updates": 100} | measured,
+        "measured": {"steps": unit.total_steps, "updates": 100, "final": {}} | measured,
         "made": made,
     }
     write_json(where.result(unit), result)

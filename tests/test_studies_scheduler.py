@@ -1,9 +1,12 @@
 """The scheduler with an executor that needs no processes."""
 
+import json
+
 import pytest
 from studying import FakeExecutor, finish, places, tiny
 
 from skillbank.studies import scheduler
+from skillbank.studies.unit import read_result
 
 
 def run(units, where, executor):
@@ -113,14 +116,24 @@ def test_a_child_is_run_again_when_its_parent_is_defined_otherwise(tmp_path):
 
 def test_nobody_starts_from_a_training_that_diverged(tmp_path):
     where, parent = places(tmp_path), tiny()
-    child = tiny("anchored", parent=parent.name)
+    child = tiny("anchored", parent=parent.name, parent_unit=parent)
     finish(parent, where, diverged="at step 3")
     where.learned(parent).unlink()
+    path = where.result(parent)
+    result = json.loads(path.read_text())
+    del result["made"]["parameters"], result["made"]["learned"]
+    path.write_text(json.dumps(result))
     for _ in range(2):  # nor is it trained again
         executor = FakeExecutor(where)
         standing, _ = run([parent, child], where, executor)
         assert executor.started == []
-        assert standing.failed == {child.name: f"its parent {parent.name} diverged"}
+        assert standing.failed == {}
+        assert standing.done == {parent.name, child.name}
+        told = read_result(where.result(child))["measured"]
+        assert told == {"diverged": f"its parent {parent.name} diverged"}
+    finish(parent, where)  # it has been trained by another code
+    standing, _ = run([parent, child], where, executor)
+    assert executor.started == [child.name]
 
 
 def test_a_parent_in_the_bank_needs_no_unit_and_another_does(tmp_path):

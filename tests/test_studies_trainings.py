@@ -110,6 +110,54 @@ def test_a_checkpoint_from_another_parent_is_not_used(tmp_path, parent_skill):
     assert perform(unit, where, again) == perform(unit, places(tmp_path / "b"), again)
 
 
+@pytest.mark.parametrize("algorithm", ["default", "ddpg"])
+def test_a_damaged_checkpoint_costs_steps_and_no_more(tmp_path, algorithm):
+    where, unit = places(tmp_path), tiny(algorithm)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(performing, "_summary", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            performing.perform(unit, where, None, lambda _: None)
+    checkpoint = where.folder(unit) / "checkpoint.npz"
+    image = bytearray(checkpoint.read_bytes())
+    image[len(image) // 2] ^= 1
+    checkpoint.write_bytes(image)
+    assert perform(unit, where) == perform(unit, places(tmp_path / "b"))
+
+
+def test_a_checkpoint_from_another_shipped_skill_is_not_used(tmp_path, monkeypatch, parent_skill):
+    where, unit = places(tmp_path), tiny("anchored", parent="bank:run_anywhere")
+    ships = Skill.load(parent_skill)
+    monkeypatch.setattr(performing, "shipped", lambda _: ships)
+    with monkeypatch.context() as patch:
+        patch.setattr(performing, "_summary", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            performing.perform(unit, where, None, lambda _: None)
+    assert (where.folder(unit) / "checkpoint.npz").is_file()
+    ships.with_spec(description="another").save(tmp_path / "other.h5")
+    ships = Skill.load(tmp_path / "other.h5")
+    assert perform(unit, where) == perform(unit, places(tmp_path / "b"))
+
+
+def test_a_unit_tells_whose_skill_it_started_from(tmp_path, parent_skill):
+    where, unit = places(tmp_path), tiny("anchored")
+    perform(unit, where, parent_skill)
+    made = read_result(where.result(unit))["made"]
+    assert made["parent"] == performing.parameters_hash(parent_skill)
+    assert made["parameters"] == performing.parameters_hash(where.learned(unit))
+    assert made["parameters"] != made["parent"]
+    Skill.load(parent_skill).with_spec(description="again").save(tmp_path / "again.h5")
+    assert made["parent"] == performing.parameters_hash(tmp_path / "again.h5")
+
+
+def test_checkpoints_that_cannot_be_written_are_told(tmp_path, monkeypatch, capsys):
+    def full(self, path):
+        raise StorageError("no room")
+
+    monkeypatch.setattr(Training, "save", full)
+    perform(tiny(), places(tmp_path))
+    assert "no room" in capsys.readouterr().err
+
+
 def test_a_unit_is_held_by_one_process(tmp_path):
     where, unit = places(tmp_path), tiny()
     where.folder(unit).mkdir(parents=True)
@@ -141,6 +189,20 @@ def test_a_training_that_diverges_at_its_very_end_is_a_result(tmp_path, monkeypa
 
     monkeypatch.setattr(Training, "run", run)
     assert "diverged before step 240" in perform(tiny(), places(tmp_path))["diverged"]
+
+
+def test_a_training_that_diverges_where_it_is_evaluated_is_a_result(tmp_path, monkeypatch):
+    learn = Training._learn
+
+    def diverge(self, *rest):
+        figures = learn(self, *rest)
+        if self.steps == 76:  # the next step, 80, is one of the curve's
+            with torch.no_grad():
+                next(iter(self.agent.sampler.parameters())).fill_(torch.nan)
+        return figures
+
+    monkeypatch.setattr(Training, "_learn", diverge)
+    assert "diverged before step 80" in perform(tiny(), places(tmp_path))["diverged"]
 
 
 def test_a_quick_study_starts_from_the_skill_that_ships(tmp_path, monkeypatch):

@@ -78,6 +78,30 @@ def test_a_file_that_is_no_result_is_an_error_that_names_it(tmp_path):
     path.write_text('{"format": 99}')
     with pytest.raises(SkillbankError, match="format 99, expected 2"):
         read_result(path)
+    for wrong in (
+        {"format": 2},
+        {"format": 2, "unit": {}, "made": {}, "measured": {}},
+        {"format": 2, "unit": {}, "made": None, "measured": {"final": {}}},
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(SkillbankError, match=r"x\.json is no result.*delete it"):
+            read_result(path)
+
+
+def test_a_result_is_of_what_its_parent_has_left(tmp_path):
+    where, parent = places(tmp_path), tiny()
+    child = tiny("anchored", parent=parent.name, parent_unit=parent)
+    finish(parent, where)
+    finish(child, where)
+    assert finished(child, where)
+    path = where.result(parent)
+    for parameters, alike in (("abcd", True), ("dcba", False), (None, False)):
+        result = json.loads(path.read_text())
+        result["made"] |= {"parameters": parameters}
+        if parameters is None:
+            del result["made"]["parameters"]  # as of one that diverged
+        path.write_text(json.dumps(result))
+        assert finished(child, where) == alike
 
 
 # Plans.

@@ -8,6 +8,7 @@ last checkpoint and nothing else; doing them again gives the same numbers.
 import hashlib
 import os
 import platform
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,6 +24,7 @@ from skillbank.errors import TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
 from skillbank.figures import FIGURE_1_STATES
 from skillbank.skill import Skill
+from skillbank.storage import hash_of
 from skillbank.studies.tracking import Tracker, rounded
 from skillbank.studies.unit import (
     BANK,
@@ -87,18 +89,28 @@ def measured_result(
     """
     checkpoint = places.folder(unit) / CHECKPOINT
     definition = places.folder(unit) / "definition.txt"
-    origin = "" if parent is None else sha256(parent)
-    begun = unit.model_dump_json() + "\n" + origin
-    if not definition.is_file() or definition.read_text() != begun:
-        checkpoint.unlink(missing_ok=True)  # of another definition, or another parent
+    begun = unit.model_dump_json() + "\n" + _origin(unit, parent)
+    if not definition.is_file() or definition.read_text() != begun or not _whole(checkpoint):
+        checkpoint.unlink(missing_ok=True)  # of another definition or parent, or damaged
         definition.write_text(begun)
     measured: Json
     made: Json = {}
+    told = {} if parent is None else {"parent": parameters_hash(parent)}
     try:
         measured, made = _measured(unit, places, parent, checkpoint, tell)
-        made["learned"] = sha256(places.learned(unit))
+        left = places.learned(unit)
+        made |= {"learned": sha256(left), "parameters": parameters_hash(left)}
     except TrainingDiverged as error:  # a result too
         measured = {"diverged": str(error)}
+    return _result(unit, measured, made | told)
+
+
+def without_parent(unit: Unit) -> Json:
+    """The result of a unit whose parent's training diverged: it fails as its parent did."""
+    return _result(unit, {"diverged": f"its parent {unit.parent} diverged"}, {"parent": ""})
+
+
+def _result(unit: Unit, measured: Json, made: Json) -> Json:
     return {
         "format": FORMAT,
         "unit": unit.model_dump(mode="json"),
@@ -110,6 +122,33 @@ def measured_result(
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         },
     }
+
+
+def _origin(unit: Unit, parent: Path | None) -> str:
+    """Which file, or which skill that ships, a unit starts from; empty for none."""
+    if unit.parent is not None and unit.parent.startswith(BANK):
+        return str(shipped(unit.parent.removeprefix(BANK)).content_hash)
+    return "" if parent is None else sha256(parent)
+
+
+def parameters_hash(path: Path) -> str:
+    """Of a skill's, or a rival's, parameters: the same training gives the same, whenever it was."""
+    if not zipfile.is_zipfile(path):
+        return hash_of(b"", Skill.load(path).parameters())
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files if file[name].dtype.kind == "f"}
+        return hash_of(b"", arrays)
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether every byte of a checkpoint, if there is one, is as it was written."""
+    if not checkpoint.is_file():
+        return True
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def keep(result: Json, unit: Unit, places: Places) -> None:

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from skillbank.studies.unit import BANK, Places, Unit, diverged, done, finished, startable
+from skillbank.studies.performing import without_parent
+from skillbank.studies.unit import (
+    BANK,
+    Places,
+    Unit,
+    diverged,
+    done,
+    finished,
+    startable,
+    write_json,
+)
 
 ATTEMPTS = 3  # starts of a unit whose process dies
 BUSY_SECONDS = 20.0  # before looking again at a unit that another command works on
@@ -156,7 +166,10 @@ def _ready(todo: list[Unit], standing: Standing, not_before: dict[str, float]) -
 
 
 def _drop_orphans(todo: list[Unit], standing: Standing, places: Places) -> list[Unit]:
-    """What is left when the children of units that left nothing are given up."""
+    """What is left without the children of units that left nothing.
+
+    Where the parent failed they fail; where its training diverged that is their result too.
+    """
     left = []
     by_name = {unit.name: unit for unit in standing.units}
     for unit in todo:
@@ -164,7 +177,8 @@ def _drop_orphans(todo: list[Unit], standing: Standing, places: Places) -> list[
         if parent in standing.failed:
             standing.failed[unit.name] = f"its parent {parent} failed"
         elif parent in standing.done and diverged(by_name[parent], places):
-            standing.failed[unit.name] = f"its parent {parent} diverged"
+            write_json(places.result(unit), without_parent(unit))
+            standing.done.add(unit.name)
         else:
             left.append(unit)
     return left

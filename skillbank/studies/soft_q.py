@@ -1,5 +1,6 @@
 """A unit of ours: soft Q-learning from nothing, or from a skill."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +38,9 @@ def learn(
 
     def on_step(training: Training, step: Step) -> None:
         def policy() -> Skill:
-            return finished_skill(training, config, name=unit.algorithm)
+            skill = finished_skill(training, config, name=unit.algorithm)
+            _check_finite(skill, unit, training.steps)
+            return skill
 
         tracker(training.steps, step, policy)
 
@@ -47,6 +50,7 @@ def learn(
         checkpoint=checkpoint,
         resume=checkpoint.is_file(),
         memory=tracker.memory,
+        on_warning=lambda text: print(text, file=sys.stderr, flush=True),  # the unit's log
     )
     if isinstance(config, PretrainConfig):
         skill = pretrain(unit.env_id, config, seed=unit.seed, name=unit.algorithm, hooks=hooks)
@@ -55,6 +59,10 @@ def learn(
         skill = finetune(
             parent, unit.env_id, config, seed=unit.seed, name=unit.algorithm, hooks=hooks
         )
-    if not all(np.isfinite(array).all() for array in skill.parameters().values()):
-        raise TrainingDiverged(f"{unit.name} diverged before step {unit.total_steps}")
+    _check_finite(skill, unit, unit.total_steps)
     return Learned(skill, tracker, skill.spec.updates)
+
+
+def _check_finite(skill: Skill, unit: Unit, steps: int) -> None:
+    if not all(np.isfinite(array).all() for array in skill.parameters().values()):
+        raise TrainingDiverged(f"{unit.name} diverged before step {steps}")

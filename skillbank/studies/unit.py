@@ -118,6 +118,10 @@ def read_result(path: Path) -> Json | None:
                 f"{path} has format {result['format']}, expected {FORMAT}; "
                 "delete it to run the unit again"
             )
+        if not {"diverged", "final"} & set(result["measured"]) or not (
+            isinstance(result["unit"], dict) and isinstance(result["made"], dict)
+        ):
+            raise ValueError("nothing measured")
     except (ValueError, KeyError, TypeError) as error:
         raise SkillbankError(
             f"{path} is no result of a study ({error!r}); delete it to run the unit again"
@@ -126,7 +130,7 @@ def read_result(path: Path) -> Json | None:
 
 
 def finished(unit: Unit, places: Places) -> bool:
-    """Whether a unit has a result of this definition.
+    """Whether a unit has a result of this definition, and from what its parent has left.
 
     A setting that did not exist when it was made counts as what is its default now.
     """
@@ -134,9 +138,24 @@ def finished(unit: Unit, places: Places) -> bool:
     if result is None:
         return False
     try:
-        return Unit.model_validate_json(json.dumps(result["unit"])) == unit
+        same = Unit.model_validate_json(json.dumps(result["unit"])) == unit
     except ValidationError:  # a setting that is no more
         return False
+    return same and _begun_as_now(unit, result, places)
+
+
+def _begun_as_now(unit: Unit, result: Json, places: Places) -> bool:
+    """Whether a result's parent is the one that there is now, as far as both tell."""
+    if unit.parent_unit is None:
+        return True
+    parent = read_result(places.result(unit.parent_unit))
+    begun = result["made"].get("parent")
+    return begun is None or parent is None or begun == _left(parent)
+
+
+def _left(result: Json) -> str:
+    """The hash of what a unit has learned; none of one that diverged."""
+    return str(result["made"].get("parameters", ""))
 
 
 def startable(unit: Unit, places: Places) -> bool:
