@@ -203,17 +203,13 @@ class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
 def _numbers(info: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, value in info.items():
-        array = np.asarray(value, object)  # of whatever it is, ragged lists too
-        if not all(isinstance(one, _NUMBER) for one in array.flat):
-            continue
-        if array.ndim == 0:
-            told[name] = float(array.item())
-        elif name == "position":
-            told[name] = array.astype(np.float64)
+        if isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating):
+            told[name] = float(value)
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fbiu":
+            if value.ndim == 0 or name == "position":
+                told[name] = value.astype(np.float64)
     return told
 
-
-_NUMBER = (bool, int, float, np.bool_, np.integer, np.floating)
 
 # What `gymnasium.make` and we wrap around an environment.
 _TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, _CheckedCopy)

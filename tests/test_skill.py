@@ -307,7 +307,7 @@ def walked(tell, episodes=6):
 def test_numbers_are_told_in_any_type_and_what_is_none_harms_nothing():
     def tell(t, over):
         place = np.array([t, 0]) if t == 0 else np.array([0.9 * t, 0.0])
-        told = {"success": np.bool_(t == 4), "bonus": 0 if t % 2 else 0.75, "far": np.float32(t)}
+        told = {"success": np.bool_(t == 4), "bonus": 0 if t % 2 else 0.75, "far": np.array(t)}
         odd = {"near": 1 if t < 2 else None, "contacts": np.ones(t), "word": "on", "at": np.ones(3)}
         return told | odd | {"position": place}
 
