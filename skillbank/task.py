@@ -203,11 +203,11 @@ class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
 def _numbers(info: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, value in info.items():
+        numeric = isinstance(value, np.ndarray) and value.dtype.kind in "fbiu"
         if isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating):
             told[name] = float(value)
-        elif isinstance(value, np.ndarray) and value.dtype.kind in "fbiu":
-            if value.ndim == 0 or name == "position":
-                told[name] = value.astype(np.float64)
+        elif numeric and (value.ndim == 0 or name == "position"):
+            told[name] = value.astype(np.float64)
     return told
 
 
