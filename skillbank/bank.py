@@ -206,13 +206,10 @@ class Bank:
         asked = _CONTENT.fullmatch(reference)
         for _ in range(_RACES):
             version = self.resolve(reference)
-            entry = self._known(version)
             try:
-                stored = storage.read(version.path, entry.placement if entry else None)
+                stored = self._stored(version)
             except errors.SkillNotFound:
                 continue  # removed since it was found: another version may be meant now
-            if entry is None or entry.placement != stored.placement:
-                self._remember(version, stored)
             if asked is None or stored.content_hash.startswith(asked[1]):
                 return stored
             self._forget(version)  # the index said that it was another skill
@@ -534,20 +531,26 @@ class Bank:
             raise errors.SkillNotFound(f"{reference!r} means more than one skill: {listed}")
         return next(iter(found.values()))
 
+    def _stored(self, version: Version) -> storage.StoredSkill:
+        """All of a file, checked; by the index where it knows the file, as it does afterwards."""
+        entry = self._known(version)
+        stored = storage.read(version.path, entry.placement if entry else None)
+        if entry is None or entry.placement != stored.placement:
+            self._remember(version, stored)
+        return stored
+
     def _holds(self, version: Version, content_hash: str) -> bool:
         """Whether a file is whole and holds this very skill."""
-        entry = self._known(version)
         try:
-            stored = storage.read(version.path, entry.placement if entry else None)
+            return self._stored(version).content_hash == content_hash
         except errors.SkillbankError:
             return False
-        return stored.content_hash == content_hash
 
     def _superfluous(self, keep: int) -> list[Version]:
         good: dict[Version, storage.StoredSkill] = {}
         for version in self._versions():
-            try:
-                good[version] = storage.read(version.path)  # the index is not enough to delete by
+            try:  # the index's word is not enough to delete by
+                good[version] = self._stored(version)
             except errors.SkillbankError as error:
                 raise errors.StorageError(
                     f"nothing was removed: {version.reference} cannot be read, nor what it was "

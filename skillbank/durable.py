@@ -6,6 +6,9 @@ import fcntl
 import os
 import re
 import secrets
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,18 @@ from typing import BinaryIO
 from skillbank.errors import Busy, StorageError
 
 LOCK = "lock"  # the file in a held folder
+# What reading a damaged archive of arrays raises.
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _TEMPORARY = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _PARTIAL = re.compile(r"\.[0-9a-f]{64}\.part")
 
@@ -159,7 +174,8 @@ def make_folder(folder: Path) -> None:
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    with contextlib.suppress(PermissionError):  # where one may write and not look
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -275,9 +275,7 @@ def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
             value, told = np.array(now), np.array(info.get(f"_{name}", everybody))
         else:
             value, told = np.zeros_like(last), ~everybody
-        if (
-            "final_info" in info
-        ):  # what info tells of those that have ended is of their next episode
+        if "final_info" in info:  # info itself is of the next episode of those that have ended
             told[ended] = False
         if _is_numeric(last):
             there = ended & final.get(f"_{name}", everybody)

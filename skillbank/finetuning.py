@@ -28,7 +28,7 @@ from skillbank.config import FinetuneConfig, Preset, finetune_recipe, noise_fed
 from skillbank.config import Schedule as ScheduleName
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.evaluation import check_policy
-from skillbank.networks import FlowSampler
+from skillbank.networks import FlowSampler, Sampler
 from skillbank.pretraining import check_run, finished_skill
 from skillbank.skill import Skill
 from skillbank.spec import SkillSpec
@@ -166,11 +166,13 @@ def started_agent(
                 f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
                 "use schedule 'paper', or pretrain it with sampler 'flow'"
             )
+        prior: Sampler | None = skill.sampler
+    else:  # half handed over: with the prior that is left
+        prior = skill.anchor
+    if prior is not None:
         anchor = FlowSampler(spec.architecture, *sizes)
-        anchor.load_arrays(arrays)
+        anchor.load_arrays(prior.arrays())
         anchor.requires_grad_(False)
-    elif skill.anchor is not None:  # half handed over: the rest goes on as it was begun
-        anchor = skill.anchor
     alpha = config.temperature or spec.temperature
     symmetries = task.symmetries if config.symmetry else ()
     agent = Agent(spec.architecture, config, *sizes, alpha, seed, device, symmetries, anchor)

@@ -18,7 +18,8 @@ from skillbank.bank import Bank
 from skillbank.bank_folder import Version
 
 _HERE = Path()  # of names: the other side's folder is no path of this machine
-CHUNK = 1 << 20  # bytes fetched at a time; an interrupted pull goes on after the last one
+# Bytes fetched at a time, but from the web; an interrupted pull goes on after the last one.
+CHUNK = 1 << 20
 # Stores where a file appears only when all of it has arrived; elsewhere it is renamed into place.
 _ALL_AT_ONCE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"}
 
@@ -112,7 +113,8 @@ class RemoteBank:
         """Fetch a skill into a bank.
 
         Bytes that arrived stay in the bank's folder until all have: an interrupted pull of the same
-        file goes on where it stopped. The file is then opened as any file of a stranger.
+        file goes on where it stopped, but from a web server, whence all of it comes anew. The file
+        is then opened as any file of a stranger.
 
         Args:
             bank: to keep it in.
@@ -143,9 +145,7 @@ class RemoteBank:
             try:
                 return bank.add(storage.read_bytes(partial), name or version.name)
             finally:
-                partial.unlink(
-                    missing_ok=True
-                )  # good or bad: going on with these bytes is of no use
+                partial.unlink(missing_ok=True)  # good or bad: it is of no use to go on with
 
     # The other side.
 
@@ -169,8 +169,11 @@ class RemoteBank:
     def _bytes(self, path: Path, start: int, end: int) -> bytes:
         """Bytes of a file there, fewer if it ends before."""
         if self._web:  # which may send the whole file, whatever is asked
+            data = bytearray()
             with self._fs.open(self._at(path), "rb", block_size=0) as stream:
-                return bytes(stream.read(end)[start:])
+                while len(data) < end and (more := stream.read(end - len(data))):
+                    data += more  # what has arrived by now
+            return bytes(data[start:])
         return bytes(self._fs.cat_file(self._at(path), start=start, end=end))
 
     def _is_there(self, version: Version, image: bytes) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from skillbank.agent import Agent, Figures
 from skillbank.config import Learning
-from skillbank.durable import replace_durably
+from skillbank.durable import DAMAGE, replace_durably
 from skillbank.errors import Interrupted, SkillbankError, StorageError, TrainingDiverged
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.side_by_side import InTurn, side_by_side
@@ -392,7 +392,11 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         # NumPy leaves a file that it has opened itself open where it is no archive, and takes
         # that for a pickle.
-        with path.open("rb") as raw, zipfile.ZipFile(raw), np.load(raw, allow_pickle=False) as file:
+        with (
+            zipfile.ZipFile(path),
+            path.open("rb") as raw,
+            np.load(raw, allow_pickle=False) as file,
+        ):
             yield file
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise SkillbankError(f"{path} is not a checkpoint: {error}") from error

@@ -297,6 +297,9 @@ def test_half_handed_over_it_goes_on_with_the_prior_that_is_left(skill):
     obs = states(5)
     action = half.predict(obs)[0]
     np.testing.assert_allclose(start.q(obs, action), half.q(obs, action), atol=1e-5)
+    config = FinetuneConfig(schedule="paper", **NOT_AT_ALL)
+    agent = started_agent(half, Task(PLANE, 1), config, 0, "cpu")
+    assert agent.anchor is not half.anchor  # which may go to another device
 
 
 def test_a_set_of_its_own_begins_whole(skill):

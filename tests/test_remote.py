@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
-from skill_files import small_skill
+from skill_files import TINY, small_skill
 
 from skillbank import bank_folder, errors, remote, storage
 from skillbank.bank import Bank
+from skillbank.config import PretrainConfig
 from skillbank.remote import RemoteBank
 
 
@@ -334,6 +336,41 @@ def test_of_a_web_server_that_never_ends_no_more_is_read_than_asked(other: Bank)
             there.pull(other, "run@best")
         server.shutdown()
     assert sent < 1 << 26
+
+
+def test_what_comes_slowly_from_the_web_comes_whole(bank: Bank, other: Bank) -> None:
+    wide = TINY.model_copy(update={"critic_hidden": (300, 300)})
+    bank.save(small_skill(architecture=wide, config=PretrainConfig(architecture=wide)), "run")
+    image = bank.path("run").read_bytes()
+    assert len(image) > 1 << 18
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(image)))
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            if self.path == "/":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b'<a href="run.h5">run.h5</a>')
+                return
+            self.do_HEAD()
+            with contextlib.suppress(OSError):
+                for start in range(0, len(image), 1 << 15):
+                    self.wfile.write(image[start : start + (1 << 15)])
+                    time.sleep(0.01)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = RemoteBank(f"http://127.0.0.1:{server.server_port}/")
+        assert there.pull(other, "run") == "run@1"
+        server.shutdown()
+    assert other.path("run").read_bytes() == image
 
 
 def test_a_bank_can_be_pulled_from_a_plain_web_server(

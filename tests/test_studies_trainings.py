@@ -118,8 +118,14 @@ def test_a_damaged_checkpoint_costs_steps_and_no_more(tmp_path, algorithm):
         with pytest.raises(ZeroDivisionError):
             performing.perform(unit, where, None, lambda _: None)
     checkpoint = where.folder(unit) / "checkpoint.npz"
-    image = bytearray(checkpoint.read_bytes())
-    image[len(image) // 2] ^= 1
+    whole = checkpoint.read_bytes()
+    for place in (len(whole) // 2, *range(-60, 0)):  # among the numbers, and in the directory
+        image = bytearray(whole)
+        image[place] ^= 0x55
+        checkpoint.write_bytes(image)
+        assert performing._whole(checkpoint) in (False, True)  # it is said, not raised
+    image = bytearray(whole)
+    image[len(whole) // 2] ^= 1
     checkpoint.write_bytes(image)
     assert perform(unit, where) == perform(unit, places(tmp_path / "b"))
 

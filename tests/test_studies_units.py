@@ -95,13 +95,15 @@ def test_a_result_is_of_what_its_parent_has_left(tmp_path):
     finish(child, where)
     assert finished(child, where)
     path = where.result(parent)
-    for parameters, alike in (("abcd", True), ("dcba", False), (None, False)):
-        result = json.loads(path.read_text())
+    result = json.loads(path.read_text())
+    for parameters, alike in (("abcd", True), ("dcba", False), (None, True)):
         result["made"] |= {"parameters": parameters}
         if parameters is None:
-            del result["made"]["parameters"]  # as of one that diverged
+            del result["made"]["parameters"]  # nothing is told by older results
         path.write_text(json.dumps(result))
         assert finished(child, where) == alike
+    path.write_text(json.dumps(result | {"measured": {"diverged": "at step 3"}}))
+    assert not finished(child, where)
 
 
 # Plans.

@@ -251,6 +251,17 @@ def test_one_alpha_is_kept_throughout():
     assert {temperature_at(config, steps, 400) for steps in range(0, 400, 7)} == {0.3}
 
 
+def test_a_checkpoint_may_be_larger_than_a_plain_archive(tmp_path, monkeypatch):
+    path, run = tmp_path / "checkpoint.npz", training()
+    run.run(Hooks())
+    with monkeypatch.context() as patch:  # stands for a replay of gigabytes
+        patch.setattr("zipfile.ZIP64_LIMIT", 1000)
+        run.save(path)
+    kept = training()
+    kept.load(path)
+    assert kept.steps == run.steps
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(SkillbankError, match="no checkpoint at"):

@@ -19,9 +19,7 @@ negative where C is not (Hölder's inequality holds for weighted samples too).
 
 import hashlib
 import json
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,7 +41,7 @@ from skillbank.compose.gathering import (
     learn,
 )
 from skillbank.config import Architecture
-from skillbank.durable import replace_durably
+from skillbank.durable import DAMAGE, replace_durably
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
 from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch, Replay
@@ -55,18 +53,6 @@ if TYPE_CHECKING:
 
 NETWORKS = 2  # corrections learned side by side; the larger one counts
 MAX_FILE_BYTES = 64 << 20
-# What reading a damaged archive of arrays raises.
-DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    SyntaxError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class CorrectionConfig(Gathering):

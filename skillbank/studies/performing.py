@@ -19,7 +19,7 @@ import numpy as np
 
 import skillbank
 from skillbank.config import FinetuneConfig, PretrainConfig
-from skillbank.durable import alone
+from skillbank.durable import DAMAGE, alone
 from skillbank.errors import TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
 from skillbank.figures import FIGURE_1_STATES
@@ -145,9 +145,10 @@ def _whole(checkpoint: Path) -> bool:
     if not checkpoint.is_file():
         return True
     try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError):
+        # NumPy leaves a file that it has opened itself open where it is no archive.
+        with checkpoint.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return all(file[name] is not None for name in file.files)
+    except DAMAGE:
         return False
 
 

@@ -149,13 +149,10 @@ def _begun_as_now(unit: Unit, result: Json, places: Places) -> bool:
     if unit.parent_unit is None:
         return True
     parent = read_result(places.result(unit.parent_unit))
-    begun = result["made"].get("parent")
-    return begun is None or parent is None or begun == _left(parent)
-
-
-def _left(result: Json) -> str:
-    """The hash of what a unit has learned; none of one that diverged."""
-    return str(result["made"].get("parameters", ""))
+    begun, left = result["made"].get("parent"), None
+    if parent is not None:
+        left = "" if "diverged" in parent["measured"] else parent["made"].get("parameters")
+    return begun is None or left is None or bool(begun == left)
 
 
 def startable(unit: Unit, places: Places) -> bool:
