@@ -208,7 +208,8 @@ class Run:
     def _measure(self, skill: "Skill") -> "Evaluation | None":
         try:
             return self.measured(skill)
-        except SkillbankError as error:  # the skill is kept all the same
+        except (SkillbankError, ValueError, TypeError, LookupError, AttributeError) as error:
+            # Whatever somebody's task told of itself: the skill is kept all the same.
             say(f"warning: the skill could not be measured: {error}")
             return None
 

@@ -15,6 +15,7 @@ from skillbank.task import Task
 Array = NDArray[Any]
 MAX_COPIES = 100  # parallel simulations of one evaluation
 MAX_STEPS = 100_000  # of an episode: what is longer has no end
+MAX_METRICS, MAX_NAME = 500, 128  # of those that a skill keeps: how many, and their letters
 SECTORS = 8  # directions of 45 degrees, counted for tasks with a position
 
 
@@ -85,7 +86,11 @@ class Evaluation:
 
     def record(self) -> EvaluationRecord:
         """The summary that a skill keeps: of a metric, the mean of those that are finite."""
-        finite = {name: values[np.isfinite(values)] for name, values in self.metrics.items()}
+        finite = {
+            name: values[np.isfinite(values)]
+            for name, values in list(self.metrics.items())[:MAX_METRICS]
+            if name.isprintable() and 0 < len(name) <= MAX_NAME  # what a file can call it
+        }
         means = {name: float(values.mean()) for name, values in finite.items() if len(values)}
         for name in ("direction", "goal"):  # an angle, an index: their means say nothing
             means.pop(name, None)
@@ -226,7 +231,12 @@ def _rollout(
         facts = final_info(step.info, step.ended)
         if path:
             here = (running & facts.get("_position", running))[:, None]
-            path.append(np.where(here, facts.get("position", path[-1]), path[-1]))
+            place = facts.get("position", path[-1])
+            if place.shape != (copies, 2):
+                raise UnsupportedEnvironment(
+                    f"{task.env_id}: the position has shape {place.shape[1:]}, and (2,) at reset"
+                )
+            path.append(np.where(here, place, path[-1]))
         for name, values in facts.items():
             if values.shape != (copies,) or name == "heading" or name.startswith(("_", "reward/")):
                 continue

@@ -153,6 +153,8 @@ def multi_goal(
 def _seen(evaluations: "Iterable[Evaluation]", arena: Any) -> tuple[float, float, float, float]:
     """The rectangle worth showing: all that was visited, with the arena's width around it."""
     visited = np.concatenate([trace for e in evaluations for trace in e.traces])
+    visited = visited[np.isfinite(visited).all(1)]
+    visited = visited if len(visited) else np.zeros((1, 2))
     (x_min, y_min), (x_max, y_max) = visited.min(0), visited.max(0)
     margin = 0.05 * max(x_max - x_min, y_max - y_min, 1e-3) + 1e-6
     x_min, y_min, x_max, y_max = x_min - margin, y_min - margin, x_max + margin, y_max + margin

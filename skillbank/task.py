@@ -88,16 +88,15 @@ class Task:
         registered = getattr(_first(self.envs).spec, "max_episode_steps", None)
         self.max_episode_steps: int | None = getattr(source, "max_episode_steps", registered)
         self.control_timestep: float | None = getattr(source, "control_timestep", None)
-        self.symmetries = tuple(
-            Symmetry(
-                name=one.name,
-                obs_index=tuple(one.observation_index.tolist()),
-                obs_sign=_signs(one.observation_sign),
-                action_index=tuple(one.action_index.tolist()),
-                action_sign=_signs(one.action_sign),
-            )
-            for one in getattr(_outermost(self.envs), "symmetries", ())
-        )
+        try:
+            declared = getattr(_outermost(self.envs), "symmetries", None) or ()
+            self.symmetries = tuple(map(_symmetry, declared))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UnsupportedEnvironment(
+                f"{self.env_id} declares symmetries that are none: a name, and for observation and "
+                "action an index, which is a permutation, and signs of +1 and -1 "
+                f"({str(error).splitlines()[0]})"
+            ) from error
         for one in self.symmetries:
             sizes = len(one.obs_index), len(one.action_index)
             if sizes != (self.observation_size, self.action_size):
@@ -204,6 +203,8 @@ def _numbers(info: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, value in info.items():
         numeric = isinstance(value, np.ndarray) and value.dtype.kind in "fbiu"
+        if not isinstance(name, str):
+            continue
         if isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating):
             told[name] = float(value)
         elif numeric and (value.ndim == 0 or name == "position"):
@@ -372,8 +373,22 @@ def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Spac
         )
 
 
-def _signs(values: Array) -> tuple[Literal[-1, 1], ...]:
-    return tuple(1 if value > 0 else -1 for value in values)
+def _symmetry(declared: Any) -> Symmetry:
+    """A symmetry as an environment declares it (``envs.symmetry``)."""
+    return Symmetry(
+        name=declared.name,
+        obs_index=tuple(np.asarray(declared.observation_index).tolist()),
+        obs_sign=_signs(declared.observation_sign),
+        action_index=tuple(np.asarray(declared.action_index).tolist()),
+        action_sign=_signs(declared.action_sign),
+    )
+
+
+def _signs(values: Any) -> tuple[Literal[-1, 1], ...]:
+    signs = np.asarray(values)
+    if not np.isin(signs, (-1, 1)).all():
+        raise ValueError(f"signs {signs.tolist()}")
+    return tuple(1 if value > 0 else -1 for value in signs)
 
 
 def _tensor(value: Array) -> Tensor:

@@ -243,7 +243,7 @@ def test_misfits_are_refused_with_both_sides_shown(change, shown):
 def test_different_temperatures_are_refused_and_rescaling_is_explicit():
     a, _, _ = three()
     cold = peaked("cold", (0.0, 0.6), alpha=0.1)
-    with pytest.raises(IncompatibleSkill, match=r"b.at_temperature\(0.5\)"):
+    with pytest.raises(IncompatibleSkill, match=r"at_temperature\(0.5\) of .*--rescale"):
         a & cold
     warm = cold.at_temperature(ALPHA)
     composed = a & warm

@@ -329,6 +329,15 @@ def test_an_end_that_tells_nothing_is_not_told_of_the_next_start():
     assert walked(lambda t, over: {} if t else {"start": 1.0}).metrics == {}
 
 
+def test_what_a_file_cannot_call_a_metric_is_not_kept():
+    odd = {3: 1.0, "": 1.0, "a\nb": 1.0, "x" * 400: 1.0, "good": 2.0}
+    assert walked(lambda t, over: odd).record().metrics == {"good": 2.0}
+    many = {f"m{i}": 1.0 for i in range(3000)}
+    assert len(walked(lambda t, over: many, episodes=1).record().metrics) == 500
+    with pytest.raises(UnsupportedEnvironment, match=r"position has shape \(3,\), and \(2,\)"):
+        walked(lambda t, over: {"position": np.zeros(3 if t else 2)})
+
+
 def test_a_metric_may_be_missing_in_some_of_the_copies_that_run_at_once(monkeypatch):
     policy = SimpleNamespace(predict=lambda obs, deterministic: (np.zeros((len(obs), 2)), None))
     whole = evaluate(policy, "SmallWorld/Errand-v0", episodes=7, seed=3, length=1)

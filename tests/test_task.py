@@ -1,5 +1,7 @@
 """A Gymnasium environment as the learner sees it: spaces, units, episode ends, bad returns."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -175,6 +177,33 @@ def test_a_wrapper_has_the_symmetries_that_it_declares(wrapper, known):
     assert [block.name for block in task.observation_blocks] == ["position"]
     assert task.max_episode_steps == 9
     assert Task("SmallWorld/Wrapped-v0", 2, max_episode_steps=5).max_episode_steps == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"observation_sign": np.array([1, 0])},
+        {"action_sign": [1, 0.5]},
+        {"observation_index": np.array([0, 9])},
+        {"action_sign": [1]},
+        {"action_index": None},
+    ],
+)
+def test_symmetries_that_are_none_are_refused(change):
+    plain = {"name": "turn", "observation_index": [1, 0], "observation_sign": [1, -1]}
+    plain |= {"action_index": np.array([1, 0]), "action_sign": [1, -1]}
+
+    def declaring(**fields):
+        def wrapper(env):
+            made = Slanted(env)
+            made.symmetries = [SimpleNamespace(**fields)]
+            return made
+
+        return Task("SmallWorld/Wrapped-v0", 1, wrapper=wrapper)
+
+    assert declaring(**plain).symmetries[0].obs_sign == (1, -1)
+    with pytest.raises(UnsupportedEnvironment, match="declares symmetries that are none"):
+        declaring(**plain | change)
 
 
 def test_symmetries_of_another_size_are_refused():

@@ -632,8 +632,8 @@ def check_together(skills: Sequence[Skill]) -> None:
         text = _table(first.name, other.name, rows)
         if [what for what, mine, theirs in rows if mine != theirs] == ["temperature"]:
             text += (
-                f"\nat one temperature they do: b.at_temperature({first.temperature:g}) has the "
-                "same policy and its reward in proportion"
+                f"\nat one temperature they do: at_temperature({first.temperature:g}) of "
+                f"'{other.name}', or --rescale, has the same policy and its reward in proportion"
             )
         raise IncompatibleSkill(text)
 
