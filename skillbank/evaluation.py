@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skillbank.errors import SkillbankError, UnsupportedEnvironment
 from skillbank.spec import EvaluationRecord
-from skillbank.task import Task
+from skillbank.task import Task, is_numeric
 
 Array = NDArray[Any]
 MAX_COPIES = 100  # parallel simulations of one evaluation
@@ -279,15 +279,15 @@ def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
     for name in dict.fromkeys([*info, *final]):
         now: Any = info.get(name)
         last: Any = final.get(name)
-        if name.startswith(("_", "final_")) or not (_is_numeric(now) or _is_numeric(last)):
+        if name.startswith(("_", "final_")) or not (is_numeric(now) or is_numeric(last)):
             continue
-        if _is_numeric(now):
+        if is_numeric(now):
             value, told = np.array(now), np.array(info.get(f"_{name}", everybody))
         else:
             value, told = np.zeros_like(last), ~everybody
         if "final_info" in info:  # info itself is of the next episode of those that have ended
             told[ended] = False
-        if _is_numeric(last):
+        if is_numeric(last):
             there = ended & final.get(f"_{name}", everybody)
             value = value.astype(np.result_type(value, last))
             value[there] = last[there]
@@ -296,10 +296,6 @@ def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
         if not told.all():
             facts[f"_{name}"] = told
     return facts
-
-
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fbiu"
 
 
 def direction_counts(directions: ArrayLike, bins: int) -> NDArray[np.int64]:

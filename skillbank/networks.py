@@ -19,7 +19,8 @@ from skillbank.spec import Shape, critic_shapes, sampler_shapes
 
 LOG_SCALE_CENTRE, LOG_SCALE_RANGE = -1.5, 3.5  # the flow's last scale stays in exp([-5, 2])
 LOG_COUPLING_RANGE = 2.0  # each coupling scales by at most exp(2)
-SATURATED = math.atanh(1.0 - 1e-6)  # |u| beyond which an action does not tell it any more
+EDGE = 1.0 - 1e-6  # a rounding error away from the walls of the actions
+SATURATED = math.atanh(EDGE)  # |u| beyond which an action does not tell it any more
 
 
 class Network(nn.Module):
@@ -282,7 +283,7 @@ def log_squash(u: Tensor) -> Tensor:
 
 def unsquash(action: Tensor) -> Tensor:
     """U = artanh(a), with a kept a rounding error away from the walls: |u| <= SATURATED."""
-    return torch.atanh(action.clamp(-1.0 + 1e-6, 1.0 - 1e-6))
+    return torch.atanh(action.clamp(-EDGE, EDGE))
 
 
 @torch.no_grad()

@@ -202,14 +202,18 @@ class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
 def _numbers(info: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, value in info.items():
-        numeric = isinstance(value, np.ndarray) and value.dtype.kind in "fbiu"
         if not isinstance(name, str):
             continue
         if isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating):
             told[name] = float(value)
-        elif numeric and (value.ndim == 0 or name == "position"):
+        elif is_numeric(value) and (value.ndim == 0 or name == "position"):
             told[name] = value.astype(np.float64)
     return told
+
+
+def is_numeric(value: Any) -> bool:
+    """Whether it is an array of numbers or booleans."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fbiu"
 
 
 # What `gymnasium.make` and we wrap around an environment.
