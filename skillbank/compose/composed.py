@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -560,10 +560,8 @@ def _symmetries(node: Node, parts: Sequence[Skill]) -> tuple[Symmetry, ...]:
     What was evaluated on another task's reward may, and a correction that observes more than the
     skills know, such as where it is among walls.
     """
-    learned = [one.blocks for one in expression.corrections(node)]
-    if not all(map(partial(known, parts), learned)) or any(
-        isinstance(atom, Best) for atom in expression.innermost(node)
-    ):
+    wider = any(not known(parts, one.blocks) for one in expression.corrections(node))
+    if wider or any(isinstance(atom, Best) for atom in expression.innermost(node)):
         return ()
     return _common([skill.spec.symmetries for skill in parts])
 
