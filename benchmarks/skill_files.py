@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from skill_files import FakeSkill, random_parameters, small_spec
 
-from skillbank import storage
+from skillbank import durable, storage
 from skillbank.bank import Bank
 from skillbank.config import Architecture
 from skillbank.spec import CurvePoint, ObservationBlock, SkillSpec
@@ -76,7 +76,7 @@ def many_skills(folder: Path, count: int) -> None:
     spec = small_spec()
     for number in range(count):
         image = storage.encode(spec, random_parameters(spec, number))
-        storage.replace_file(folder / f"skill{number:04}.h5", image, durable=False)
+        durable.replace_file(folder / f"skill{number:04}.h5", image, durable=False)
     bank = Bank(folder)
     lost = best(bank.listing, 1)
     print(f"A bank of {count} skills")

@@ -230,7 +230,13 @@ def pretrain(
 
     env_id = chosen["env_id"]
     if "help" in settings:
-        click.echo(settings_help(config.recipe(env_id, preset)))
+        from skillbank.pretraining import for_one_action
+        from skillbank.task import Task
+
+        planned = config.recipe(env_id, preset)
+        if Task(env_id, 1, **chosen["env_kwargs"]).action_size == 1:
+            planned = for_one_action(planned)
+        click.echo(settings_help(planned))
         return
     name = name or pretrained_name(env_id)
     run = ctx.with_resource(cli_training.Run.prepared(name, _again(ctx), **chosen))

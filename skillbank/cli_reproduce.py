@@ -53,7 +53,7 @@ class SeedRange(click.ParamType[tuple[int, ...]]):
     "skillbank reproduce smoke                     seconds: does it all work here?\n"
     "skillbank reproduce 5 --plan                  what it would run, and for how long\n"
     "skillbank reproduce 5 --budget full           hours; stop it and start it as you like\n"
-    "skillbank reproduce all --draw                pictures and page of the results there are",
+    "skillbank reproduce all --budget full --draw  pictures and page of the results there are",
 )
 @click.argument("figure", type=click.Choice(FIGURES))
 @click.option("--seeds", type=SeedRange(), help="Such as 0-9. [default: the figure's own]")

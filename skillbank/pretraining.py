@@ -30,7 +30,8 @@ def pretrain(
 
     Args:
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
-        config: How; None takes the recipe of the task.
+        config: How; None takes the recipe of the task. Where an action has one component only, the
+            network is the noise-fed one, whatever the configuration says (``for_one_action``).
         seed: Of the simulation, the parameters and all sampling.
         name: Of the skill.
         device: ``cpu``, ``cuda``, ...

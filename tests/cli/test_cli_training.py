@@ -425,6 +425,19 @@ def test_the_settings_are_listed_with_what_they_mean(command: list[str], call: A
     assert not Path("runs").exists()
 
 
+def test_settings_listed_for_actions_of_one_component_are_those_that_it_learns_by(
+    call: Any,
+) -> None:
+    lines = call("pretrain", "--env", "Pendulum-v1", "--set", "help").stdout.splitlines()
+    listed = configured(skillbank.PretrainConfig(), [line.partition("  # ")[0] for line in lines])
+    quick = [word for word in QUICK_PRETRAIN if word not in ("--episodes", "4")]
+    call("pretrain", "--env", "Pendulum-v1", *quick, "--episodes", "1")
+    learned = skillbank.Bank().spec("pendulum_v1").config
+    assert listed.architecture.sampler == learned.architecture.sampler == "noise"
+    assert listed.objective == learned.objective == "stein"
+    assert listed.proposals == learned.proposals == "uniform"
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
+from skillbank.envs import ENV_IDS
 
 from skillbank.cli import commands
+from skillbank.task import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -74,6 +76,18 @@ def test_every_command_is_one(words: list[str]) -> None:
     command = commands.commands[words[0]]
     assert isinstance(command, click.Command)
     command.make_context(words[0], words[1:])  # an unknown option is an error
+
+
+def test_the_table_of_tasks_has_all_of_them_with_their_sizes() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\d+) \| (\d+) \| (\d+) \|", (ROOT / "docs" / "tasks.md").read_text(), re.M
+    )
+    made = {name: Task(name, 1) for name, *_ in rows}
+    assert rows == [
+        (name, *map(str, (task.observation_size, task.action_size, task.max_episode_steps)))
+        for name, task in made.items()
+    ]
+    assert {task.env_id for task in made.values()} == set(ENV_IDS)
 
 
 def test_every_link_leads_somewhere() -> None:
