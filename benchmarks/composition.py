@@ -186,8 +186,6 @@ def run_unit(name: str, seed: int) -> dict[str, Any]:
         facts = {"seconds": seconds, "steps": steps} | measured(policy, wish, seed)
         if name == "either":
             facts["nearer"] = nearer(policy, wish, seed)
-        if isinstance(policy, compose.Composed):
-            facts["sample_size"] = policy.sample_size
         result["ways"][way] = facts
         click.echo(f"{name} {seed} {way}: {facts}")
 

@@ -91,8 +91,6 @@ def measure(skill: str, episodes: int, steps: int, zero_shot: bool) -> None:
             "best actions": measured(policy, episodes, True),
             "random actions": measured(policy, episodes, False),
         }
-        if isinstance(policy, compose.Composed):
-            found["sample size"] = policy.sample_size
         result["ways"][way] = found
         click.echo(f"{way}: {json.dumps(found)}")
         path.write_text(json.dumps(result, indent=1) + "\n")

@@ -16,12 +16,14 @@ from skillbank.errors import (
 )
 
 if TYPE_CHECKING:
+    from skillbank import compose
     from skillbank.bank import Bank
     from skillbank.config import FinetuneConfig, PretrainConfig
     from skillbank.evaluation import Evaluation, evaluate
     from skillbank.finetuning import finetune
     from skillbank.pretraining import pretrain
     from skillbank.skill import Skill
+    from skillbank.training import Hooks
 
 __version__ = "0.1.0"
 
@@ -29,6 +31,7 @@ _HOME = {
     "Bank": "skillbank.bank",
     "Evaluation": "skillbank.evaluation",
     "FinetuneConfig": "skillbank.config",
+    "Hooks": "skillbank.training",
     "PretrainConfig": "skillbank.config",
     "Skill": "skillbank.skill",
     "evaluate": "skillbank.evaluation",
@@ -40,6 +43,7 @@ __all__ = [
     "Bank",
     "Evaluation",
     "FinetuneConfig",
+    "Hooks",
     "IncompatibleSkill",
     "PretrainConfig",
     "Skill",
@@ -48,6 +52,7 @@ __all__ = [
     "SkillbankError",
     "UnsupportedEnvironment",
     "__version__",
+    "compose",
     "evaluate",
     "finetune",
     "pretrain",
@@ -56,6 +61,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module the first time it is used (PEP 562)."""
+    if name == "compose":
+        return import_module("skillbank.compose")
     if name not in _HOME:
         raise AttributeError(f"module 'skillbank' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

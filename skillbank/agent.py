@@ -30,7 +30,6 @@ from skillbank.networks import (
     log_squash,
     make_sampler,
     polyak_update,
-    unsquash,
 )
 from skillbank.replay import Batch
 from skillbank.side_by_side import InTurn, Piece
@@ -236,8 +235,7 @@ class Agent:
             volume = self.action_size * math.log(2.0)  # -log q of the uniform density on the box
             log_weight = draws.new_full(draws.shape[:2], volume)
             if self.anchor is not None:  # pi_0 as a density over actions, not over u
-                u = unsquash(draws)
-                log_weight += self.anchor.log_density(obs, u) - log_squash(u)
+                log_weight += self.anchor.log_action_density(obs, draws)
             return self.target_q(obs, draws), log_weight
         if not self.handover:  # a finite set has no density (see finetuning)
             u = self._push(obs, draws).u
@@ -292,7 +290,7 @@ class Agent:
         return updated.of_parameters(phi / -(noise.shape[0] * noise.shape[1]))
 
     def _divergence(self, obs: Tensor, noise: Tensor) -> Gradients:
-        """Of KL(sampler || exp(Q / alpha)) times alpha, by the sampler's own exact density."""
+        """Of KL(sampler || exp(Q / alpha)) times alpha (eq. 12), by the sampler's exact density."""
         assert isinstance(self.sampler, FlowSampler)
         flow, count = (
             FlowPass(self.sampler, obs, noise, self.product),

@@ -5,7 +5,6 @@ here imports torch before a skill is loaded.
 """
 
 import contextlib
-import difflib
 import fcntl
 import functools
 import os
@@ -97,7 +96,7 @@ class Bank:
             )
         self.folder = Path(os.path.expanduser(where))  # an unknown ~user stays as it is
         self._shipped: Path | None = None
-        if folder is None if shipped is None else shipped:
+        if (folder is None) if shipped is None else shipped:
             self._shipped = Path(str(resources.files("skillbank.pretrained")))
         self._index: tuple[object, bank_index.Index] = (None, {})
         self._threads = threading.RLock()
@@ -594,8 +593,7 @@ class Bank:
 
     def _not_found(self, reference: str) -> errors.SkillNotFound:
         names = self.names()
-        near = difflib.get_close_matches(reference, names, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = errors.did_you_mean(reference, names)
         return errors.SkillNotFound(
             f"no skill {reference!r}.{hint} In the bank: {', '.join(names) or 'nothing yet'}"
         )

@@ -1,7 +1,5 @@
 """The command line: parse, call the library, print. Nothing is imported before it is needed."""
 
-import difflib
-import json
 import os
 import shlex
 import warnings
@@ -13,19 +11,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from skillbank import __version__
-from skillbank.cli_bank import BANK_COMMANDS, bank_option, named, open_bank
+from skillbank.cli_bank import BANK_COMMANDS
 from skillbank.cli_compose import compose_command
+from skillbank.cli_options import bank_option, json_option, named, open_bank, seed_option
+from skillbank.cli_printing import print_evaluation, print_files, print_json, roams
 from skillbank.cli_reproduce import reproduce
 from skillbank.cli_settings import imported, with_option
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
-from skillbank.errors import Interrupted, SkillbankError
+from skillbank.errors import Interrupted, SkillbankError, did_you_mean
 
 if TYPE_CHECKING:
     from skillbank.cli_settings import Config
     from skillbank.cli_training import Run
     from skillbank.evaluation import Evaluation
     from skillbank.skill import Skill
-    from skillbank.spec import EvaluationRecord
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 HALLWAY = "skillbank/QuadrupedHallwayNarrow-v0"
@@ -35,14 +34,6 @@ TASKS = (
     "QuadrupedHallwayWide, QuadrupedHallwayNarrow, QuadrupedUMaze, QuadrupedMaze, PointMassRun, "
     "PointMassRunToward, PointMassHallway, PointMassUMaze, PointMassMaze, PointMassReach."
 )
-# How the metrics of an evaluation are written: (unit, factor).
-UNITS = {
-    "distance": ("m", 1.0),
-    "net_distance": ("m", 1.0),
-    "progress": ("m", 1.0),
-    "success": ("%", 100.0),
-    "fallen": ("%", 100.0),
-}
 
 
 class Commands(click.Group):
@@ -59,9 +50,9 @@ class Commands(click.Group):
         """Find a command, or say which ones there are."""
         name, known = args[0], self.list_commands(ctx)
         if not name.startswith("-") and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            ctx.fail(f"no command '{name}'.{hint} There is: {', '.join(known)}")
+            ctx.fail(
+                f"no command '{name}'.{did_you_mean(name, known)} There is: {', '.join(known)}"
+            )
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -123,14 +114,6 @@ def _options(*options: Callable[[Function], Function]) -> Callable[[Function], F
     return decorate
 
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-_seed_option = click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Of simulation, networks and sampling.",
-)
 _skill_option = click.option(
     "--skill", required=True, metavar="NAME", help="From the bank, or a skill file (.h5)."
 )
@@ -159,7 +142,7 @@ def _env_option(default: str | None, shown: str) -> Callable[[Function], Functio
 
 _training_options = _options(
     click.option("--as", "name", metavar="NAME", help="What to call the new skill."),
-    _seed_option,
+    seed_option,
     click.option(
         "--steps",
         type=click.IntRange(1),
@@ -199,7 +182,7 @@ _training_options = _options(
         help="For checkpoint, logs and pictures. [default: runs/NAME; then NAME_2, ...]",
     ),
     click.option("--resume", is_flag=True, help="Go on from the checkpoint of a stopped training."),
-    _json_option,
+    json_option,
 )
 
 
@@ -247,12 +230,12 @@ def pretrain(
     reference, skill, after, seconds = run.complete(partial(learn, env_id, recipe))
     pictures = run.draw(reference, skill, {"": after} if after else {})
     if as_json:
-        _print_json(_training_result(reference, skill, seconds, run.folder, pictures, None, after))
+        print_json(_training_result(reference, skill, seconds, run.folder, pictures, None, after))
         return
     click.echo(f"{reference}: {_lineup(skill, seconds)}")
     if after:
-        _print_evaluation("", after)
-    _print_files(pictures)
+        print_evaluation("", after)
+    print_files(pictures)
 
 
 @commands.command(epilog=TASKS)
@@ -303,21 +286,21 @@ def finetune(
     recipe = _planned(recipe_for(parent.spec, env_id, preset, schedule), run, steps, settings)
     before = run.measured(parent)
     if not as_json:
-        _print_evaluation("before", before)
+        print_evaluation("before", before)
     reference, new, after, seconds = run.complete(partial(learn, parent, env_id, recipe))
     panels = {"before": before} | ({f"after {new.spec.steps} steps": after} if after else {})
     pictures = run.draw(reference, new, panels)
     if as_json:
-        _print_json(_training_result(reference, new, seconds, run.folder, pictures, before, after))
+        print_json(_training_result(reference, new, seconds, run.folder, pictures, before, after))
         return
     ends = [found.record().mean_return for found in (before, after) if found]
     dip = min(new.spec.learning_curve, key=lambda point: point.mean_return, default=None)
     if dip is not None and dip.mean_return < min(ends):
         click.echo(f"lowest   return {dip.mean_return:.4g}, at {dip.steps} steps of training")
     if after:
-        _print_evaluation("after", after)
+        print_evaluation("after", after)
     click.echo(f"{reference}: {_lineup(new, seconds)}")
-    _print_files(pictures)
+    print_files(pictures)
 
 
 # ------------------------------------------------------------------------------- looking
@@ -328,7 +311,7 @@ def finetune(
 @_env_option(None, "what the skill was trained on")
 @with_option
 @_episodes_option(100)
-@_seed_option
+@seed_option
 @click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
 @click.option("--nominal-start", is_flag=True, help="Start every episode from the one same pose.")
 @bank_option
@@ -338,7 +321,7 @@ def finetune(
     metavar="FOLDER",
     help="For the picture. [default: runs/evaluate/SKILL/TASK]",
 )
-@_json_option
+@json_option
 def evaluate(
     skill: str,
     env_id: str | None,
@@ -372,13 +355,13 @@ def evaluate(
     folder = out or Path("runs", "evaluate", bare_reference(skill), snake_case(bare_name(task)))
     pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder, made)
     if as_json:
-        sectors = {"sectors": result.sectors.tolist()} if _roams(result) else {}
-        _print_json(
+        sectors = {"sectors": result.sectors.tolist()} if roams(result) else {}
+        print_json(
             {"skill": skill} | result.record().model_dump() | sectors | {"pictures": pictures}
         )
         return
-    _print_evaluation("", result)
-    _print_files(pictures)
+    print_evaluation("", result)
+    print_files(pictures)
 
 
 @commands.command()
@@ -392,7 +375,7 @@ def evaluate(
     help="The film, .mp4 or .gif. [default: runs/play/SKILL/TASK.mp4]",
 )
 @click.option("--episodes", type=click.IntRange(1, 1000), default=1, show_default=True)
-@_seed_option
+@seed_option
 @click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
 @bank_option
 def play(
@@ -429,169 +412,16 @@ def play(
     click.echo(f"{path}: {frames} pictures")
 
 
-@commands.command("list")
-@bank_option
-@_json_option
-def list_skills(bank_folder: Path | None, as_json: bool) -> None:
-    """List the skills in the bank."""
-    listed = open_bank(bank_folder).listing()
-    if as_json:
-        _print_json(
-            [
-                {
-                    "reference": line.reference,
-                    "aliases": line.aliases,
-                    "shipped": line.shipped,
-                    "problem": line.problem,
-                }
-                | (line.entry.model_dump(mode="json", exclude=_FILE_FACTS) if line.entry else {})
-                for line in listed
-            ]
-        )
-        return
-    rows = [("SKILL", "TASK", "STEPS", "RETURN", "")]
-    for line in listed:
-        own = [f"@{label}" for label in line.aliases if label != "latest"]
-        note = " ".join([*own, *(["shipped"] if line.shipped else [])])
-        if line.entry is None:
-            rows.append((line.reference, "-", "-", "-", f"cannot be used: {line.problem}"))
-            continue
-        found = line.entry.evaluation
-        score = "-" if found is None else f"{found.mean_return:.4g}"
-        task = line.entry.env_id.removeprefix("skillbank/").removesuffix("-v0")
-        rows.append((line.reference, task, str(line.entry.steps), score, note))
-    if len(rows) == 1:
-        click.echo("no skills yet; 'skillbank pretrain' makes one")
-        return
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[4]]).rstrip())
-
-
-_FILE_FACTS = {"size", "mtime_ns", "body_hash", "offsets"}
-
-
-@commands.command()
-@click.argument("name")
-@bank_option
-@_json_option
-def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
-    """Show everything that is known about a skill, of the bank or a file."""
-    from skillbank.config import FinetuneConfig
-
-    bank = open_bank(bank_folder)
-    card = bank.show(named(name))
-    if as_json:
-        _print_json(card)
-        return
-    spec = bank.spec(named(name))
-    kind = "pretrained"
-    if spec.parents:
-        tuned = isinstance(spec.config, FinetuneConfig)
-        kind = "fine-tuned" if tuned else "made from other skills"
-    lines = {
-        "skill": card["reference"],
-        "aliases": ", ".join(
-            f"{label} (version {number})"
-            for label, number in card["aliases"].items()
-            if label != "latest"
-        ),
-        "about": spec.description,
-        "task": spec.task,
-        "reward": spec.reward,
-        "trained": f"{kind}, {spec.steps} steps, {spec.updates} updates, seed {spec.seed}",
-        "alpha": f"{spec.temperature:g}",
-        "discount": f"{spec.discount:g}",
-        "observation": ", ".join(f"{block.name} {block.size}" for block in spec.observation_blocks),
-        "actions": f"{spec.action_size}, {min(spec.action_low):g} to {max(spec.action_high):g}",
-        "sampler": spec.architecture.sampler
-        + (f", {spec.noise_set} fixed noises" if spec.noise_set else ""),
-        "made with": ", ".join(f"{key} {value}" for key, value in spec.versions.items()),
-        "licence": spec.license,
-        "content": card["content_hash"],
-        "file": card["path"],
-    }
-    for label, text in lines.items():
-        if text:
-            click.echo(f"{label:<12} {text}")
-    for ancestor in card["lineage"]:
-        reference = ancestor["reference"] or "not in this bank"
-        deeper = "  " * (ancestor["depth"] - 1)
-        click.echo(f"{'made from':<12} {deeper}{reference} ({ancestor['content_hash'][:12]})")
-    for record in spec.evaluations:
-        click.echo(f"{'scores':<12} {_score(record)}")
-
-
-@commands.command()
-@click.argument("names", nargs=-1)
-@bank_option
-@_json_option
-def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> None:
-    """Check the skill files of the bank, some of them, or any other files, bit by bit."""
-    bank = open_bank(bank_folder)
-    asked = [named(name) for name in names]
-    found: dict[str, SkillbankError | None] = {}
-    for one in asked:
-        known = str(one) if isinstance(one, Path) else bank.resolve(one).reference
-        found[known] = _problem(bank.path(one))
-    if not names:
-        problems = bank.verify()
-        found = {line.reference: problems.get(line.reference) for line in bank.listing()}
-    if as_json:
-        _print_json({name: None if bad is None else str(bad) for name, bad in found.items()})
-    else:
-        for reference, bad in found.items():
-            click.echo(f"{reference}: {'good' if bad is None else f'BAD: {bad}'}")
-    if any(found.values()):
-        click.get_current_context().exit(3)
-
-
-def _problem(path: Path) -> SkillbankError | None:
-    """What is wrong with a skill file."""
-    from skillbank import storage
-
-    try:
-        storage.read(path)
-    except SkillbankError as error:
-        return error
-    return None
-
-
-@commands.command()
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@bank_option
-def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
-    """Delete a skill, or one version of it (NAME@2), from the bank."""
-    bank = open_bank(bank_folder)
-    doomed = ", ".join(map(_with_kind, bank.removal(name)))
-    try:
-        sure = yes or click.confirm(f"delete {doomed} for good?", err=True)
-    except click.Abort:
-        raise Interrupted("\nnothing was deleted; --yes does not ask") from None
-    if not sure:
-        click.echo("nothing was deleted", err=True)
-        return
-    for reference in bank.remove(name):
-        click.echo(f"{_with_kind(reference)} deleted")
-
-
-def _with_kind(reference: str) -> str:
-    """``walk@2``, or ``alias walk@best``."""
-    return reference if reference.rpartition("@")[2].isdigit() else f"alias {reference}"
-
-
 @commands.command()
 @bank_option
-@_json_option
+@json_option
 def doctor(bank_folder: Path | None, as_json: bool) -> None:
     """Say what this machine has, and what is known not to work."""
     from skillbank.doctor import examine
 
     checks = examine(open_bank(bank_folder, new=True).folder)
     if as_json:
-        _print_json([check._asdict() for check in checks])
+        print_json([check._asdict() for check in checks])
     else:
         for check in checks:
             click.echo(
@@ -618,7 +448,7 @@ def _planned(recipe: "Config", run: "Run", steps: int | None, settings: Sequence
     from skillbank.config import shortened
 
     if run.resume:
-        from skillbank.training import begun_with
+        from skillbank.checkpoint import begun_with
 
         return configured(recipe, (*as_begun(recipe, begun_with(run.checkpoint), steps), *settings))
     return configured(recipe if steps is None else shortened(recipe, steps), settings)
@@ -653,39 +483,6 @@ def _training_result(
         "folder": str(folder),
         "pictures": list(pictures),
     }
-
-
-def _roams(evaluation: "Evaluation") -> bool:
-    """Whether the directions in which episodes ended say something."""
-    return "direction" in evaluation.metrics and not {"progress", "distance"} & set(
-        evaluation.metrics
-    )
-
-
-def _print_evaluation(label: str, evaluation: "Evaluation") -> None:
-    click.echo(f"{label:<8} {_score(evaluation.record())}".strip())
-    if _roams(evaluation) and len(evaluation.returns) >= 8:
-        shares = " ".join(f"{share:.0%}" for share in evaluation.sectors)
-        click.echo(f"         directions, from east turning left: {shares}".rstrip())
-
-
-def _score(record: "EvaluationRecord") -> str:
-    low, high = record.interval
-    interval = f" [{low:.4g}, {high:.4g}]" if record.episodes > 1 else ""  # one has none
-    parts = [f"return {record.mean_return:.4g}{interval}"]
-    for name, (unit, factor) in UNITS.items():
-        if name in record.metrics:
-            parts.append(f"{name.replace('_', ' ')} {factor * record.metrics[name]:.3g} {unit}")
-    return f"{', '.join(parts)} ({record.episodes} episodes, seed {record.seed})"
-
-
-def _print_files(paths: Sequence[str]) -> None:
-    for path in paths:
-        click.echo(path)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, default=str))
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -5,10 +5,15 @@ Registered on the command line by ``for command in BANK_COMMANDS: commands.add_c
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from skillbank.cli_options import bank_option, json_option, named, open_bank
+from skillbank.cli_printing import print_json, score
+from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
@@ -16,13 +21,164 @@ if TYPE_CHECKING:
 FORMATS = {".h5": "h5", ".safetensors": "safetensors", ".onnx": "onnx", ".md": "card"}
 BRIEF = 100  # characters of a value that differs, at most
 
-bank_option = click.option(
-    "--bank",
-    "bank_folder",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Where skills are kept. [default: $SKILLBANK_HOME, or your own data folder]",
-)
+
+@click.command("list")
+@bank_option
+@json_option
+def list_skills(bank_folder: Path | None, as_json: bool) -> None:
+    """List the skills in the bank."""
+    listed = open_bank(bank_folder).listing()
+    if as_json:
+        print_json(
+            [
+                {
+                    "reference": line.reference,
+                    "aliases": line.aliases,
+                    "shipped": line.shipped,
+                    "problem": line.problem,
+                }
+                | (line.entry.model_dump(mode="json", exclude=_FILE_FACTS) if line.entry else {})
+                for line in listed
+            ]
+        )
+        return
+    rows = [("SKILL", "TASK", "STEPS", "RETURN", "")]
+    for line in listed:
+        own = [f"@{label}" for label in line.aliases if label != "latest"]
+        note = " ".join([*own, *(["shipped"] if line.shipped else [])])
+        if line.entry is None:
+            rows.append((line.reference, "-", "-", "-", f"cannot be used: {line.problem}"))
+            continue
+        found = line.entry.evaluation
+        score = "-" if found is None else f"{found.mean_return:.4g}"
+        task = line.entry.env_id.removeprefix("skillbank/").removesuffix("-v0")
+        rows.append((line.reference, task, str(line.entry.steps), score, note))
+    if len(rows) == 1:
+        click.echo("no skills yet; 'skillbank pretrain' makes one")
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[4]]).rstrip())
+
+
+_FILE_FACTS = {"size", "mtime_ns", "body_hash", "offsets"}
+
+
+@click.command()
+@click.argument("name")
+@bank_option
+@json_option
+def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
+    """Show everything that is known about a skill, of the bank or a file."""
+    from skillbank.config import FinetuneConfig
+    from skillbank.spec import blocks_text
+
+    bank = open_bank(bank_folder)
+    card = bank.show(named(name))
+    if as_json:
+        print_json(card)
+        return
+    spec = bank.spec(named(name))
+    kind = "pretrained"
+    if spec.parents:
+        tuned = isinstance(spec.config, FinetuneConfig)
+        kind = "fine-tuned" if tuned else "made from other skills"
+    lines = {
+        "skill": card["reference"],
+        "aliases": ", ".join(
+            f"{label} (version {number})"
+            for label, number in card["aliases"].items()
+            if label != "latest"
+        ),
+        "about": spec.description,
+        "task": spec.task,
+        "reward": spec.reward,
+        "trained": f"{kind}, {spec.steps} steps, {spec.updates} updates, seed {spec.seed}",
+        "alpha": f"{spec.temperature:g}",
+        "discount": f"{spec.discount:g}",
+        "observation": blocks_text(spec.observation_blocks),
+        "actions": f"{spec.action_size}, {_bounds(spec.action_low)} to {_bounds(spec.action_high)}",
+        "sampler": spec.architecture.sampler
+        + (f", {spec.noise_set} fixed noises" if spec.noise_set else ""),
+        "made with": ", ".join(f"{key} {value}" for key, value in spec.versions.items()),
+        "licence": spec.license,
+        "content": card["content_hash"],
+        "file": card["path"],
+    }
+    for label, text in lines.items():
+        if text:
+            click.echo(f"{label:<12} {text}")
+    for ancestor in card["lineage"]:
+        reference = ancestor["reference"] or "not in this bank"
+        deeper = "  " * (ancestor["depth"] - 1)
+        click.echo(f"{'made from':<12} {deeper}{reference} ({ancestor['content_hash'][:12]})")
+    for record in spec.evaluations:
+        click.echo(f"{'scores':<12} {score(record)}")
+
+
+def _bounds(values: "Sequence[float]") -> str:
+    """One number where all are alike."""
+    return ", ".join(f"{value:g}" for value in (values if len(set(values)) > 1 else values[:1]))
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@bank_option
+@json_option
+def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> None:
+    """Check the skill files of the bank, some of them, or any other files, bit by bit."""
+    bank = open_bank(bank_folder)
+    asked = [named(name) for name in names]
+    found: dict[str, SkillbankError | None] = {}
+    for one in asked:
+        known = str(one) if isinstance(one, Path) else bank.resolve(one).reference
+        found[known] = _problem(bank.path(one))
+    if not names:
+        problems = bank.verify()
+        found = {line.reference: problems.get(line.reference) for line in bank.listing()}
+    if as_json:
+        print_json({name: None if bad is None else str(bad) for name, bad in found.items()})
+    else:
+        for reference, bad in found.items():
+            click.echo(f"{reference}: {'good' if bad is None else f'BAD: {bad}'}")
+    if any(found.values()):
+        click.get_current_context().exit(3)
+
+
+def _problem(path: Path) -> SkillbankError | None:
+    """What is wrong with a skill file."""
+    from skillbank import storage
+
+    try:
+        storage.read(path)
+    except SkillbankError as error:
+        return error
+    return None
+
+
+@click.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@bank_option
+def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
+    """Delete a skill, or one version of it (NAME@2), from the bank."""
+    bank = open_bank(bank_folder)
+    doomed = ", ".join(map(_with_kind, bank.removal(name)))
+    try:
+        sure = yes or click.confirm(f"delete {doomed} for good?", err=True)
+    except click.Abort:
+        raise Interrupted("\nnothing was deleted; --yes does not ask") from None
+    if not sure:
+        click.echo("nothing was deleted", err=True)
+        return
+    for reference in bank.remove(name):
+        click.echo(f"{_with_kind(reference)} deleted")
+
+
+def _with_kind(reference: str) -> str:
+    """``walk@2``, or ``alias walk@best``."""
+    return reference if reference.rpartition("@")[2].isdigit() else f"alias {reference}"
 
 
 @click.command()
@@ -48,7 +204,7 @@ def unalias(reference: str, bank_folder: Path | None) -> None:
 @click.argument("first")
 @click.argument("second")
 @bank_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> None:
     """Compare two skills, of the bank or files, metadata and parameters."""
     found = open_bank(bank_folder).diff(named(first), named(second))
@@ -171,26 +327,22 @@ def import_(path: Path, name: str, bank_folder: Path | None) -> None:
     _say_kept(bank, bank.add(image, name))
 
 
-BANK_COMMANDS = (alias, unalias, diff, gc, push, pull, export, import_)
-
-
-def open_bank(folder: Path | None, *, new: bool = False) -> "Bank":
-    """A bank for a command; one that should be there and is not is told, but for a new one."""
-    from skillbank.bank import Bank
-
-    bank = Bank(folder, shipped=True)
-    if not new and folder is not None and not bank.folder.exists():
-        click.echo(f"no bank at {folder} yet", err=True)
-    return bank
+BANK_COMMANDS = (
+    list_skills,
+    show,
+    verify,
+    remove,
+    alias,
+    unalias,
+    diff,
+    gc,
+    push,
+    pull,
+    export,
+    import_,
+)
 
 
 def _say_kept(bank: "Bank", reference: str) -> None:
     own = bank.path(reference).parent == bank.folder
     click.echo(f"kept as {reference}" if own else f"{reference} is that skill: nothing to keep")
-
-
-def named(skill: str) -> str | Path:
-    """What a user means by a skill: the path of a file, or else a reference in the bank."""
-    if "/" in skill or skill.endswith(".h5") or Path(skill).is_file():
-        return Path(skill)
-    return skill

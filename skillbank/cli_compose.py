@@ -12,8 +12,9 @@ import click
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
-from skillbank.cli_bank import bank_option, named
 from skillbank.cli_folders import check_writable, held, numbered
+from skillbank.cli_options import bank_option, named
+from skillbank.cli_printing import say
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import bare_reference, imported, with_option
 from skillbank.cli_signals import stop_on_signals
@@ -179,11 +180,6 @@ def compose_command(
     _print(_result(composed, found, reference, skill, path if correct else None), as_json, text)
 
 
-def say(text: str) -> None:
-    """What is not the result goes to stderr."""
-    click.echo(text, err=True)
-
-
 def _name(name: str | None, skills: Sequence[str]) -> str:
     """Of the new skill: as asked for, or those of its parts; one alone is not replaced by it."""
     if name is not None:
@@ -218,6 +214,8 @@ def _turned(skills: "list[Skill]", degrees: tuple[float, ...]) -> "list[Skill]":
     if not degrees:
         return skills
     _one_for_each(skills, degrees, "--turn")
+    if not all(map(math.isfinite, degrees)):
+        raise click.UsageError(f"--turn takes finite numbers of degrees, got {degrees}")
     return [s.turned(math.radians(by)) if by else s for s, by in zip(skills, degrees, strict=True)]
 
 

@@ -1,6 +1,5 @@
 """What the options of a training mean: names and configurations."""
 
-import difflib
 import inspect
 import json
 import re
@@ -15,7 +14,7 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from skillbank.config import Architecture, Learning, bare_name
-from skillbank.errors import SkillbankError
+from skillbank.errors import SkillbankError, did_you_mean
 from skillbank.spec import OF_GYMNASIUM
 
 # The skills that skillbank itself ships; any other task gives its own name.
@@ -145,8 +144,7 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
         if not equals:
             raise SkillbankError(f"'--set {setting}' should be '--set key=value'")
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(key, known)
             raise SkillbankError(f"no setting '{key}'.{hint} There is: {', '.join(known)}")
         *parts, last = key.split(".")
         inner = document

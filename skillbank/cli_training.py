@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import click
-
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
 from skillbank.cli_folders import check_writable, held, numbered
+from skillbank.cli_printing import say
 from skillbank.cli_progress import Watch
 from skillbank.cli_signals import StopRequest, stop_on_signals
 from skillbank.config import Learning
@@ -277,8 +276,3 @@ def _drawing(path: Path, paths: list[str]) -> Iterator[Path]:
         say(f"warning: {error}")
     else:
         paths.append(str(path))
-
-
-def say(message: str) -> None:
-    """Tell the user about the training, beside its result."""
-    click.echo(message, err=True)

@@ -13,7 +13,9 @@ Count = Annotated[int, Field(ge=1)]
 Preset = Literal["default", "paper"]
 Schedule = Literal["anchored", "paper"]
 Width = Annotated[int, Field(ge=1, le=1 << 20)]
-Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8, fail_fast=True)]
+Widths = Annotated[  # a list will do
+    tuple[Width, ...], Field(min_length=1, max_length=8, fail_fast=True, strict=False)
+]
 AS_READ = object()  # context in which a model keeps to the fields that it is given
 
 
@@ -195,7 +197,8 @@ _PAPER: dict[str, Any] = {
 EPOCH = 10_000  # environment steps of an epoch (appendix D.1)
 
 # What differs from a preset for a task of ours: {bare name: {field: value}}.
-# The four goals must be found by the sampling network, not by drawing a symmetry.
+# The four goals must be found by the sampling network, not by drawing a symmetry. At a tenth of the
+# reward alpha 1 is D.1's alpha 10.
 _MULTI_GOAL: dict[str, Any] = {"temperature": 1.0, "reward_scale": 0.1, "symmetry": False}
 
 

@@ -1,5 +1,8 @@
 """Every error that a user can cause, and the exit code each one has on the command line."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class SkillbankError(Exception):
     """Base of all errors raised on purpose; its text says what would have worked."""
@@ -117,3 +120,9 @@ class WrongShape(SkillFileError):
 
 class NonFiniteParameter(SkillFileError):
     """A parameter that holds NaN or infinity."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest of what is known; empty if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,8 +35,8 @@ class Fits(Policy, Protocol):
     def fitted_to(self, task: Task) -> "Fits":
         """The same policy on the task's observations."""
 
-    def reseed(self, seed: int) -> None:
-        """Start its random actions anew."""
+    def reseeded(self, seed: int) -> "Fits":
+        """The same policy with random actions of its own."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = False,
     nominal_start: bool = False,
+    env_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Evaluation:
     """Run whole episodes and measure them.
@@ -127,7 +129,8 @@ def evaluate(
         deterministic: Take each state's best action instead of a random one.
         nominal_start: Start every episode from the task's one nominal pose, by the reset option
             ``{"randomize": False}``.
-        kwargs: For the environment.
+        env_kwargs: For the environment.
+        kwargs: The same, one by one.
 
     Raises:
         UnsupportedEnvironment: Unknown id, spaces that cannot be used, or no nominal pose.
@@ -135,7 +138,7 @@ def evaluate(
         SkillbankError: ``episodes`` or ``seed`` make no sense, or ``skill`` is no policy.
     """
     check_policy(skill)
-    env_id, kwargs = task_of(skill, env_id, kwargs)
+    env_id, kwargs = task_of(skill, env_id, {**(env_kwargs or {}), **kwargs})
     episodes, seed = int(episodes), int(seed)
     if episodes < 1 or not 0 <= seed < 2**63 - episodes:
         raise SkillbankError(
@@ -144,14 +147,12 @@ def evaluate(
     parts = []
     for first in range(0, episodes, MAX_COPIES):
         copies = min(MAX_COPIES, episodes - first)
-        task = Task(env_id, copies, **kwargs)
-        policy: Policy = skill
-        if isinstance(skill, Fits):
-            policy = skill.fitted_to(task)
-            policy.reseed(seed + first)
-        options = {"randomize": False} if nominal_start else None
-        parts.append(_rollout(policy, task, seed + first, deterministic, options))
-        task.close()
+        with closing(Task(env_id, copies, **kwargs)) as task:
+            policy: Policy = skill
+            if isinstance(skill, Fits):
+                policy = skill.fitted_to(task).reseeded(seed + first)
+            options = {"randomize": False} if nominal_start else None
+            parts.append(_rollout(policy, task, seed + first, deterministic, options))
     joined = {  # a metric that no episode of a part was told of is unknown there
         name: np.concatenate([p.metrics.get(name, np.full(len(p.returns), np.nan)) for p in parts])
         for name in dict.fromkeys(name for p in parts for name in p.metrics)

@@ -1,7 +1,7 @@
 """Exact soft Q-iteration on tables: the oracle that what is learned is compared with.
 
 A table has S states and A actions. Actions may stand for cells of a box: each carries the log of
-its measure, so that ``V(s) = alpha log sum_a w_a exp(Q(s, a) / alpha)`` (eq. 3 and 6) approximates
+its measure, so that ``V(s) = alpha log sum_a w_a exp(Q(s, a) / alpha)`` (eq. 5) approximates
 the integral over the box scaled to [-1, 1]^d, whose volume is 2^d, and ``pi = exp((Q - V) /
 alpha)`` is a density: ``sum_a w_a pi(a | s) = 1``. With a temperature of 0 values are maxima.
 
@@ -226,7 +226,7 @@ def soft_value(q: Float, log_measure: Float, temperature: float) -> Float:
 
 
 def log_policy(q: Float, log_measure: Float, temperature: float) -> Float:
-    """``log pi = (Q - V) / alpha`` [S, A] (eq. 5), a density over the base measure."""
+    """``log pi = (Q - V) / alpha`` [S, A] (eq. 6), a density over the base measure."""
     value = soft_value(q, log_measure, temperature)
     return (q - value[:, np.newaxis]) / temperature
 
@@ -237,7 +237,7 @@ def soft_backup(table: Table, value: Float) -> Float:
 
 
 def soft_q_iteration(table: Table, temperature: float, tolerance: float = 1e-10) -> Solution:
-    """Soft Q-iteration (theorem 3): backups until Q is within ``tolerance`` of its fixed point.
+    """Soft Q-iteration (theorem 3; eq. 8, 9) until Q is within ``tolerance`` of its fixed point.
 
     Raises:
         ArithmeticError: No fixed point was reached, which only a discount of 1 can cause.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skillbank import durable, errors, storage
-from skillbank.spec import EvaluationRecord, SkillSpec, parameter_shapes
+from skillbank.spec import EvaluationRecord, SkillSpec, blocks_text, parameter_shapes
 from skillbank.storage import StoredSkill
 
 METADATA_KEY, HASH_KEY = "skillbank.metadata", "skillbank.content_hash"
@@ -144,14 +144,13 @@ def model_card(stored: StoredSkill) -> str:
 
 
 def _facts(spec: SkillSpec, content: str) -> dict[str, str]:
-    blocks = ", ".join(f"{block.name} {block.size}" for block in spec.observation_blocks)
     effort = f"{spec.steps:,} steps, {spec.updates:,} updates, seed {spec.seed}"
     facts = {
         "content hash": f"`{content}`",
         "trained in": f"`{spec.task}`, {effort}",
         "for the reward": spec.reward,
         "temperature, discount": f"{spec.temperature:g}, {spec.discount:g}",
-        "observation": f"{spec.observation_size} numbers: {blocks}",
+        "observation": f"{spec.observation_size} numbers: {blocks_text(spec.observation_blocks)}",
         "action": f"{spec.action_size} numbers",
         "sampling network": spec.architecture.sampler,
         "made from": ", ".join(f"`{parent}`" for parent in spec.parents),

@@ -2,7 +2,7 @@
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def film(
     seed: int = 0,
     deterministic: bool = False,
     report: Callable[[], object] = lambda: None,
+    env_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> int:
     """Write a film of whole episodes, in real time where the task says how fast that is.
@@ -43,7 +44,8 @@ def film(
         seed: Of the starts, and of the skill's random actions.
         deterministic: Take each state's best action instead of a random one.
         report: Called after each picture.
-        kwargs: For the environment.
+        env_kwargs: For the environment.
+        kwargs: The same, one by one.
 
     Returns:
         The number of pictures in it.
@@ -59,12 +61,11 @@ def film(
         raise SkillbankError(f"a film is .mp4 or .gif, not '{path.name}'")
     if episodes < 1 or seed < 0:
         raise SkillbankError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
-    env_id, kwargs = task_of(skill, env_id, kwargs)
+    env_id, kwargs = task_of(skill, env_id, {**(env_kwargs or {}), **kwargs})
     task = Task(env_id, 1, render_mode="rgb_array", **kwargs)
     fps = float(task.envs.metadata.get("render_fps", DEFAULT_FPS))
     try:
-        policy = skill.fitted_to(task)
-        policy.reseed(seed)
+        policy = skill.fitted_to(task).reseeded(seed)
         frames = _frames(policy, task, episodes, seed, deterministic, report)
         # Whatever cannot be drawn is known with the first picture, before a file is made.
         frames = itertools.chain([next(frames)], frames)

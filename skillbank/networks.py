@@ -5,7 +5,7 @@ shapes of all parameters are dictated by ``skillbank.spec``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -56,13 +56,33 @@ class Network(nn.Module):
             self[name].copy_(torch.from_numpy(arrays[name]))
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialise(self, generator: torch.Generator, names: Iterable[str] | None = None) -> None:
         """Uniform in +-1/sqrt(inputs) for weights and hidden biases, as torch.nn.Linear."""
-        for name in self._names:
+        for name in self._names if names is None else names:
             fan_in = self[name.replace("bias", "weight")].shape[-2]
             bound = 1.0 / math.sqrt(fan_in)
             values = torch.rand(self[name].shape, generator=generator) * 2.0 - 1.0
             self[name].copy_(values * bound)
+
+
+def flat_arrays(networks: "Mapping[str, Network]") -> dict[str, NDArray[np.float32]]:
+    """Copies of all parameters of several networks, as ``part/name``."""
+    return {
+        f"{part}/{name}": value
+        for part, network in networks.items()
+        for name, value in network.arrays().items()
+    }
+
+
+def load_flat_arrays(
+    networks: "Mapping[str, Network]", arrays: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """Set all parameters of several networks; arrays of other parts may be among them."""
+    for part, network in networks.items():
+        prefix = f"{part}/"
+        network.load_arrays(
+            {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        )
 
 
 class Critic(Network):
@@ -124,11 +144,9 @@ class FlowSampler(Network):
         self.register_buffer("moves", moves, False)
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialise(self, generator: torch.Generator, names: Iterable[str] | None = None) -> None:
         """Start at about u = xi for every state: couplings are the identity, the scale is one."""
-        names, self._names = self._names, tuple(n for n in self._names if "coupling" not in n)
-        super().initialise(generator)
-        self._names = names
+        super().initialise(generator, [name for name in self._names if "coupling" not in name])
         head = self["head.weight"]
         head[:, : 2 * self.action] *= 0.1
         self["head.bias"].zero_()
@@ -162,6 +180,17 @@ class FlowSampler(Network):
             x = (x - shift) * (-log_scale).exp()
             log_det = log_det + log_scale.sum(-1)
         return log_normal(x) - log_det
+
+    def log_action_density(self, obs: Tensor, action: Tensor, u: Tensor | None = None) -> Tensor:
+        """Log-density of actions scaled to [-1, 1]^A: [B, K, A] -> [B, K].
+
+        Args:
+            obs: [B, S].
+            action: [B, K, A].
+            u: Before squashing, where it is known: it says more of an action that has saturated.
+        """
+        u = unsquash(action) if u is None else u
+        return self.log_density(obs, u) - log_squash(u)
 
     def _state(self, obs: Tensor) -> "_FlowState":
         """Everything that depends on the state alone, computed once per state."""
@@ -205,7 +234,7 @@ class NoiseSampler(Network):
         self.observation = observation
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialise(self, generator: torch.Generator, names: Iterable[str] | None = None) -> None:
         """Start with u spread by about one, half of it by the noise (He's scale for ReLU).
 
         A narrower start puts all particles in one place, from where Stein's direction may find

@@ -3,15 +3,18 @@
 ``a & b``, ``a | b``, ``a - 0.5 * b``: what it means stands in ``compose``.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from skillbank.spec import blocks_text
 
 if TYPE_CHECKING:
     from skillbank.compose.composed import Composed, ComposedSpec
@@ -80,12 +83,14 @@ class Composable(ABC):
         return self.tensor_q(states, actions).numpy()
 
     def energy(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
-        """``-q / temperature`` (eq. 2), shaped as ``q``."""
+        """``-q / temperature``, the E of ``pi ~ exp(-E)`` (eq. 3), shaped as ``q``."""
         return -self.q(obs, action) / np.float32(self.spec.temperature)
 
-    def reseed(self, seed: int) -> None:
-        """Start the stream of random actions anew; the same seed gives the same actions."""
-        self._generator.manual_seed(int(seed))
+    def reseeded(self, seed: int) -> Self:
+        """The same with random actions of its own; the same seed gives the same actions."""
+        other = copy.copy(self)
+        other._generator = torch.Generator().manual_seed(int(seed))
+        return other
 
     # Units.
 
@@ -102,11 +107,10 @@ class Composable(ABC):
                     f"expected observations [B, {self.spec.observation_size}], got one observation "
                     f"{array.shape}: give obs[None], a batch of one"
                 )
-            named = ", ".join(f"{block.name} {block.size}" for block in blocks)
             raise ValueError(
                 f"expected observations [B, {self.spec.observation_size}], got {array.shape}: the "
-                f"skill observes {named}. For a task with more blocks fit it to that first, as in "
-                'skill.fitted_to("PointMassHallway")'
+                f"skill observes {blocks_text(blocks)}. For a task with more blocks fit it to that "
+                'first, as in skill.fitted_to("PointMassHallway")'
             )
         finite = np.isfinite(array)
         if not finite.all():

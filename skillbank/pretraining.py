@@ -4,11 +4,11 @@ import operator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skillbank.agent import Agent
 from skillbank.config import FinetuneConfig, PretrainConfig, noise_fed, recipe
 from skillbank.errors import SkillbankError
+from skillbank.networks import flat_arrays
 from skillbank.skill import Skill
 from skillbank.spec import SkillSpec
 from skillbank.task import Task, resolve
@@ -132,11 +132,7 @@ def finished_skill(
     networks = agent.networks()
     if members == 1:  # the hand-over is made: Q is the task's alone, without the prior
         networks.pop("anchor", None)
-    parameters: dict[str, NDArray[np.float32]] = {
-        f"{part}/{key}": value
-        for part, network in networks.items()
-        for key, value in network.arrays().items()
-    }
+    parameters = flat_arrays(networks)
     if agent.noise_set is not None:
         parameters["noise"] = agent.noise_set.cpu().numpy()
     spec = SkillSpec(

@@ -22,9 +22,10 @@ from skillbank.networks import (
     FlowSampler,
     NoiseSampler,
     Sampler,
+    flat_arrays,
+    load_flat_arrays,
     log_squash,
     make_sampler,
-    unsquash,
 )
 from skillbank.operators import Composable
 from skillbank.soft_value import soft_value
@@ -61,11 +62,8 @@ class Skill(Composable):
         self.target_critic = Critic(spec.architecture, *sizes)
         self.sampler: Sampler = make_sampler(spec.architecture, *sizes)
         self.anchor = FlowSampler(spec.architecture, *sizes) if spec.anchored else None
-        for part, network in self.networks().items():
-            prefix = f"{part}/"
-            network.load_arrays(
-                {k.removeprefix(prefix): v for k, v in parameters.items() if k.startswith(prefix)}
-            )
+        load_flat_arrays(self.networks(), parameters)
+        for network in self.networks().values():
             network.requires_grad_(False)
         self.noise_set = torch.from_numpy(parameters["noise"].copy()) if spec.noise_set else None
         self.symmetries = Symmetries(spec.symmetries) if spec.symmetries else None
@@ -86,11 +84,7 @@ class Skill(Composable):
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all parameters, by the names of ``spec.parameter_shapes``."""
-        arrays = {
-            f"{part}/{name}": value
-            for part, network in self.networks().items()
-            for name, value in network.arrays().items()
-        }
+        arrays = flat_arrays(self.networks())
         return arrays | ({} if self.noise_set is None else {"noise": self.noise_set.numpy().copy()})
 
     # What the skill says about actions; its Q-value: ``Composable.q``.
@@ -289,8 +283,7 @@ class Skill(Composable):
         q: Tensor = self.critic(obs, action).amin(0)
         if self.anchor is None:
             return q
-        u = unsquash(action) if u is None else u
-        return q + self.spec.temperature * (self.anchor.log_density(obs, u) - log_squash(u))
+        return q + self.spec.temperature * self.anchor.log_action_density(obs, action, u)
 
     def _draw(self, obs: Tensor, n: int, generator: torch.Generator) -> Tensor:
         """Scaled actions [B, n, A] by fresh noise, or by members of the fixed set.

@@ -4,7 +4,7 @@ No torch here: a bank is listed and a file is checked without it.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -18,7 +18,10 @@ from skillbank.config import (
     Strict,
 )
 
-Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+MAX_NAME = 128
+Name = Annotated[
+    str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+]
 # No control characters, and none that turn the direction of writing: terminals obey them.
 _CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 Text = Annotated[str, Field(max_length=4096, pattern=rf"^[^{_CONTROL}]*$")]
@@ -57,6 +60,11 @@ class ObservationBlock(Strict):
 
     name: Name
     size: Annotated[int, Field(ge=1, le=65536)]
+
+
+def blocks_text(blocks: Sequence[ObservationBlock]) -> str:
+    """``velocity 3, position 2``."""
+    return ", ".join(f"{block.name} {block.size}" for block in blocks)
 
 
 Sign = Literal[-1, 1]

@@ -5,7 +5,6 @@ works by its id; what skillbank's own environments declare beyond that (observat
 symmetries, the model's hash) is used where it is there.
 """
 
-import difflib
 import itertools
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from skillbank.errors import UnsupportedEnvironment
+from skillbank.errors import UnsupportedEnvironment, did_you_mean
 from skillbank.spec import ObservationBlock, Sha256, Symmetry
 
 Array = NDArray[Any]
@@ -322,8 +321,7 @@ def resolve(env_id: str) -> str:
     ours = [known for known in gymnasium.registry if known.startswith("skillbank/")]
     bare = {known.removeprefix("skillbank/").removesuffix("-v0"): known for known in ours}
     wanted = env_id.removeprefix("skillbank/").removesuffix("-v0")
-    near = difflib.get_close_matches(wanted, [*bare, *gymnasium.registry], n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(wanted, [*bare, *gymnasium.registry])
     raise UnsupportedEnvironment(
         f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
         f"If a module of yours registers it: --env MODULE:{env_id}, or --env MODULE: for the task "

@@ -1,12 +1,9 @@
-"""The loop: collect with parallel simulations, store, update, report; and its checkpoints."""
+"""The loop: collect with parallel simulations, store, update, report."""
 
-import json
 import time
-import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skillbank import checkpoint
 from skillbank.agent import Agent, Figures
 from skillbank.config import Learning
-from skillbank.durable import DAMAGE, replace_durably
-from skillbank.errors import Interrupted, SkillbankError, StorageError, TrainingDiverged
+from skillbank.errors import Interrupted, StorageError, TrainingDiverged
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.side_by_side import InTurn, side_by_side
 from skillbank.spec import CurvePoint, kept_kwargs
@@ -100,7 +97,7 @@ class Training:
         """
         self.memory = hooks.memory
         if hooks.resume:
-            self.load(hooks.checkpoint)
+            checkpoint.load(self, hooks.checkpoint)
         begun = self.steps
         try:
             with side_by_side() as beside:
@@ -113,7 +110,7 @@ class Training:
             moved = self.steps > begun or not (hooks.checkpoint and hooks.checkpoint.exists())
             if hooks.checkpoint is not None and hooks.segment_steps is None and moved:
                 try:
-                    self.save(hooks.checkpoint)
+                    checkpoint.save(self, hooks.checkpoint)
                 except (StorageError, TrainingDiverged) as failure:
                     error.add_note(str(failure))
             raise
@@ -197,7 +194,7 @@ class Training:
         if hooks.checkpoint is None:
             return
         try:
-            self.save(hooks.checkpoint)
+            checkpoint.save(self, hooks.checkpoint)
         except StorageError as failure:  # a full disk may be emptied before the end
             if hooks.on_warning is not None:
                 hooks.on_warning(str(failure))
@@ -259,144 +256,3 @@ class Training:
             steps = self.steps, self.config.total_steps
             so_far = (*steps, self.agent.updates, self.seconds, mean, self.agent.temperature)
             hooks.on_progress(Progress(*so_far, values))
-
-    # Checkpoints: everything needed to go on, but the simulation (its episodes start anew).
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint, atomically: networks, optimisers, replay, random state, counts.
-
-        Raises:
-            StorageError: It cannot be written; the one before is untouched.
-            TrainingDiverged: A parameter is not finite; the one before is untouched.
-        """
-        parts = self.agent.networks().values()
-        if not all(bool(p.isfinite().all()) for part in parts for p in part.parameters()):
-            raise TrainingDiverged(f"parameters are not finite; {path} keeps the last good state")
-        arrays: dict[str, Any] = {}
-        for part, network in self.agent.networks().items():
-            arrays |= {f"{part}/{name}": value for name, value in network.arrays().items()}
-        for part, optimiser in self._optimisers().items():
-            for index, state in optimiser.state_dict()["state"].items():
-                arrays |= {f"{part}/{index}/{k}": v.cpu().numpy() for k, v in state.items()}
-        arrays["replay"] = self.replay.rows[: len(self.replay)].cpu().numpy()
-        arrays["generator"] = self.agent.generator.get_state().numpy()
-        arrays |= {f"memory/{name}": value for name, value in self.memory.items()}
-        meta = {
-            "started": self._started(),
-            "planned_steps": self.planned_steps,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "debt": self.debt,
-            "added": self.replay.added,
-            "updates": self.agent.updates,
-            "returns": list(self.returns),
-            "curve": [point.model_dump() for point in self.curve],
-            "rng": self.rng.bit_generator.state,
-        }
-        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-        with replace_durably(path) as file:
-            np.savez(file, **arrays)
-
-    def load(self, path: Path | None) -> None:
-        """Go on from a checkpoint of the same training.
-
-        Raises:
-            SkillbankError: There is none, or it belongs to another task, configuration or seed.
-        """
-        if path is None or not path.is_file():
-            raise SkillbankError(f"no checkpoint at {path}; start without resuming")
-        with _opened(path) as file:
-            arrays = dict(file)
-            meta = json.loads(arrays.pop("meta").tobytes())
-        mine, theirs = self._started(), meta.get("started", {})
-        differ = {
-            key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own
-        }
-        differ.pop("total_steps", None)  # training longer is no other training
-        if differ:
-            lines = (f"{key}: {then}, now {now}" for key, (then, now) in differ.items())
-            raise SkillbankError(
-                f"{path} was started differently; resume with the same: {'; '.join(lines)}"
-            )
-        asked = self.config.total_steps
-        if asked < min(meta["steps"], theirs["total_steps"]):
-            raise SkillbankError(f"{path} has made {meta['steps']} steps; {asked} in all are fewer")
-        try:
-            self._restore(arrays, meta)
-        except (KeyError, ValueError, RuntimeError, AssertionError) as error:
-            raise SkillbankError(f"{path} is not a checkpoint of this training: {error}") from error
-
-    def _started(self) -> dict[str, Any]:
-        """What a resumed training must have in common with the one that was stopped."""
-        agent = self.agent
-        started = self.config.model_dump(mode="json") | {
-            "architecture": agent.architecture.model_dump(mode="json"),
-            "env_id": self.task.env_id,
-            "env_kwargs": self.env_kwargs,
-            "seed": self.seed,
-            "parent": self.parent,
-            "device": torch.device(agent.device).type,
-        }
-        return json.loads(json.dumps(started))  # type: ignore[no-any-return]
-
-    def _restore(self, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-        for part, network in self.agent.networks().items():
-            prefix = f"{part}/"
-            network.load_arrays(
-                {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            )
-        for part, optimiser in self._optimisers().items():
-            state: dict[int, dict[str, torch.Tensor]] = {}
-            for key, value in arrays.items():
-                if key.startswith(f"{part}/"):
-                    _, index, name = key.split("/")
-                    state.setdefault(int(index), {})[name] = torch.from_numpy(value)
-            optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
-        rows = torch.from_numpy(arrays["replay"])
-        self.replay.rows[: len(rows)] = rows.to(self.agent.device)
-        self.replay.added = meta["added"]
-        assert len(rows) == len(self.replay), f"{len(rows)} transitions of {len(self.replay)}"
-        self.replay.end_episodes()  # the simulation starts anew
-        self.agent.generator.set_state(torch.from_numpy(arrays["generator"]))
-        for key, value in arrays.items():
-            if key.startswith("memory/"):
-                self.memory[key.removeprefix("memory/")] = value
-        self.agent.updates, self.planned_steps = meta["updates"], meta["planned_steps"]
-        self.steps, self.seconds, self.debt = meta["steps"], meta["seconds"], meta["debt"]
-        self.returns.extend(meta["returns"])
-        self.curve = [CurvePoint.model_validate(point) for point in meta["curve"]]
-        self.rng.bit_generator.state = meta["rng"]
-        self.schedule(self.agent, self.steps)
-
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        return {
-            "critic_optimiser": self.agent.critic_optimiser,
-            "sampler_optimiser": self.agent.sampler_optimiser,
-        }
-
-
-def begun_with(path: Path) -> dict[str, Any]:
-    """The configuration, and what else a training was started with, by its checkpoint.
-
-    Raises:
-        SkillbankError: It is none.
-    """
-    with _opened(path) as file:
-        started: dict[str, Any] = json.loads(file["meta"].tobytes())["started"]
-        return started
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The arrays of a checkpoint; each is read when it is asked for."""
-    try:
-        # NumPy leaves a file that it has opened itself open where it is no archive, and takes
-        # that for a pickle.
-        with (
-            zipfile.ZipFile(path),
-            path.open("rb") as raw,
-            np.load(raw, allow_pickle=False) as file,
-        ):
-            yield file
-    except DAMAGE as error:
-        raise SkillbankError(f"{path} is not a checkpoint: {error}") from error

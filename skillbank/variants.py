@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.errors import IncompatibleSkill
-from skillbank.spec import SkillSpec, Symmetry
+from skillbank.spec import MAX_NAME, SkillSpec, Symmetry, blocks_text
 
 Parameters = dict[str, NDArray[np.float32]]
 POSITION = "position"  # the block of a task where it matters where one is
@@ -74,10 +74,9 @@ def turned(
             break
         start += block.size
     if size != 2:
-        blocks = ", ".join(f"{block.name} {block.size}" for block in spec.observation_blocks)
         raise IncompatibleSkill(
             f"skill '{spec.name}' has no block '{HEADING}' of cos and sin to turn; it observes "
-            f"{blocks}. Pretrain it for the other direction instead"
+            f"{blocks_text(spec.observation_blocks)}. Pretrain it for the other direction instead"
         )
     if any(block.name == POSITION for block in spec.observation_blocks):
         raise IncompatibleSkill(
@@ -99,9 +98,10 @@ def turned(
     whole = np.eye(spec.observation_size)
     whole[columns, columns] = turn
     kept = tuple(s for s in (_conjugate(one, whole) for one in spec.symmetries) if s is not None)
-    degrees = f"{math.degrees(angle):.0f}".replace("-0", "0")
+    degrees = f"{math.fmod(math.degrees(angle), 360.0):.0f}".replace("-0", "0")
+    suffix = f".turned_{degrees}"
     update = {
-        "name": f"{spec.name}.turned_{degrees}",
+        "name": spec.name[: MAX_NAME - len(suffix)] + suffix,
         "reward": f"{spec.reward or spec.task}, turned by {degrees} degrees"[:4096],
         "symmetries": kept,
         "evaluations": (),

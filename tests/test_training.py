@@ -10,6 +10,7 @@ import small_worlds
 import torch
 
 import skillbank
+from skillbank import checkpoint
 from skillbank.agent import Agent
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.errors import Interrupted, SkillbankError, TrainingDiverged, UnsupportedEnvironment
@@ -117,7 +118,7 @@ def test_a_resumed_training_has_everything_but_the_simulation(tmp_path):
             dataclasses.replace(stop_after(200, first), checkpoint=tmp_path / "checkpoint.npz")
         )
     second = training()
-    second.load(tmp_path / "checkpoint.npz")
+    checkpoint.load(second, tmp_path / "checkpoint.npz")
     first.replay.end_episodes()  # as a resume does: no transition spans the gap
     assert first.steps == 200
     assert first.agent.updates > 0
@@ -167,20 +168,20 @@ def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
     path = tmp_path / "checkpoint.npz"
     run = training()
     run.run(Hooks())
-    run.save(path)
+    checkpoint.save(run, path)
     training(total_steps=800).run(Hooks(checkpoint=path, resume=True))
     with pytest.raises(SkillbankError, match=r"started differently.*discount: 0\.99, now 0\.9"):
-        training(discount=0.9).load(path)
+        checkpoint.load(training(discount=0.9), path)
     with pytest.raises(SkillbankError, match="seed: 0, now 3"):
-        training(seed=3).load(path)
+        checkpoint.load(training(seed=3), path)
     with pytest.raises(SkillbankError, match="env_id: SmallWorld/Plane-v0, now"):
-        training("skillbank/MultiGoal-v0").load(path)
+        checkpoint.load(training("skillbank/MultiGoal-v0"), path)
     with pytest.raises(SkillbankError, match="has made 400 steps; 200 in all are fewer"):
-        training(total_steps=200).load(path)
+        checkpoint.load(training(total_steps=200), path)
     other = training()
     other.parent = "ab" * 32
     with pytest.raises(SkillbankError, match="parent: None, now abab"):
-        other.load(path)
+        checkpoint.load(other, path)
 
 
 def test_a_resumed_training_has_the_same_environment(tmp_path):
@@ -188,19 +189,19 @@ def test_a_resumed_training_has_the_same_environment(tmp_path):
     made = {"good_steps": 1_000, "what": "crash"}
     run = training("SmallWorld/Broken-v0", env_kwargs=made, **noise_fed())
     run.run(Hooks())
-    run.save(path)
+    checkpoint.save(run, path)
     same = {"good_steps": np.int64(1_000), "what": "crash"}
-    training("SmallWorld/Broken-v0", env_kwargs=same, **noise_fed()).load(path)
+    checkpoint.load(training("SmallWorld/Broken-v0", env_kwargs=same, **noise_fed()), path)
     other = training("SmallWorld/Broken-v0", env_kwargs=made | {"seed": 9}, **noise_fed())
     with pytest.raises(SkillbankError, match=r"env_kwargs: .*'seed': 9"):
-        other.load(path)
+        checkpoint.load(other, path)
 
 
 def test_a_resumed_training_is_where_its_schedule_says(tmp_path):
     path = tmp_path / "checkpoint.npz"
     run = training()
     run.run(Hooks())
-    run.save(path)
+    checkpoint.save(run, path)
     again = training()
 
     def schedule(agent, steps):
@@ -235,7 +236,10 @@ def test_training_for_longer_does_not_send_alpha_back(tmp_path):
         told = Hooks(
             checkpoint=path,
             resume=resume,
-            on_step=lambda run, _: (alphas.append(run.agent.temperature), run.save(path)),
+            on_step=lambda run, _: (
+                alphas.append(run.agent.temperature),
+                checkpoint.save(run, path),
+            ),
         )
         skillbank.pretrain("SmallWorld/Plane-v0", config, hooks=told)
 
@@ -256,9 +260,9 @@ def test_a_checkpoint_may_be_larger_than_a_plain_archive(tmp_path, monkeypatch):
     run.run(Hooks())
     with monkeypatch.context() as patch:  # stands for a replay of gigabytes
         patch.setattr("zipfile.ZIP64_LIMIT", 1000)
-        run.save(path)
+        checkpoint.save(run, path)
     kept = training()
-    kept.load(path)
+    checkpoint.load(kept, path)
     assert kept.steps == run.steps
 
 
@@ -268,19 +272,19 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         training().run(Hooks(checkpoint=path, resume=True))
     run = training()
     run.run(Hooks())
-    run.save(path)
+    checkpoint.save(run, path)
     whole = path.read_bytes()
     for content in (b"", b"not a checkpoint", whole[: len(whole) // 2], whole[:-30]):
         path.write_bytes(content)
         with pytest.raises(SkillbankError, match=r"is not a checkpoint: (?!.*pickle)"):
-            training().load(path)
+            checkpoint.load(training(), path)
     with np.load(io.BytesIO(whole)) as file:
         arrays = dict(file)
     for name in ("generator", "replay", "critic/0.weight"):
         with path.open("wb") as file:
             np.savez(file, **{k: v[:1] if k == name else v for k, v in arrays.items()})
         with pytest.raises(SkillbankError, match="is not a checkpoint of this training"):
-            training().load(path)
+            checkpoint.load(training(), path)
 
 
 # What goes wrong.
@@ -295,7 +299,7 @@ def test_an_environment_that_breaks_midway_loses_nothing(tmp_path, what):
         run.run(Hooks(checkpoint=path))
     assert run.steps == 60 * 4
     kept = training("SmallWorld/Broken-v0", env_kwargs=broken, **noise_fed())
-    kept.load(path)
+    checkpoint.load(kept, path)
     assert kept.steps == 60 * 4
     assert kept.agent.updates == run.agent.updates > 0
     assert all(np.isfinite(value).all() for value in state(kept)[0].values())
@@ -331,7 +335,7 @@ def test_ctrl_c_saves_what_was_learned(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run.run(Hooks(checkpoint=path, should_stop=interrupt))
     kept = training()
-    kept.load(path)
+    checkpoint.load(kept, path)
     assert kept.steps == 120
 
 

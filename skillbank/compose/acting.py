@@ -189,6 +189,11 @@ class Cloud(NamedTuple):
         """Log-weights of the composed policy [B, N], up to a constant."""
         return self.q / temperature + self.log_base
 
+    def taken(self, pick: Tensor) -> tuple[Tensor, Tensor]:
+        """The candidates of so many indices [B, n] for each state: u [B, n, A] and Q [B, n]."""
+        index = pick.unsqueeze(-1).expand(-1, -1, self.u.shape[-1])
+        return self.u.gather(1, index), self.q.gather(1, pick)
+
     def sample_size(self, temperature: float) -> Tensor:
         """Effective number of candidates [B], between 1 and N."""
         return effective_sample_size(self.q, self.log_base, temperature) * self.q.shape[1]
@@ -272,8 +277,7 @@ def moved(
     The step is in units of the particles' variance, so that for a Gaussian target it goes a fixed
     share of the way.
     """
-    index = pick.unsqueeze(-1).expand(-1, -1, cloud.u.shape[-1])
-    u = cloud.u.gather(1, index).clamp(-WIDEST, WIDEST)
+    u = cloud.taken(pick)[0].clamp(-WIDEST, WIDEST)
     for _ in range(acting.stein_steps):
         with torch.enable_grad():
             v = u.detach().requires_grad_()

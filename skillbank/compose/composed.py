@@ -1,6 +1,5 @@
 """A composed skill: it answers what a skill answers, and knows the reward that it is for."""
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from torch import Tensor
 from skillbank.compose import acting as drawing
 from skillbank.compose import expression
 from skillbank.compose.acting import Acting, Chance, Cloud
+from skillbank.compose.compatibility import check_together, widest_layout
+from skillbank.compose.critics import SkillCritics
 from skillbank.compose.expression import Atom, Best, Corrected, Leaf, Node
 from skillbank.errors import IncompatibleSkill, SkillbankError
-from skillbank.networks import Critic, log_squash, unsquash
 from skillbank.operators import Composable
 from skillbank.skill import Skill, block_columns
 from skillbank.soft_value import soft_value
-from skillbank.spec import ObservationBlock, SkillSpec, Symmetry
+from skillbank.spec import ObservationBlock, Symmetry, blocks_text
 from skillbank.task import Layout, TaskLike, layout_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from skillbank.training import Hooks
 
 Array = NDArray[Any]
-Arrays = dict[str, NDArray[np.float32]]  # of one skill's critics, by the parameter's name
 VALUE_FACTOR = 8  # times the candidates of an action, for a soft value
 
 
@@ -83,7 +82,6 @@ class Composed(Composable):
         layout: Observation and actions; None: those of the skill that knows all blocks.
         acting: How candidates for actions are found.
         joined: The operands, where ``&`` or ``|`` made it, and which did.
-        seed: Of the actions drawn without one.
 
     Raises:
         IncompatibleSkill: The skills do not go together; the text shows both sides.
@@ -97,12 +95,11 @@ class Composed(Composable):
         layout: Layout | None = None,
         acting: Acting | None = None,
         joined: tuple[str, tuple[Node, ...]] | None = None,
-        seed: int = 0,
     ) -> None:
         self.node, self.joined, self.acting = node, joined, acting or Acting()
         skills = [leaf.skill for leaf in expression.leaves(node)]
         check_together(skills)
-        self._layout = layout or _widest(skills, expression.corrections(node))
+        self._layout = layout or widest_layout(skills, expression.corrections(node))
         self.parts = tuple(skill.fitted_to(self._layout) for skill in skills)
         first = skills[0].spec
         # Keywords are for the parts' own task, not for another one that they were fitted to.
@@ -124,8 +121,8 @@ class Composed(Composable):
             parents=expression.parents(node),
             symmetries=_symmetries(node, self.parts),
         )
-        super().__init__(spec, seed)
-        self._critics = _Critics(expression.leaves(node), self.parts, self.acting.averaged)
+        super().__init__(spec, seed=0)
+        self._critics = SkillCritics(expression.leaves(node), self.parts, self.acting.averaged)
         self._proposals = [drawing.proposal_of(skill) for skill in self.parts]
         self.sample_size = float("nan")  # mean effective number of candidates of the last actions
 
@@ -442,8 +439,8 @@ class Composed(Composable):
         columns = block_columns(blocks, self.spec.observation_blocks)
         if columns is None:
             raise IncompatibleSkill(
-                f"what was learned for {self.spec.name} observes {_blocks_text(blocks)}; "
-                f"here there is {_blocks_text(self.spec.observation_blocks)}"
+                f"what was learned for {self.spec.name} observes {blocks_text(blocks)}; "
+                f"here there is {blocks_text(self.spec.observation_blocks)}"
             )
         return torch.from_numpy(columns)
 
@@ -463,95 +460,6 @@ class Composed(Composable):
             acting or self.acting,
             Chance(chance) if isinstance(chance, torch.Generator) else chance,
         )
-
-
-class _Critics:
-    """The skills' critics, those of one shape as one batch of products.
-
-    A skill's Q is the same for states and actions that its symmetries relate, but its network's is
-    only nearly so, and a little of that decides between the skills that are composed: averaged over
-    the symmetries it is exactly so. Who learns from many looks at it may take one symmetry for each
-    skill at a time, and another one for the next look.
-    """
-
-    def __init__(self, leaves: Sequence[Leaf], fitted: Sequence[Skill], averaged: bool) -> None:
-        groups: dict[Any, tuple[list[tuple[Leaf, Skill]], list[Arrays]]] = {}
-        for leaf, skill in zip(leaves, fitted, strict=True):
-            shape, views = skill.spec.architecture, _views(skill)
-            key = (shape.critics, shape.critic_hidden, shape.layer_norm, len(views))
-            members, stack = groups.setdefault(key, ([], []))
-            members.append((leaf, skill))
-            stack.extend(views)
-        self._averaged = averaged
-        self._groups = [(members, stack) for members, stack in groups.values()]
-        self.look(None)
-
-    def look(self, generator: torch.Generator | None) -> None:
-        """See each skill through one symmetry, drawn at random; None: as it is."""
-        if generator is not None and self._averaged:
-            return  # all of them are seen already
-        self._batches = []
-        for members, stack in self._groups:
-            views = len(stack) // len(members)
-            seen = list(stack)
-            if not self._averaged:
-                which = [0] * len(members)
-                if generator is not None:
-                    which = torch.randint(views, (len(members),), generator=generator).tolist()
-                seen = [stack[views * i + view] for i, view in enumerate(which)]
-            self._batches.append((_stacked(members[0][1].spec, seen), members))
-
-    def __call__(self, obs: Tensor, action: Tensor) -> dict[Leaf, Tensor]:
-        """Q of each skill at scaled actions [B, K, A]: [B, K] each."""
-        found = {}
-        for critic, members in self._batches:
-            q = critic(obs, action)  # [skills * views * C, B, K]
-            each = members[0][1].spec.architecture.critics
-            views = len(q) // (len(members) * each)
-            q = q.view(len(members), views, each, *q.shape[1:]).amin(2).mean(1)
-            for (leaf, skill), own in zip(members, q, strict=True):
-                found[leaf] = own + _log_prior(skill, obs, action)
-        return found
-
-
-def _log_prior(skill: Skill, obs: Tensor, action: Tensor) -> Tensor | float:
-    """``alpha log pi_0`` of an anchored skill, whose Q it is a part of."""
-    if skill.anchor is None:
-        return 0.0
-    u = unsquash(action)
-    log_prior = skill.anchor.log_density(obs, u) - log_squash(u)
-    return skill.spec.temperature * log_prior
-
-
-def _views(skill: Skill) -> list[Arrays]:
-    """Parameters of the critics, once for each symmetry: that of what they say after relabelling.
-
-    A relabelling permutes and signs the inputs, which is the same as doing so to the rows of the
-    first layer. An anchored skill's Q is its networks' plus its prior, and stays as it is.
-    """
-    own = skill.critic.arrays()
-    if skill.anchor is not None or not skill.spec.symmetries:
-        return [own]
-    size, weight = skill.spec.observation_size, own["0.weight"]  # [C, S + A, H]
-    views = []
-    for one in skill.spec.symmetries:
-        rows = np.concatenate([one.obs_index, size + np.asarray(one.action_index)])
-        sign = np.concatenate([one.obs_sign, one.action_sign]).astype(np.float32)
-        seen = np.empty_like(weight)
-        seen[:, rows] = weight * sign[:, np.newaxis]
-        views.append(own | {"0.weight": seen})
-    return views
-
-
-def _stacked(spec: SkillSpec, arrays: list[Arrays]) -> Critic:
-    """Critics of one shape, that of ``spec``, as one batch of products."""
-    count = len(arrays) * spec.architecture.critics
-    # not validated: a file's critic has at most four members, a batch of several may have more
-    architecture = spec.architecture.model_copy(update={"critics": count})
-    critic = Critic(architecture, spec.observation_size, spec.action_size)
-    critic.load_arrays({name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]})
-    critic.requires_grad_(False)
-    return critic
 
 
 def _symmetries(node: Node, parts: Sequence[Skill]) -> tuple[Symmetry, ...]:
@@ -604,76 +512,3 @@ def rescaled(nodes: Sequence[Node], temperature: float) -> list[Node]:
         )
 
     return [expression.mapped(node, change) for node in nodes]
-
-
-# Do they go together?
-
-
-def check_together(skills: Sequence[Skill]) -> None:
-    """Refuse skills that cannot be composed.
-
-    Raises:
-        IncompatibleSkill: Their observation blocks, action bounds, discounts or temperatures
-            differ; the text shows both sides.
-    """
-    first = skills[0].spec
-    for skill in skills[1:]:
-        other = skill.spec
-        rows = [
-            ("discount", f"{first.discount:g}", f"{other.discount:g}"),
-            ("temperature", f"{first.temperature:g}", f"{other.temperature:g}"),
-            ("action low", str(first.action_low), str(other.action_low)),
-            ("action high", str(first.action_high), str(other.action_high)),
-        ]
-        if all(mine == theirs for _, mine, theirs in rows):
-            continue
-        text = _table(first.name, other.name, rows)
-        if [what for what, mine, theirs in rows if mine != theirs] == ["temperature"]:
-            text += (
-                f"\nat one temperature they do: at_temperature({first.temperature:g}) of "
-                f"'{other.name}', or --rescale, has the same policy and its reward in proportion"
-            )
-        raise IncompatibleSkill(text)
-
-
-def _widest(skills: Sequence[Skill], corrections: Sequence["Correction"]) -> Layout:
-    """What the correction or skill observes that has all blocks of all, in the widest's task."""
-    widest = max((skill.spec for skill in skills), key=lambda spec: spec.observation_size)
-    bounds = np.asarray(widest.action_low), np.asarray(widest.action_high)
-    own = [skill.spec.observation_blocks for skill in skills]
-    observed = [*(one.blocks for one in corrections), *own]
-    for blocks in observed:
-        if all(set(other) <= set(blocks) for other in observed):
-            return Layout(widest.env_id, blocks, *bounds)
-    apart = (
-        (one.spec, two.spec)
-        for one, two in itertools.combinations(skills, 2)
-        if block_columns(one.spec.observation_blocks, two.spec.observation_blocks) is None
-        and block_columns(two.spec.observation_blocks, one.spec.observation_blocks) is None
-    )
-    first, other = next(apart, (None, None))
-    if first is None or other is None:
-        raise IncompatibleSkill(
-            "one of the skills and corrections must observe every block; they observe "
-            + "; ".join(map(_blocks_text, observed))
-        )
-    mine = {block.name: block.size for block in first.observation_blocks}
-    theirs = {block.name: block.size for block in other.observation_blocks}
-    rows = [(name, str(mine.get(name, "-")), str(theirs.get(name, "-"))) for name in mine | theirs]
-    raise IncompatibleSkill(
-        _table(first.name, other.name, rows)
-        + "\none of the skills must observe every block; fitted_to(task) adds blocks to a skill"
-    )
-
-
-def _table(mine: str, theirs: str, rows: Sequence[tuple[str, str, str]]) -> str:
-    lines = [f"'{mine}' and '{theirs}' do not go together:"]
-    widths = [max(len(row[i]) for row in [*rows, ("", mine, theirs)]) for i in range(3)]
-    for what, one, other in [("", mine, theirs), *rows]:
-        mark = "  <--" if what and one != other else ""
-        lines.append(f"  {what:<{widths[0]}}  {one:>{widths[1]}}  {other:>{widths[2]}}{mark}")
-    return "\n".join(lines)
-
-
-def _blocks_text(blocks: Sequence[ObservationBlock]) -> str:
-    return ", ".join(f"{block.name} {block.size}" for block in blocks)

@@ -20,7 +20,7 @@ from skillbank.compose.acting import Acting
 from skillbank.compose.composed import Composed, known
 from skillbank.compose.gathering import Gathering, Mirrors, exploring_action, gather_task, learn
 from skillbank.config import Architecture, PretrainConfig, noise_fed
-from skillbank.networks import polyak_update
+from skillbank.networks import flat_arrays, polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
@@ -107,8 +107,8 @@ class Distiller:
             pick = torch.multinomial(
                 0.5 * (likely + anywhere), config.actions, True, generator=self.generator
             )
-            index = pick.unsqueeze(-1).expand(-1, -1, cloud.u.shape[-1])
-            action, target = torch.tanh(cloud.u.gather(1, index)), cloud.q.gather(1, pick)
+            u, target = cloud.taken(pick)
+            action = torch.tanh(u)
             if agent.updates == 0:
                 value = soft_value(cloud.q, cloud.log_base, alpha).mean()
                 torch.nn.init.constant_(agent.critic["out.bias"], float(value))
@@ -182,13 +182,8 @@ def distill(
         task.close()
     agent = learner.agent
     polyak_update(agent.target_critic, agent.critic, 1.0)
-    parameters = {
-        f"{part}/{key}": value
-        for part, network in agent.networks().items()
-        for key, value in network.arrays().items()
-    }
     done = {"steps": reports[-1].steps, "updates": reports[-1].updates}
-    return Skill(spec.model_copy(update=done), parameters)
+    return Skill(spec.model_copy(update=done), flat_arrays(agent.networks()))
 
 
 def plain_name(text: str) -> str:

@@ -198,8 +198,7 @@ def exploring_action(
     pick = torch.multinomial(share, 1, generator=generator)
     anywhere = torch.randint(cloud.q.shape[1], pick.shape, generator=generator)
     pick = torch.where(torch.rand(pick.shape, generator=generator) < explore, anywhere, pick)
-    index = pick.unsqueeze(-1).expand(-1, -1, cloud.u.shape[-1])
-    return torch.tanh(cloud.u.gather(1, index)).squeeze(1)
+    return torch.tanh(cloud.taken(pick)[0]).squeeze(1)
 
 
 class Mirrors:

@@ -14,10 +14,11 @@ from stable_baselines3 import DDPG, SAC
 from stable_baselines3.common.logger import Logger
 
 from skillbank.baselines import StableBaselinesTask
+from skillbank.checkpoint import load_optimisers, optimiser_arrays
 from skillbank.durable import replace_durably
 from skillbank.errors import IncompatibleSkill, TrainingDiverged, UnsupportedEnvironment
 from skillbank.skill import block_columns
-from skillbank.spec import ObservationBlock
+from skillbank.spec import ObservationBlock, blocks_text
 from skillbank.studies.paper_ddpg import PaperDDPG, library_settings
 from skillbank.studies.tracking import Tracker
 from skillbank.studies.unit import RivalConfig, Unit
@@ -129,8 +130,9 @@ def start_from(model: DDPG | SAC, envs: StableBaselinesTask, path: Path) -> None
     own = [ObservationBlock(name=n, size=s) for n, s in zip(names, sizes, strict=True)]
     columns = block_columns(own, envs.task.observation_blocks)
     if columns is None:
-        known = ", ".join(f"{block.name} {block.size}" for block in own)
-        raise IncompatibleSkill(f"{path} observes {known}; {envs.task.env_id} lacks some of it")
+        raise IncompatibleSkill(
+            f"{path} observes {blocks_text(own)}; {envs.task.env_id} lacks some of it"
+        )
     state = model.policy.state_dict()
     for name, value in arrays.items():
         key = name.removeprefix("policy/")
@@ -162,9 +164,7 @@ _REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "
 
 def _save(model: DDPG | SAC, tracker: Tracker, path: Path) -> None:
     arrays = _networks(model)
-    for part, optimiser in _optimisers(model).items():
-        for index, state in optimiser.state_dict()["state"].items():
-            arrays |= {f"{part}/{index}/{k}": v.numpy() for k, v in state.items()}
+    arrays |= optimiser_arrays(_optimisers(model))
     if isinstance(model, SAC) and model.log_ent_coef is not None:
         arrays["log_ent_coef"] = model.log_ent_coef.detach().numpy()
     replay = model.replay_buffer
@@ -186,12 +186,7 @@ def _load(model: DDPG | SAC, tracker: Tracker, path: Path) -> None:
         return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
     model.policy.load_state_dict({k: torch.from_numpy(v) for k, v in part("policy/").items()})
-    for name, optimiser in _optimisers(model).items():
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in part(f"{name}/").items():
-            index, field = key.split("/")
-            state.setdefault(int(index), {})[field] = torch.from_numpy(value)
-        optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+    load_optimisers(_optimisers(model), arrays)
     if isinstance(model, SAC) and model.log_ent_coef is not None:
         with torch.no_grad():
             model.log_ent_coef.copy_(torch.from_numpy(arrays["log_ent_coef"]))

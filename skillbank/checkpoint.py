@@ -1,0 +1,179 @@
+"""The checkpoint of a training: everything needed to go on, but the simulation.
+
+The episodes of a resumed training start anew.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skillbank.agent import Agent
+from skillbank.durable import DAMAGE, replace_durably
+from skillbank.errors import SkillbankError, TrainingDiverged
+from skillbank.networks import flat_arrays, load_flat_arrays
+from skillbank.spec import CurvePoint
+
+if TYPE_CHECKING:
+    from skillbank.training import Training
+
+
+def save(training: "Training", path: Path) -> None:
+    """Write a checkpoint, atomically: networks, optimisers, replay, random state, counts.
+
+    Raises:
+        StorageError: It cannot be written; the one before is untouched.
+        TrainingDiverged: A parameter is not finite; the one before is untouched.
+    """
+    agent = training.agent
+    parts = agent.networks().values()
+    if not all(bool(p.isfinite().all()) for part in parts for p in part.parameters()):
+        raise TrainingDiverged(f"parameters are not finite; {path} keeps the last good state")
+    arrays: dict[str, Any] = {
+        **flat_arrays(agent.networks()),
+        **optimiser_arrays(_optimisers(agent)),
+    }
+    arrays["replay"] = training.replay.rows[: len(training.replay)].cpu().numpy()
+    arrays["generator"] = agent.generator.get_state().numpy()
+    arrays |= {f"memory/{name}": value for name, value in training.memory.items()}
+    meta = {
+        "started": _started(training),
+        "planned_steps": training.planned_steps,
+        "steps": training.steps,
+        "seconds": training.seconds,
+        "debt": training.debt,
+        "added": training.replay.added,
+        "updates": agent.updates,
+        "returns": list(training.returns),
+        "curve": [point.model_dump() for point in training.curve],
+        "rng": training.rng.bit_generator.state,
+    }
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    with replace_durably(path) as file:
+        np.savez(file, **arrays)
+
+
+def load(training: "Training", path: Path | None) -> None:
+    """Go on from a checkpoint of the same training.
+
+    Raises:
+        SkillbankError: There is none, or it belongs to another task, configuration or seed.
+    """
+    if path is None or not path.is_file():
+        raise SkillbankError(f"no checkpoint at {path}; start without resuming")
+    with _opened(path) as file:
+        arrays = dict(file)
+        meta = json.loads(arrays.pop("meta").tobytes())
+    mine, theirs = _started(training), meta.get("started", {})
+    differ = {key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own}
+    differ.pop("total_steps", None)  # training longer is no other training
+    if differ:
+        lines = (f"{key}: {then}, now {now}" for key, (then, now) in differ.items())
+        raise SkillbankError(
+            f"{path} was started differently; resume with the same: {'; '.join(lines)}"
+        )
+    asked = training.config.total_steps
+    if asked < min(meta["steps"], theirs["total_steps"]):
+        raise SkillbankError(f"{path} has made {meta['steps']} steps; {asked} in all are fewer")
+    try:
+        _restore(training, arrays, meta)
+    except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+        raise SkillbankError(f"{path} is not a checkpoint of this training: {error}") from error
+
+
+def begun_with(path: Path) -> dict[str, Any]:
+    """The configuration, and what else a training was started with, by its checkpoint.
+
+    Raises:
+        SkillbankError: It is none.
+    """
+    with _opened(path) as file:
+        started: dict[str, Any] = json.loads(file["meta"].tobytes())["started"]
+        return started
+
+
+def _started(training: "Training") -> dict[str, Any]:
+    """What a resumed training must have in common with the one that was stopped."""
+    agent = training.agent
+    started = training.config.model_dump(mode="json") | {
+        "architecture": agent.architecture.model_dump(mode="json"),
+        "env_id": training.task.env_id,
+        "env_kwargs": training.env_kwargs,
+        "seed": training.seed,
+        "parent": training.parent,
+        "device": torch.device(agent.device).type,
+    }
+    return json.loads(json.dumps(started))  # type: ignore[no-any-return]
+
+
+def _restore(training: "Training", arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    agent = training.agent
+    load_flat_arrays(agent.networks(), arrays)
+    load_optimisers(_optimisers(agent), arrays)
+    rows = torch.from_numpy(arrays["replay"])
+    training.replay.rows[: len(rows)] = rows.to(agent.device)
+    training.replay.added = meta["added"]
+    assert len(rows) == len(training.replay), f"{len(rows)} transitions of {len(training.replay)}"
+    training.replay.end_episodes()  # the simulation starts anew
+    agent.generator.set_state(torch.from_numpy(arrays["generator"]))
+    for key, value in arrays.items():
+        if key.startswith("memory/"):
+            training.memory[key.removeprefix("memory/")] = value
+    agent.updates, training.planned_steps = meta["updates"], meta["planned_steps"]
+    training.steps, training.seconds, training.debt = meta["steps"], meta["seconds"], meta["debt"]
+    training.returns.extend(meta["returns"])
+    training.curve = [CurvePoint.model_validate(point) for point in meta["curve"]]
+    training.rng.bit_generator.state = meta["rng"]
+    training.schedule(agent, training.steps)
+
+
+def _optimisers(agent: Agent) -> dict[str, torch.optim.Optimizer]:
+    return {
+        "critic_optimiser": agent.critic_optimiser,
+        "sampler_optimiser": agent.sampler_optimiser,
+    }
+
+
+def optimiser_arrays(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, NDArray[Any]]:
+    """The state of optimisers as arrays named ``optimiser/parameter/quantity``."""
+    return {
+        f"{part}/{index}/{quantity}": value.cpu().numpy()
+        for part, optimiser in optimisers.items()
+        for index, state in optimiser.state_dict()["state"].items()
+        for quantity, value in state.items()
+    }
+
+
+def load_optimisers(
+    optimisers: Mapping[str, torch.optim.Optimizer], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Set the state of optimisers from arrays so named; others may be among them."""
+    for part, optimiser in optimisers.items():
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in arrays.items():
+            if key.startswith(f"{part}/"):
+                _, index, quantity = key.split("/")
+                state.setdefault(int(index), {})[quantity] = torch.from_numpy(value)
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of a checkpoint; each is read when it is asked for."""
+    try:
+        # NumPy leaves a file that it has opened itself open where it is no archive, and takes
+        # that for a pickle.
+        with (
+            zipfile.ZipFile(path),
+            path.open("rb") as raw,
+            np.load(raw, allow_pickle=False) as file,
+        ):
+            yield file
+    except DAMAGE as error:
+        raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
