@@ -576,6 +576,16 @@ def test_a_turned_skill_is_an_ordinary_skill(tmp_path):
     np.testing.assert_array_equal(again.q(seen(yaw), ACTION), turned.q(seen(yaw), ACTION))
 
 
+@pytest.mark.parametrize("angle", [np.pi, -1e9])
+def test_a_turned_skill_of_a_long_name_can_be_saved(tmp_path, angle):
+    turned = headed().with_spec(name="h" * 128).turned(angle)
+    turned.save(tmp_path / "t.h5")
+    name = Skill.load(tmp_path / "t.h5").spec.name
+    assert len(name) == 128
+    assert name.startswith("hhh")
+    assert ".turned_" in name
+
+
 MIRROR = Symmetry(
     name="mirror",
     obs_index=(0, 1, 2),

@@ -126,6 +126,13 @@ def test_a_network_without_a_density_cannot_learn_by_one():
         PretrainConfig(architecture=Architecture(sampler="noise"), objective="divergence")
 
 
+def test_widths_may_be_a_list_and_nothing_less_strict():
+    assert Architecture(critic_hidden=[64, 32]) == Architecture(critic_hidden=(64, 32))
+    for widths in ([], ["64"], [64.5], "64", [0]):
+        with pytest.raises(ValidationError, match="critic_hidden"):
+            Architecture(critic_hidden=widths)
+
+
 def test_a_configuration_is_frozen_and_round_trips():
     config = recipe("QuadrupedRun")
     with pytest.raises(ValidationError, match="frozen"):

@@ -249,6 +249,50 @@ def test_an_evaluation_is_its_seeds_whatever_the_skill_did_before(skill):
     assert not np.isin(first, other).any()
 
 
+@pytest.mark.parametrize("compose", [False, True])
+def test_an_evaluation_leaves_the_random_actions_of_a_skill_alone(skill, compose):
+    policy = skill & sharpened(skill) if compose else skill
+    obs = np.zeros((2, policy.spec.observation_size))
+    undisturbed = policy.reseeded(7)
+    expected = [undisturbed.predict(obs)[0] for _ in range(2)]
+    disturbed = policy.reseeded(7)
+    first = disturbed.predict(obs)[0]
+    evaluate(disturbed, LOPSIDED, episodes=2, seed=1)
+    np.testing.assert_array_equal([first, disturbed.predict(obs)[0]], expected)
+    assert (expected[0] != expected[1]).all()
+
+
+def test_keywords_for_the_environment_are_given_as_to_a_training():
+    errand = {"length": 3, "weather": True}
+    for how in ({"env_kwargs": errand}, errand, {"env_kwargs": {"length": 9}, **errand}):
+        found = evaluate(Still(), "SmallWorld/Errand-v0", episodes=20, seed=1, **how)
+        assert set(found.lengths) == {3, 4, 5, 6}  # Errand's length, and up to three more
+
+
+def test_an_environment_is_closed_where_a_policy_breaks(monkeypatch):
+    closed = []
+
+    def close(self):
+        closed.append(self)
+
+    monkeypatch.setattr(small_worlds.Lopsided, "close", close)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(Still(breaks=True), LOPSIDED, episodes=2)
+    assert len(closed) == 2
+
+
+class Still:
+    """Does nothing, or breaks."""
+
+    def __init__(self, breaks=False):
+        self.breaks = breaks
+
+    def predict(self, observation, *, deterministic=False):
+        if self.breaks:
+            raise ZeroDivisionError
+        return np.zeros((len(observation), 1)), None
+
+
 def test_a_task_without_a_nominal_start_says_so(skill):
     with pytest.raises(UnsupportedEnvironment, match="has no nominal start"):
         evaluate(skill, LOPSIDED, episodes=2, nominal_start=True)

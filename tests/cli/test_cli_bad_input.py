@@ -46,6 +46,7 @@ import skillbank
         (["play", "--skill", "tiny", "--with", "render_mode=human"], 2, "'render_mode' is not for"),
         (["evaluate", "--skill", "tiny", "--with", "skill=x"], 2, "'skill' is not for the task"),
         (["show", "x", "--bank", "~no_such_user/x"], 2, "no bank at ~no_such_user/x yet"),
+        (["compose", "tiny", "tiny", "--turn", "nan", "--turn", "0"], 2, "finite numbers of degr"),
         (["show", "tinny"], 2, "Did you mean 'tiny'?"),
         (["remove", "tinny"], 2, "Did you mean 'tiny'?"),
         (["verify", "tinny"], 2, "Did you mean 'tiny'?"),

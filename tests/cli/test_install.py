@@ -73,3 +73,12 @@ def test_importing_is_light() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_everything_public_is_there_by_its_name() -> None:
+    code = (
+        "import skillbank\n"
+        "assert all(getattr(skillbank, name) is not None for name in skillbank.__all__)\n"
+        "assert skillbank.compose.mean.__module__.startswith('skillbank.compose')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
