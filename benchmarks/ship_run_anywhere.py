@@ -1,6 +1,6 @@
 """Measure a pretrained skill and write the shipped file, its picture and the figures of its card.
 
-python benchmarks/ship_run_anywhere.py runs/main_job/QuadrupedRun-pretrain-0.h5
+python benchmarks/ship_run_anywhere.py runs/studies/full/QuadrupedRun/default-0/skill.h5
 """
 
 import sys

@@ -17,7 +17,6 @@ from skillbank.gradients import (
     FlowPass,
     Gradients,
     NoisePass,
-    critic_pass,
     exact,
     rounded,
 )
@@ -249,7 +248,7 @@ class Agent:
 
     def target_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest of the target critics: [B, K]."""
-        made = critic_pass(self.target_critic, obs, action, remember=False, product=self.product)
+        made = CriticPass(self.target_critic, obs, action, remember=False, product=self.product)
         return made.q.amin(0)
 
     def log_prior(self, obs: Tensor, u: Tensor) -> Tensor:
@@ -308,7 +307,7 @@ class Agent:
     def score(self, obs: Tensor, u: Tensor, prior: float) -> Tensor:
         """Gradient over u of min Q(s, tanh u) + prior * alpha * log prior(u): [B, K, A]."""
         action = torch.tanh(u)
-        critics = critic_pass(self.critic, obs, action, product=self.product)
+        critics = CriticPass(self.critic, obs, action, product=self.product)
         smallest = critics.q.argmin(0, keepdim=True)
         dq = torch.zeros_like(critics.q).scatter_(0, smallest, 1.0)
         score = critics.of_action(dq) * (1.0 - action.square())

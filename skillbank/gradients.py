@@ -12,7 +12,7 @@ import math
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skillbank.networks import (
     LOG_COUPLING_RANGE,
@@ -164,43 +164,6 @@ class CriticPass:
         dz = self._into(0, dz)
         of_action = critic["0.weight"][:, critic.observation :]
         return skinny(dz, of_action.mT).sum(0).view(self.shape)
-
-
-class EnergyPass:
-    """Any other energy in the critics' place, with its gradient by autograd.
-
-    Args:
-        energy: Gives Q-values [C, B, K] for obs [B, S] and action [B, K, A].
-        obs: [B, S].
-        action: [B, K, A].
-
-    Attributes:
-        q: Q-values [C, B, K].
-    """
-
-    def __init__(self, energy: nn.Module, obs: Tensor, action: Tensor) -> None:
-        with torch.enable_grad():
-            self.action = action.detach().requires_grad_()
-            self._q = energy(obs, self.action)
-        self.q: Tensor = self._q.detach()
-
-    def of_action(self, dq: Tensor) -> Tensor:
-        """The gradient over the actions: dq [C, B, K] -> [B, K, A]."""
-        return torch.autograd.grad(self._q, self.action, dq)[0]
-
-
-def critic_pass(
-    critic: nn.Module,
-    obs: Tensor,
-    action: Tensor,
-    *,
-    remember: bool = True,
-    product: Product = exact,
-) -> CriticPass | EnergyPass:
-    """Q-values that know their gradient, of critics or of what stands in for them."""
-    if isinstance(critic, Critic):
-        return CriticPass(critic, obs, action, remember=remember, product=product)
-    return EnergyPass(critic, obs, action)
 
 
 class FlowPass:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import small_worlds
 import torch
+from energies import any_energy  # noqa: F401 (a fixture)
 from pydantic import ValidationError
 
 from skillbank import storage
@@ -20,6 +21,8 @@ from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
 from skillbank.task import Task
 from skillbank.training import Hooks
+
+pytestmark = pytest.mark.usefixtures("any_energy")
 
 assert small_worlds  # registers the environments
 

@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+from energies import any_energy  # noqa: F401 (a fixture)
 
 from skillbank.agent import Agent
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.networks import FlowSampler, unsquash
 from skillbank.soft_value import effective_sample_size, soft_bellman_target, soft_value
+
+pytestmark = pytest.mark.usefixtures("any_energy")
 
 STATES = 16
 UNIFORM = {"proposals": "uniform"}

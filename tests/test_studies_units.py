@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy.stats import binomtest, trim_mean
+from scipy.stats import trim_mean
 from skillbank.envs.swimmer import FINISH_LINE
 from studying import finish, places, planned, tiny
 
@@ -198,10 +198,16 @@ def test_other_seeds_are_refused(given):
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 10), (10, 10), (8, 10), (3, 7), (1, 1)])
-def test_wilson_is_scipys(hits, trials):
-    estimate = wilson(hits, trials)
-    theirs = binomtest(hits, trials).proportion_ci(method="wilson")
-    assert estimate == pytest.approx((hits / trials, theirs.low, theirs.high), abs=1e-9)
+def test_the_ends_of_a_wilson_interval_are_as_unlikely_as_its_level_says(hits, trials):
+    """At either end the share is 1.96 standard deviations away, unless it is 0 or 1."""
+    share, low, high = wilson(hits, trials)
+    assert share == hits / trials
+    for end in (low, high):
+        if end in (0.0, 1.0):
+            assert share == pytest.approx(end, abs=1e-12)
+        else:
+            deviation = np.sqrt(end * (1.0 - end) / trials)
+            assert abs(share - end) / deviation == pytest.approx(1.959964, rel=1e-5)
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(1, 0), (3, 2), (-1, 4)])

@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from energies import any_energy  # noqa: F401 (a fixture)
 
 from skillbank.agent import Agent
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.svgd import bandwidth, squared_distances, stein_direction
+
+pytestmark = pytest.mark.usefixtures("any_energy")
 
 KINDS = [("flow", "divergence"), ("flow", "stein"), ("noise", "stein")]
 

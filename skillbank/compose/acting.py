@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from skillbank.config import NonNegative, Strict
+from skillbank.config import Strict
 from skillbank.networks import (
     SATURATED,
     FlowSampler,
@@ -45,7 +45,6 @@ class Acting(Strict):
     uniform: Annotated[int, Field(ge=0, le=65536)] = 8  # from the whole box
     refined: Annotated[int, Field(ge=0, le=65536)] = 24  # around the better ones of those
     stein_steps: Annotated[int, Field(ge=0, le=1000)] = 0  # moves after resampling
-    stein_step: NonNegative = STEIN_STEP  # length of each
     averaged: bool = True  # each skill's Q over its symmetries, which its network nearly has
 
     def enlarged(self, factor: int) -> "Acting":
@@ -285,7 +284,7 @@ def moved(
             score = torch.autograd.grad(target.sum(), v)[0]
         variance = u.var(1, keepdim=True, correction=0).clamp(NARROWEST**2, 1.0)
         phi = stein_direction(u, u, score, temperature) / temperature
-        step = (acting.stein_step * variance * phi).clamp(-0.5, 0.5)
+        step = (STEIN_STEP * variance * phi).clamp(-0.5, 0.5)
         u = (u + step).clamp(-WIDEST, WIDEST).detach()
     with torch.no_grad():
         return u, energy(obs, torch.tanh(u))

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from skillbank.evaluation import direction_counts
 
-Z_95 = 1.959963984540054  # of a two-sided 95 % interval
 RESAMPLES = 20_000
 FEW = 5  # fewer values than that have a mean and a range instead
 
@@ -31,14 +30,10 @@ def wilson(successes: int, trials: int) -> Estimate:
         raise ValueError(
             f"expected 0 <= successes <= trials, trials >= 1; got {successes} of {trials}"
         )
-    rate, z = successes / trials, Z_95
-    scale = 1.0 + z * z / trials
-    middle = (rate + z * z / (2 * trials)) / scale
-    half = z * math.sqrt(rate * (1.0 - rate) / trials + z * z / (4 * trials * trials)) / scale
-    # the closed form touches 0 and 1 only up to rounding
-    low = 0.0 if successes == 0 else middle - half
-    high = 1.0 if successes == trials else middle + half
-    return Estimate(rate, low, high)
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, trials).proportion_ci(method="wilson")
+    return Estimate(successes / trials, float(found.low), float(found.high))
 
 
 def interquartile_mean(values: ArrayLike) -> Estimate:
