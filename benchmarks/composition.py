@@ -1,14 +1,14 @@
-"""Composition on the point mass, over pairs and seeds, beside skills trained directly.
+"""Composition on the point mass, over pairs and seeds, compared with skills trained directly.
 
     python benchmarks/composition.py run                 every unit that has no result yet
     python benchmarks/composition.py run --pair tricky --seeds 1
-    python benchmarks/composition.py certificates        rank agreement with exact gaps, 21 of them
+    python benchmarks/composition.py certificates        rank agreement with 21 exact gaps
     python benchmarks/composition.py table               the table, in docs/results/composition
     python benchmarks/composition.py draw                the pictures of docs/composition.md
 
-A unit is one pair with one seed: its parts are trained (once for each seed), composed by each way,
+A unit is one pair with one seed: its parts are trained (once for each seed), composed in each way,
 and measured on the composed reward. Its result is one small JSON file in docs/results/composition,
-so that a stopped study goes on where it was. One unit takes about two minutes on one free core;
+so that a stopped study resumes where it stopped. One unit takes about two minutes on one free core;
 seconds are CPU seconds of one thread.
 """
 
@@ -82,14 +82,14 @@ PARTS = {
 
 
 class Pair(NamedTuple):
-    """Two parts, how they are composed, and the reward that it is for."""
+    """Two parts, how they are composed, and the reward of the composition."""
 
     parts: tuple[str, str]
     make: Callable[[Skill, Skill], compose.Composed]
     wish: Wish
 
 
-# The sum of two speeds is a speed: w_1 d_1 + w_2 d_2, its angle and its length.
+# The weighted sum of two speeds is the speed along w_1 d_1 + w_2 d_2, times that vector's length.
 PAIRS = {
     "northeast": Pair(("east", "north"), lambda a, b: a & b, run(45.0, math.cos(math.pi / 4))),
     "obtuse": Pair(
@@ -116,7 +116,7 @@ PAIRS = {
 
 
 def trained(wish: Wish, name: str, seed: int) -> Skill:
-    """A skill for that reward, trained once and kept."""
+    """A skill for a reward, trained once and then loaded from its file."""
     path = SKILLS / f"{name}-{seed}.h5"
     if not path.is_file():
         config = POINT_MASS[wish.env_id].model_copy(update={"reward_scale": wish.scale})
@@ -127,7 +127,7 @@ def trained(wish: Wish, name: str, seed: int) -> Skill:
 
 
 def measured(policy: Any, wish: Wish, seed: int) -> dict[str, Any]:
-    """Return on a reward, from the middle, acting by its best and by its random actions."""
+    """Returns on a reward, starting in the middle, by the best and by random actions."""
     middle = {"anywhere": False} if wish.env_id == GOALS_ID else {}
     found: dict[str, Any] = {}
     for kind, deterministic in zip(KINDS, (True, False), strict=True):
@@ -151,7 +151,7 @@ def measured(policy: Any, wish: Wish, seed: int) -> dict[str, Any]:
 
 
 class Anyhow:
-    """Uniform actions: the zero of the shares in the table, whose one is the direct skill."""
+    """Uniform actions, which are 0 % in the table; the direct skill is 100 %."""
 
     def __init__(self, seed: int) -> None:
         self.generator = np.random.default_rng(seed)
@@ -163,7 +163,7 @@ class Anyhow:
 
 
 def nearer(policy: Any, wish: Wish, seed: int) -> float:
-    """From anywhere: how often the goal that is reached is the nearer of left and right."""
+    """How often the reached goal is the nearer of left and right, starting anywhere."""
     e = skillbank.evaluate(policy, wish.env_id, episodes=EPISODES, seed=2000 + seed, **wish.kwargs)
     starts = np.array([trace[0, 0] for trace in e.traces])
     away = np.abs(starts) > 0.3  # in the middle there is no nearer one
@@ -231,7 +231,7 @@ GRID, CELLS = np.linspace(-2.3, 2.3, 27), 15
 
 
 def exact_gap(composed: compose.Composed, table: exact.Table, states: Any, actions: Any) -> Any:
-    """``V* - V^pi`` and V* at rest, for the reward that its parts are exactly soft-optimal for."""
+    """``V* - V^pi`` and V* at rest, for the rewards that make its parts exactly soft-optimal."""
     alpha, gamma = composed.spec.temperature, composed.spec.discount
     obs = states.astype(np.float32)
     every = np.broadcast_to(actions, (len(obs), *actions.shape))
@@ -255,8 +255,8 @@ def exact_gap(composed: compose.Composed, table: exact.Table, states: Any, actio
 
 
 def velocity_table() -> tuple[exact.Table, Any, Any]:
-    """The point mass on an open floor: its velocity is all there is to know."""
-    # The simulator's own arithmetic: damping is taken implicitly, five times a step.
+    """The point mass on an open floor as a table; its velocity is the whole state."""
+    # The simulator's arithmetic: implicit damping, five times per step.
     damping = point_mass.MASS / point_mass.RISE_TIME
     h = point_mass.PHYSICS_TIMESTEP / point_mass.MASS
 
@@ -294,8 +294,8 @@ def certificate_pairs(seed: int) -> list[compose.Composed]:
 INTRODUCTION = f"""\
 # Composition on the point mass
 
-Pairs of skills, composed in every way and measured on the composed reward, beside a skill that was
-trained on it directly; what the ways are stands in [composition.md](../../composition.md).
+Pairs of skills, composed in every way and measured on the composed reward, compared with a skill
+trained on it directly; [composition.md](../../composition.md) explains the ways.
 Generated by `python benchmarks/composition.py table` from the result files beside this page, one
 for each pair and seed.
 
@@ -305,9 +305,9 @@ for each pair and seed.
 - *of direct*: 0 % is *anyhow*, uniformly random actions; 100 % is *direct*.
 - *part X*: that skill alone. *best of parts*: both policies are evaluated on the composed reward,
   and the better one is taken in each state.
-- *steps*, *CPU s*: environment steps and seconds of one core that the way itself took. The two
-  parts were trained before (as *direct* was, on their own rewards); what is distilled is
-  *corrected*.
+- *steps*, *CPU s*: environment steps and seconds of one core that the way itself took, without
+  the training of the two parts, each of which was trained like *direct* on its own reward.
+- *distilled*: made from *corrected*.
 """
 
 
@@ -321,7 +321,7 @@ def commands() -> None:
 @click.option("--pair", "names", multiple=True, type=click.Choice(list(PAIRS)))
 @click.option("--seeds", default=SEEDS, show_default=True)
 def run_command(names: tuple[str, ...], seeds: int) -> None:
-    """Every unit that has no result yet, seed by seed."""
+    """Run every unit that has no result yet, seed by seed."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         for name in names or PAIRS:
@@ -333,7 +333,7 @@ def run_command(names: tuple[str, ...], seeds: int) -> None:
 @commands.command()
 @click.option("--seed", default=0, show_default=True)
 def certificates(seed: int) -> None:
-    """The certificate's loss beside the exact gap, and their rank correlation."""
+    """Compare the certificate's loss with the exact gap, by rank correlation."""
     from scipy.stats import spearmanr
 
     torch.set_num_threads(1)
@@ -366,7 +366,7 @@ def certificates(seed: int) -> None:
 
 @commands.command("table")
 def table_command() -> None:
-    """The means over seeds, with 95 % bootstrap intervals."""
+    """Write the means over seeds, with 95 % bootstrap intervals."""
     lines = []
     for name, pair in PAIRS.items():
         results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{name}-?.json"))]
@@ -398,7 +398,7 @@ def table_command() -> None:
 
 @commands.command()
 def draw() -> None:
-    """Energies and samples of compositions at rest, and traces."""
+    """Draw energies and samples of compositions at rest, and traces."""
     from matplotlib.figure import Figure
 
     from skillbank import figures

@@ -1,14 +1,14 @@
-"""Composition on the quadruped: run_east and run_north into run_northeast, in every way.
+"""Composition on the quadruped: every way to compose run_east and run_north into run_northeast.
 
     skillbank pretrain --env QuadrupedRunToward --as run_east       the one training it needs
     python benchmarks/composition_quadruped.py measure run_east     zero-shot, then each way
     python benchmarks/composition_quadruped.py speed run_east       one composed action, one core
-    python benchmarks/composition_quadruped.py ship run_east        both, as they ship
+    python benchmarks/composition_quadruped.py ship run_east        writes both shipped skills
 
-run_north is run_east with its heading block turned, exactly; and run_east turned by 45 degrees is
-what a training on the composed reward would give, for the task has no other direction in it than
-the heading block. The composed reward (east + north) / 2 is cos(45 degrees) times the speed towards
-the north-east. Figures go to docs/results/composition/quadruped.json.
+run_north is exactly run_east with its heading block turned. Likewise run_east turned by 45 degrees
+is what a training on the composed reward would give, because only the heading block depends on the
+direction. The composed reward (east + north) / 2 is cos(45 degrees) times the speed towards the
+north-east. Results go to docs/results/composition/quadruped.json.
 """
 
 import json
@@ -42,7 +42,7 @@ def loaded(name: str) -> Skill:
 
 
 def measured(policy: Any, episodes: int, deterministic: bool) -> dict[str, Any]:
-    """What matters of episodes in a world where heading 0 is east."""
+    """Headings, distances and falls of episodes; heading 0 is east."""
     e = skillbank.evaluate(policy, TASK, episodes=episodes, seed=2026, deterministic=deterministic)
     return figures_of(e)
 
@@ -73,10 +73,10 @@ def commands() -> None:
 @commands.command()
 @click.argument("skill")
 @click.option("--episodes", default=50, show_default=True)
-@click.option("--steps", default=160_000, show_default=True, help="Of correction and distillation.")
+@click.option("--steps", default=160_000, show_default=True, help="Environment steps per training.")
 @click.option("--zero-shot", is_flag=True, help="Learn nothing.")
 def measure(skill: str, episodes: int, steps: int, zero_shot: bool) -> None:
-    """Every way beside each other, with what it costs."""
+    """Compare all ways of composing, with their costs."""
     east = loaded(skill)
     north = east.turned(math.pi / 2)
     composed = east & north
@@ -96,7 +96,7 @@ def measure(skill: str, episodes: int, steps: int, zero_shot: bool) -> None:
         path.write_text(json.dumps(result, indent=1) + "\n")
 
     note("east", east, 0, 0.0)
-    # The mean of the two rewards is so many times the speed north-east, at the same alpha.
+    # The mean of the two rewards is cos(45 degrees) times the speed north-east, at the same alpha.
     direct = math.cos(NORTHEAST) * east.turned(NORTHEAST)
     note("directly: east turned by 45 degrees, for the composed reward", direct, 0, 0.0)
     note("composed", composed, 0, 0.0)

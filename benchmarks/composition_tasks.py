@@ -1,4 +1,4 @@
-"""Tasks of the composition study: ``PointMassReach`` with an amount for every goal.
+"""Tasks of the composition study: ``PointMassReach`` with a reward for every goal.
 
 Importing this registers ``skillbank-benchmark/PointMassGoals-v0``.
 """
@@ -15,7 +15,7 @@ GOALS_ID = "skillbank-benchmark/PointMassGoals-v0"
 
 
 class PointMassGoalsVector(point_mass.PointMassReachVector):
-    """Every goal ends the episode and pays its own amount; time costs what it costs there.
+    """Every goal ends the episode and pays its own amount; time costs as in ``PointMassReach``.
 
     Episodes start anywhere between the goals, or in the middle.
     """
@@ -37,7 +37,7 @@ class PointMassGoalsVector(point_mass.PointMassReachVector):
 
 
 class PointMassGoals(SingleTask):
-    """One copy of it."""
+    """One copy of ``PointMassGoalsVector``."""
 
     vector_class = PointMassGoalsVector
 

@@ -1,16 +1,17 @@
-"""Learning to run, against the clock: ours, ours with one thing changed, and Stable-Baselines3.
+"""Learning to run, against the clock: ours, ours with one setting changed, and Stable-Baselines3.
 
     python benchmarks/race.py run --workers 2            every unit that has no result yet
     python benchmarks/race.py run --only SAC
     python benchmarks/race.py table                      docs/results/race/README.md
 
-A unit is one learner with one seed, on one thread. Every 15 s 40 episodes are run; the clock (CPU
-seconds of the process) stands still meanwhile. When a mark was passed is interpolated between two
-such looks, so that a few seconds mean nothing. Where two threads race, the clock is the wall's and
-nothing else should run. A unit ends where the last mark has been passed, or at its learner's limit.
-On the open floor the marks are mean net distances in 25 s from one start pose: 25 m (1 m/s), and
-the 35 m that `run_anywhere` must reach. In the narrow hallway the mark is 44.7 m, nine tenths of
-the progress that fine-tuning by an earlier recipe ended with.
+A unit is one learner with one seed, on one thread. Every 15 s the policy is evaluated in 40
+episodes, while the clock (CPU seconds of the process) is stopped. The time at which a mark is
+passed is interpolated between two evaluations, so differences of a few seconds are not meaningful.
+With two threads, the clock is wall-clock time, and nothing else should run on the machine. A unit
+ends when it passes the last mark, or at its learner's time limit. On the open floor the marks are
+mean net distances in 25 s from one start pose: 25 m (1 m/s), and the 35 m that `run_anywhere` must
+reach. In the narrow hallway the mark is 44.7 m, nine tenths of the final progress of fine-tuning by
+an earlier recipe.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from running import run_missing
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "race"
 EPISODES = 40
-LOOK_EVERY = 15.0  # seconds between looks
+LOOK_EVERY = 15.0  # seconds between evaluations
 SEEDS = range(3)
 
 
@@ -45,12 +46,12 @@ HALLWAY = Course("QuadrupedHallwayNarrow", "progress", (44.7,), False)
 
 
 class Learner(NamedTuple):
-    """Who races: ours with fields of its recipe changed, or a rival."""
+    """A learner in the race: ours with fields of its recipe changed, or a rival."""
 
-    changes: dict[str, Any]  # of the architecture after "net."
+    changes: dict[str, Any]  # of the recipe; of its architecture if prefixed with "net."
     course: Course = FLOOR
     limit: float = 300.0  # s; the default recipe needs a third of that
-    rival: str = ""  # of Stable-Baselines3, with its defaults
+    rival: str = ""  # an algorithm of Stable-Baselines3, with its defaults
     threads: int = 1
 
 
@@ -107,7 +108,7 @@ def _file(learner: str) -> str:
 
 
 class Clock:
-    """Seconds of learning; looks at what is learned from time to time."""
+    """Counts seconds of learning, and evaluates the policy at intervals."""
 
     def __init__(self, learner: Learner) -> None:
         self.course, self.limit = learner.course, learner.limit
@@ -118,7 +119,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """So far, without the looks."""
+        """Seconds so far, without the evaluations."""
         return self.now() - self.started - self.looking
 
     @property
@@ -128,7 +129,7 @@ class Clock:
         return done or self.seconds >= self.limit
 
     def look(self, steps: int, policy: Callable[[], Any]) -> None:
-        """Note how far the policy goes, if it is time to."""
+        """Evaluate how far the policy goes, if an evaluation is due."""
         import skillbank
 
         seconds = self.seconds
@@ -153,7 +154,7 @@ class Clock:
 
 
 def run_ours(learner: Learner, name: str, seed: int) -> Clock:
-    """A recipe with something changed; in the hallway also the fine-tuning of run_anywhere."""
+    """Train by a changed recipe, or fine-tune run_anywhere in the hallway."""
     import skillbank
     from skillbank.config import FinetuneConfig, PretrainConfig, finetune_recipe, recipe
     from skillbank.errors import Interrupted
@@ -186,7 +187,7 @@ def run_ours(learner: Learner, name: str, seed: int) -> Clock:
 
 
 def run_rival(learner: Learner, seed: int) -> Clock:
-    """Stable-Baselines3 with its defaults."""
+    """Train an algorithm of Stable-Baselines3 with its defaults."""
     import stable_baselines3
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -206,7 +207,7 @@ def run_rival(learner: Learner, seed: int) -> Clock:
 
 
 def run_unit(unit: str) -> dict[str, Any]:
-    """Race, and return what was seen."""
+    """Train one unit, and return its result."""
     import torch
 
     from skillbank.allocator import keep_freed_blocks
@@ -229,7 +230,7 @@ def run_unit(unit: str) -> dict[str, Any]:
 
 @click.group()
 def main() -> None:
-    """Run the race, or print how it ended."""
+    """Run the race, or write its table."""
 
 
 @main.command()
@@ -250,7 +251,7 @@ def unit(name: str) -> None:
 
 
 def reached(result: dict[str, Any], mark: float) -> tuple[float, int] | None:
-    """Seconds and steps until the mean net distance first passed a mark, between two looks."""
+    """Seconds and steps until the mean distance first passed a mark, by interpolation."""
     before = {"seconds": 0.0, "steps": 0, "distance": 0.0}
     for point in result["curve"]:
         if point["distance"] >= mark:

@@ -1,4 +1,4 @@
-"""Studies of many units: each in a process of its own, those without a result yet."""
+"""Runs the units of a benchmark that have no result yet, each in a process of its own."""
 
 import os
 import subprocess
@@ -14,10 +14,10 @@ def run_missing(script: str, units: Iterable[str], results: Path, only: str, wor
     """Run ``script unit NAME`` for every unit that has no ``NAME.json`` yet.
 
     Args:
-        script: Whose command ``unit`` writes one result.
-        units: Names.
+        script: The script whose command ``unit`` writes one result.
+        units: The units' names.
         results: Folder of the results.
-        only: Units whose name contains this.
+        only: Run only units whose name contains this.
         workers: Processes at once, one thread each.
     """
     results.mkdir(parents=True, exist_ok=True)

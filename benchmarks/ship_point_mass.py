@@ -1,4 +1,4 @@
-"""Train the point-mass skills that ship, and draw their pictures.
+"""Train the point-mass skills that ship with skillbank, and draw their pictures.
 
     python benchmarks/ship_point_mass.py
 
@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "pretrained"
 
 
 class Wanted(NamedTuple):
-    """A skill that ships."""
+    """A skill to ship."""
 
     task: str
     kwargs: dict[str, Any]
@@ -41,7 +41,7 @@ SKILLS = {
 
 
 def main() -> None:
-    """Train, evaluate, and write what ships."""
+    """Train and evaluate every skill, and write its file, picture and card."""
     torch.set_num_threads(1)
     for name, (task, kwargs, description) in SKILLS.items():
         skill = skillbank.pretrain(task, seed=0, name=name, env_kwargs=kwargs)

@@ -19,7 +19,7 @@ DESCRIPTION = (
 
 
 def main(source: str) -> None:
-    """Evaluate from one start pose and from random ones, and write what ships."""
+    """Evaluate from one start pose and from random ones, and write the shipped file and picture."""
     torch.set_num_threads(1)
     skill = skillbank.Skill.load(source)
     env_id = skill.spec.env_id

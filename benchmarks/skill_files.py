@@ -1,6 +1,6 @@
 """Time skill files and banks: ``python benchmarks/skill_files.py``.
 
-Prints the best of many runs, in milliseconds, since what is asked is what the work costs.
+Prints the best of many runs, in milliseconds, as the time without disturbance by other load.
 """
 
 import argparse

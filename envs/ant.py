@@ -1,9 +1,8 @@
-"""dm_control's Ant on a floor, compiled once per arena; its measures and its symmetry.
+"""dm_control's Ant on a floor, compiled once per arena; its dimensions and its symmetries.
 
 The Ant is a sphere with four two-jointed legs at 90 degrees, driven by eight motors without inner
 state (torque = 75 Nm x action), so that positions and velocities are the whole state. Its sensors,
-touch and range finders and the like, are left out: nobody reads them and they cost a fifth of a
-step.
+such as touch and range finders, are removed: they are unused and cost a fifth of a step.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ JOINTS = 8
 """Hip and ankle of the front left, front right, back right and back left leg, in this order."""
 
 FLOOR_HALF_SIDE = 200.0
-"""Half the side of the floor as drawn; as a plane it has no end. Metres."""
+"""Half the side of the floor as drawn, metres; physically it is an infinite plane."""
 
 
 @functools.cache
 def model(arena: Arena) -> mujoco.MjModel:
-    """The Ant in an arena, compiled. Shared by everyone in the process: never write to it.
+    """The Ant in an arena, compiled. Shared within the process: never write to it.
 
     Its sensors are, in order: the torso's x, y and z axes in the world (9 numbers), velocity (3)
     and position (3) of the whole body's centre of mass in the world.
@@ -122,10 +121,10 @@ class Relabelling(NamedTuple):
         return Generator(self.name, concatenate([acts[name] for name, _ in blocks]), self.joints)
 
 
-# The quarter turn changes names and nothing else: the torso's frame turns clockwise by 90 degrees
-# under a body that stays as it is. A fixed vector's coordinates turn the other way (x' = -y,
-# y' = x), and the front left leg is now called the back left one. All hips turn about +z and all
-# ankles the same way, so no joint changes sign.
+# The quarter turn only renames: the torso's frame turns clockwise by 90 degrees while the body
+# stays as it is. A fixed vector's coordinates turn the other way (x' = -y, y' = x), and the front
+# left leg is now called the back left one. All hips turn about +z and all ankles the same way, so
+# no joint changes sign.
 _TURN_VECTOR = SignedPermutation((1, 0, 2), (-1, 1, 1))
 QUARTER_TURN = Relabelling(
     "body turned by 90 degrees",
@@ -138,7 +137,7 @@ QUARTER_TURN = Relabelling(
 
 
 def _mirror(name: str, world: SignedPermutation) -> Relabelling:
-    """The whole world in a mirror, left legs then called right: hips change sign, ankles do not."""
+    """The mirrored world, with left and right legs swapped: hips change sign, ankles do not."""
     return Relabelling(
         name,
         vector=SignedPermutation((0, 1, 2), (1, -1, 1)),

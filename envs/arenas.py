@@ -3,8 +3,8 @@
 The paper publishes none, so these are ours. All lengths are metres, x is east and y is north. Every
 arena with walls is a rectangular room with blocks standing in it. Blocks are at least 1 m thick,
 more than a running robot covers in ten physics steps, and too tall to climb. The room's own walls
-are drawn 1 m thick, but act as half-spaces without an outside: nothing passes them, and they cost
-less time to simulate than boxes.
+are drawn 1 m thick, but are half-spaces in the simulation: nothing passes them, and they cost less
+time to simulate than boxes.
 
 Arenas for the quadruped are made for a body whose legs span 2.3 m. A point mass of 0.15 m radius
 runs in the same shapes, scaled down.
@@ -86,7 +86,7 @@ OPEN_FLOOR = Arena("open floor", None, (), (0.0, 0.0), None)
 def _hallway(name: str, width: float) -> Arena:
     """A straight hallway along x, `width` wide, closed 80 m to either side of the start.
 
-    80 m is further than anybody runs in an episode of 25 s.
+    80 m is further than the quadruped runs in an episode of 25 s.
     """
     return Arena(name, (-80.0, -width / 2, 80.0, width / 2), (), (0.0, 0.0), None)
 
@@ -108,8 +108,8 @@ U_MAZE = Arena(
 )
 
 # Two 4 m passages side by side, which look the same from the start; behind them the target. The
-# upper one has a barrier inside, 4 m in. The reward is wide enough to be felt at the start (0.06),
-# and 0.49 is all that the dead end can pay.
+# upper one has a barrier inside, 4 m in. The reward is wide enough to be noticeable at the start
+# (0.06); the dead end pays at most 0.49.
 _MAZE_TARGET = (14.0, 0.0)
 _MAZE_BARRIER_X = 8.0
 _MAZE_DIVIDER_Y = 0.5

@@ -36,17 +36,17 @@ Info = dict[str, Any]
 
 
 class VectorTask(VectorEnv[Any, Any, Any]):
-    """N copies of a task that share one clockwork and nothing else.
+    """N copies of a task that are stepped together and independent otherwise.
 
-    Copy i of N behaves exactly as a lone copy seeded alike: its random stream is its own.
+    Copy i behaves exactly like a single copy with the same seed: it has its own random stream.
 
     Attributes:
         observation_blocks: names and sizes of the parts of an observation, in order.
         symmetries: relabellings that leave dynamics and reward unchanged, identity first.
         control_timestep: seconds of simulated time per step.
-        model_hash: sha256 (hex) of what the simulated bodies are made of, None without MuJoCo.
+        model_hash: sha256 (hex) of the physical model, None without MuJoCo.
         arena: walls and target as seen from above, None where there are neither.
-        any_thread: steps may be made in a thread other than that which made the task.
+        any_thread: whether steps may be made in another thread than the one that made the task.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
@@ -99,7 +99,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         self._everyone.flags.writeable = False
         self._generators: list[np.random.Generator | None] = [None] * num_envs
 
-    # What a task must say. Every hook but the first two is about all copies at once.
+    # What a task must define. Every hook but the first two concerns all copies at once.
 
     @abstractmethod
     def _draw(self, generator: np.random.Generator) -> Float:
@@ -135,7 +135,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         """Where each copy is, [N, 2], metres where metres mean something; a new array."""
 
     def _notice(self, copies: Index, *, started: bool) -> None:
-        """Hears of every copy [n] that has just started or moved: a task's memory hooks in here."""
+        """Called for copies [n] that have just started or moved; updates a task's episode state."""
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
@@ -185,7 +185,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         else:
             seeds = seed
         if len(seeds) != self.num_envs:
-            raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} copies; one each is due")
+            raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} copies; give one each")
         mask = self._everyone
         if options.get("reset_mask") is not None:
             mask = np.asarray(options["reset_mask"])
@@ -211,7 +211,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
 
         Returns:
             Observations [N, S] float32, rewards [N] float64, terminated [N] bool, truncated [N]
-            bool, info; see the top of this module for which is about which state.
+            bool, info; the module's docstring says which state each of them describes.
 
         Raises:
             ResetNeeded: before the first reset.
@@ -242,7 +242,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         return self._observe(), _total(terms), terminated, self._truncated(), self._info(terms)
 
     def use_generator(self, copy: int, generator: np.random.Generator) -> None:
-        """Lets a copy draw its starts from a generator of the caller's."""
+        """Makes a copy draw its starts from the caller's generator."""
         self._generators[copy] = generator
 
     @abstractmethod
@@ -261,7 +261,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         return tuple(self._reward_terms())
 
     def _transition(self, actions: Any) -> tuple[dict[str, Float], Bool]:
-        """One control step without what follows the end of an episode: (reward terms, ended)."""
+        """One control step without resets: (reward terms, terminated)."""
         if not self._started.all():
             raise ResetNeeded("call reset() before step()")
         actions = np.asarray(actions, np.float64)
@@ -276,7 +276,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         try:
             self._advance(actions)
         except Exception:
-            self._started[:] = False  # some copies have moved, and nobody knows how far
+            self._started[:] = False  # the copies are in an undefined state
             raise
         self._elapsed += 1
         self._notice(self._all_copies, started=False)
@@ -302,7 +302,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         info: Info = self._facts()
         for name, values in terms.items():
             info[f"reward/{name}"] = np.broadcast_to(values, (self.num_envs,)).astype(np.float64)
-        # Gymnasium pairs every key with the mask of the copies it speaks about: here, all.
+        # Gymnasium pairs every key with a mask of the copies that it applies to: here, all.
         return info | {f"_{name}": self._everyone for name in info}
 
 

@@ -1,4 +1,4 @@
-"""A point in the plane with four goals equally good: the paper's figure 1.
+"""A point in the plane with four equally good goals: the paper's figure 1.
 
 The setting is that of the authors' released code; the paper's text leaves most of it open.
 """
@@ -42,10 +42,10 @@ POINT_RADIUS = 0.25  # as drawn; the point itself has none
 
 
 class MultiGoalVector(VectorTask):
-    """The point moves by its action, pays for it and for its squared distance to the nearest goal.
+    """The point moves by its action; action and squared distance to the nearest goal cost reward.
 
-    Reaching a goal ends the episode. `info` has `position` [N, 2], `goal` [N] (index in `GOALS`,
-    -1 before a goal is reached) and `success` [N].
+    Reaching a goal pays a reward and ends the episode. `info` has `position` [N, 2], `goal` [N]
+    (index in `GOALS`, -1 before a goal is reached) and `success` [N].
     """
 
     metadata = VectorTask.metadata | {"render_fps": FPS}  # type: ignore[misc]
@@ -71,14 +71,14 @@ class MultiGoalVector(VectorTask):
         Args:
             num_envs: number of copies, N.
             max_episode_steps: steps until truncation; None for never.
-            num_threads: accepted, so that every task is made alike; there is nothing to thread.
+            num_threads: ignored; accepted so that every task has the same arguments.
             render_mode: None or "rgb_array".
-            camera: accepted likewise; a plane is only ever seen from overhead.
+            camera: ignored likewise; the plane is always seen from overhead.
             width: of a picture, pixels.
             height: of a picture, pixels.
 
         Raises:
-            ValueError: for a number of copies or pixels or a render mode that makes no sense.
+            ValueError: for an invalid number of copies, picture size or render mode.
         """
         check_render_arguments(render_mode, camera, width, height)
         bound = np.ones(2, np.float32)
@@ -141,11 +141,11 @@ class MultiGoalVector(VectorTask):
 
     @property
     def goal_radius(self) -> float:
-        """How near a goal is reached."""
+        """The distance within which a goal is reached."""
         return GOAL_RADIUS
 
     def place_reward(self, places: Float) -> Float:
-        """The reward for being at places [M, 2], without what moving costs, [M]."""
+        """The reward for being at places [M, 2], without the cost of actions, [M]."""
         away = np.asarray(places)[:, np.newaxis] - self._goals
         squared: Float = np.sum(away**2, axis=2).min(axis=1)
         reward: Float = GOAL_REWARD * (squared < GOAL_RADIUS**2) - squared

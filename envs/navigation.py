@@ -1,4 +1,4 @@
-"""What tasks with a place to go to have in common, whatever body does the going."""
+"""What navigation tasks have in common, for any body."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SeekTarget(VectorTask):
 
 
 class FollowHallway(VectorTask):
-    """`info` gains `progress` [N] m: how far along the hallway, either way, from the start."""
+    """`info` gains `progress` [N] m: distance from the start along the hallway, either way."""
 
     def __init__(self, **kwargs: Any) -> None:
         """Makes the copies; arguments as for the body's own task."""

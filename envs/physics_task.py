@@ -1,4 +1,4 @@
-"""What every task simulated by MuJoCo does alike: batch, identity of the model, and pictures."""
+"""What all tasks simulated by MuJoCo share: the batch, the model's hash, and pictures."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class PhysicsTask(VectorTask):
         Args:
             model: the compiled model.
             substeps: physics steps per control step.
-            followed_body: the body that pictures are about.
-            camera_distance: from which to look at it, metres.
+            followed_body: the body that the following camera keeps in view.
+            camera_distance: of that camera from the body, metres.
             num_envs: number of copies, N.
             num_threads: threads that step them.
             max_episode_steps: control steps until truncation; None for never.
@@ -51,8 +51,8 @@ class PhysicsTask(VectorTask):
             height: of a picture, pixels.
 
         Raises:
-            ValueError: for a number of copies, threads or pixels, a render mode or a camera that
-                makes no sense.
+            ValueError: for an invalid number of copies or threads, picture size, render mode or
+                camera.
         """
         check_render_arguments(render_mode, camera, width, height)
         bound = np.ones(model.nu, np.float32)

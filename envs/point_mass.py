@@ -1,4 +1,4 @@
-"""A sphere that slides on the floor: the arenas again, for tests and demonstrations of seconds.
+"""A sphere that slides on the floor, for tests and demonstrations that take seconds.
 
 The arenas are the quadruped's at a quarter of the size, the episodes a fifth as long.
 """
@@ -40,7 +40,7 @@ MASS = 1.0
 """Kilograms."""
 
 MAX_SPEED = 2.0
-"""Where drag balances the strongest push, m/s."""
+"""Speed at which drag balances the strongest push, m/s."""
 
 RISE_TIME = 0.25
 """Seconds in which the sphere reaches 63 percent of its final speed."""
@@ -55,7 +55,7 @@ START_SPREAD = 0.05
 """Half the side of the square of starts, metres."""
 
 START_SPEED = 0.1
-"""Velocities at a start are uniform within this, m/s."""
+"""Each velocity at a start is uniform within plus or minus this, m/s."""
 
 CAMERA_DISTANCE = 4.0
 """Metres."""
@@ -72,20 +72,20 @@ REACH_RADIUS = 0.3
 """A sphere whose centre is nearer than this to a goal has reached it, metres."""
 
 REACH_REWARD = 10.0
-"""Paid once, at a goal that is wanted."""
+"""Paid once, on reaching a wanted goal."""
 
 REACH_TIME_COST = 0.25
-"""Paid every step by every `PointMassReach`, whatever it wants."""
+"""Cost of every step, whichever goals are wanted."""
 
 
 @functools.cache
 def model(arena: Arena) -> mujoco.MjModel:
-    """The sphere in an arena, compiled. Shared by everyone in the process: never write to it."""
+    """The sphere in an arena, compiled. Shared within the process: never write to it."""
     root = load_mjcf().RootElement(model="point_mass")
     root.option.timestep = PHYSICS_TIMESTEP
     root.option.integrator = "implicitfast"
     root.option.flag.island = "disable"  # one body is one island: looking for more costs 4 percent
-    # Walls push, nothing rubs: the sphere floats just above the floor and slides along walls.
+    # No friction: the sphere floats just above the floor and slides along walls.
     root.default.geom.condim = 1
     root.worldbody.add("geom", name="floor", type="plane", size=[50.0, 50.0, 1.0], material="floor")
     add_arena(arena, root.worldbody)
@@ -111,7 +111,7 @@ class PointMassTask(PhysicsTask):
     arena: Arena = OPEN_FLOOR._replace(open_half_side=12.0)  # an episode goes up to 10 m
     observation_blocks: tuple[tuple[str, int], ...] = (("velocity", 2),)
     mirrors: ClassVar[tuple[tuple[str, SignedPermutation], ...]] = ()
-    """What generates the task's symmetries, as changes of every vector of the plane."""
+    """Generators of the task's symmetries, as transformations of plane vectors."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class PointMassTask(PhysicsTask):
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
-        """What the walls and the reward leave of the square's symmetries."""
+        """The square's symmetries that walls and reward preserve."""
         return plane_symmetries(len(self.observation_blocks), self.mirrors)
 
 
@@ -206,7 +206,7 @@ class PointMassRunTowardVector(PointMassTask):
 
 
 class PointMassArenaTask(PointMassTask):
-    """A sphere that knows where it is."""
+    """A sphere that observes its position."""
 
     observation_blocks = (("velocity", 2), ("position", 2))
 
@@ -233,8 +233,8 @@ class PointMassMazeVector(SeekTarget, PointMassArenaTask):
 class PointMassReachVector(PointMassArenaTask):
     """Reach one of the wanted goals; every goal, wanted or not, ends the episode.
 
-    Tasks with different wishes have the same dynamics and differ in reward only at shared absorbing
-    places, which is what the soft-OR of two skills asks for. `info` has `goal` [N] (index in
+    Tasks with different wanted goals have the same dynamics and differ in reward only at shared
+    absorbing goals, as a soft-OR of two skills requires. `info` has `goal` [N] (index in
     `REACH_GOALS`, -1 before one is reached) and `success` [N] (at a wanted one).
     """
 
@@ -248,7 +248,7 @@ class PointMassReachVector(PointMassArenaTask):
             **kwargs: as for every point mass task.
 
         Raises:
-            ValueError: for a name that is none of them, or no name at all.
+            ValueError: for an unknown name, or no name at all.
         """
         wanted = (goals,) if isinstance(goals, str) else tuple(goals)
         unknown = [name for name in wanted if name not in REACH_GOALS]

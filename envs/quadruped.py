@@ -1,7 +1,7 @@
 """The quadruped's tasks: run anywhere, run one way, run in arenas.
 
 The reward is the speed of the body's centre of mass, smoothed over about half a second: rewarding
-the speed of the moment pays for shaking on the spot. The smoothed velocity is part of the
+the instantaneous speed would pay for shaking on the spot. The smoothed velocity is part of the
 observation, so that the task stays Markov.
 """
 
@@ -54,7 +54,7 @@ BODY_BLOCKS: tuple[tuple[str, int], ...] = (
     ("joint_velocities", ant.JOINTS),
     ("average_velocity", 3),
 )
-"""What the robot feels, all in its own frame."""
+"""The observation of the body itself, in its own frame."""
 
 BODY_SIZE = sum(width for _, width in BODY_BLOCKS)
 """29 numbers."""
@@ -138,7 +138,7 @@ class QuadrupedTask(PhysicsTask):
 
     @property
     def heading(self) -> Float:
-        """Yaw of the torso, [N] rad: the turn about the vertical that, then tilted, gives it.
+        """Yaw of the torso, [N] rad: its rotation about the vertical, before any tilt.
 
         Unlike the direction of a leg seen from above, it changes by exactly 90 degrees when the
         body is relabelled by a quarter turn, however tilted it is.
@@ -224,8 +224,8 @@ class QuadrupedRunTowardVector(QuadrupedTask):
 
     The last block holds cos and sin of the torso's yaw *relative to that direction*, so that the
     same policy runs any way once that block is turned. Towards east it is the `heading` of every
-    arena; towards anywhere else it is another number, and is called `bearing`, so that skills of
-    two directions are not composed as if both saw the same.
+    arena; towards any other direction its values differ and it is called `bearing`, so that skills
+    for different directions are not composed as if they observed the same.
     """
 
     def __init__(self, *, direction: float = 0.0, **kwargs: Any) -> None:
@@ -262,7 +262,7 @@ class QuadrupedRunTowardVector(QuadrupedTask):
 
 
 class QuadrupedArenaTask(QuadrupedTask):
-    """A quadruped that knows where it is: blocks `position` (in `position_unit`) and `heading`."""
+    """A quadruped that observes where it is: `position` (in `position_unit`) and `heading`."""
 
     position_unit: ClassVar[float]
     extra_blocks = (("position", 2), ("heading", 2))
@@ -274,7 +274,7 @@ class QuadrupedArenaTask(QuadrupedTask):
 
 
 class QuadrupedHallwayTask(FollowHallway, QuadrupedArenaTask):
-    """Run in a hallway; the reward is that of `QuadrupedRun`, the walls do the rest."""
+    """Run in a hallway; the reward is that of `QuadrupedRun`, and the walls limit the direction."""
 
     position_unit = HALLWAY_UNIT
 

@@ -158,7 +158,7 @@ class SceneRenderer:
             mujoco.mjtCatBit.mjCAT_ALL.value,
             self._scene,
         )
-        # Shadows are drawn around a light alone, so the sun goes where the camera looks.
+        # Shadows are only drawn around a light's position, so the sun follows the camera's target.
         tracked = self._camera.trackbodyid
         middle = self._camera.lookat if tracked < 0 else self._data.xpos[tracked]
         for light in self._scene.lights[: self._scene.nlight]:
@@ -176,7 +176,7 @@ class SceneRenderer:
 
 
 def _following(model: mujoco.MjModel, body: str, distance: float, *, walls: bool) -> Any:
-    """A camera south of the body; over walls it looks down steeply enough to see past them."""
+    """A camera south of the body; with walls around, it looks down steeply to see past them."""
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING.value
     camera.trackbodyid = model.body(body).id
@@ -211,7 +211,7 @@ def _open_gl(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, mujoc
         context.make_current()
         drawer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
     except (ImportError, AttributeError, OSError, RuntimeError, mujoco.FatalError) as error:
-        # Each of these is what a missing library looks like, depending on which one is missing.
+        # A missing library raises one of these, depending on which one it is.
         raise RenderingUnavailableError(
             f"cannot draw: OpenGL did not start ({type(error).__name__}: {error}). On Debian or "
             f"Ubuntu, install {DEBIAN_PACKAGES}; training and evaluation work without them"

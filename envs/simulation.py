@@ -1,4 +1,4 @@
-"""What the tasks that live in MuJoCo share: a model, its identity, and a batch that steps it."""
+"""What all MuJoCo tasks share: a model, its hash, and a batch that steps its copies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .engine import Float, Index
 
-# What moves, and nothing that is only looked at: a change of colour or camera is the same model.
+# Physics without appearance: a change of colour or camera keeps the hash.
 _PHYSICS = ("body_", "jnt_", "dof_", "geom_", "tendon_", "actuator_", "eq_", "pair_", "exclude_")
 _LOOKS = ("_rgba", "_matid", "_group", "_user", "_dataid", "bvh", "aabb")
 
@@ -40,10 +40,10 @@ class UnstableSimulationError(RuntimeError):
 
 @functools.cache
 def load_mjcf() -> ModuleType:
-    """dm_control.mjcf, imported without asking for a display.
+    """dm_control.mjcf, imported without needing a display.
 
     dm_control opens OpenGL on import. Training needs none, so unless the user has chosen a backend
-    by MUJOCO_GL, it is imported with rendering switched off (ours does not go through dm_control).
+    by MUJOCO_GL, it is imported with rendering off (our rendering does not use dm_control's).
     """
     chosen = os.environ.get("MUJOCO_GL")
     if chosen is None:
@@ -56,9 +56,9 @@ def load_mjcf() -> ModuleType:
 
 
 def model_hash(model: mujoco.MjModel) -> str:
-    """sha256 (hex) over what in a compiled model bears on its motion.
+    """sha256 (hex) over everything in a compiled model that affects its motion.
 
-    The poses where springs are at rest are left out, as in the hashes of the skills that ship.
+    The rest poses of springs are left out, as in the hashes of the shipped skills.
     """
     digest = hashlib.sha256()
     names = [n for n in dir(model) if n.startswith(_PHYSICS) and not n.endswith(_LOOKS)]
@@ -119,7 +119,7 @@ class Simulation:
     def start(
         self, copies: Index, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | float
     ) -> None:
-        """Puts the copies [n] at qpos [n, nq] and qvel [n, nv], with nothing else left over."""
+        """Puts the copies [n] at qpos [n, nq] and qvel [n, nv], and clears all other state."""
         self.batch.reset(copies, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self.batch.warning[copies] = 0
         self.qpos[copies] = qpos

@@ -1,4 +1,4 @@
-"""One copy of a task as a plain `gymnasium.Env`, run by the very same code as many."""
+"""One copy of a task as a plain `gymnasium.Env`, run by the same code as many copies."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class SingleTask(gymnasium.Env[Observation, Any]):
 
 
 def _of_one(info: dict[str, Any]) -> dict[str, Any]:
-    """The info of the only copy: scalars as Python's own, masks left out."""
+    """The info of the only copy: scalars as Python numbers, masks left out."""
     one: dict[str, Any] = {}
     for key, values in info.items():
         if key.startswith("_"):

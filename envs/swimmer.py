@@ -1,9 +1,9 @@
-"""A swimming snake between two equally good ways, one of which hides something better.
+"""A swimming snake with two equally good directions, one of which leads to a larger reward.
 
 The paper's task: swimming along x pays its speed, forward or backward alike, but far enough forward
-there is a finish line with a larger reward behind it. The paper gives no dimensions; the ones here
-are ours, measured against what the swimmer can do: an undulation found by search swims 0.07 m/s
-either way, 1.7 m in an episode of 25 s, and random actions end within 0.22 m of the start.
+there is a finish line with a larger reward behind it. The paper gives no dimensions; ours follow
+from what the swimmer can do: an undulation found by search swims 0.07 m/s either way, 1.7 m in an
+episode of 25 s, and random actions end within 0.22 m of the start.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ POOL = Arena("pool", None, (), (0.0, 0.0), None, open_half_side=2.0)
 
 @functools.cache
 def model() -> mujoco.MjModel:
-    """The suite's swimmer of three links in still water. Shared by everyone: never write to it.
+    """The suite's three-link swimmer in still water. Shared within the process: never write to it.
 
     Its sensors are velocity (3) and position (3) of the whole body's centre of mass.
     """

@@ -1,8 +1,8 @@
 """Symmetries of a task: relabellings under which its dynamics and reward do not change.
 
 If a task declares a symmetry g, then stepping from g(state) with g(action) gives g(next state) and
-the same reward. A learner may therefore apply g to any transition it has seen and learn from a
-second one that is just as true.
+the same reward. A learner may therefore apply g to any transition it has seen and learn from the
+result, which is an equally valid transition.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def identity(size: int) -> SignedPermutation:
 
 
 def compose(first: SignedPermutation, then: SignedPermutation) -> SignedPermutation:
-    """Applies `first`, and `then` to what came out."""
+    """The permutation that applies `first`, then `then`."""
     return SignedPermutation(
         tuple(first.source[j] for j in then.source),
         tuple(first.sign[j] * s for j, s in zip(then.source, then.sign, strict=True)),
@@ -79,7 +79,7 @@ def symmetry(name: str, observation: SignedPermutation, action: SignedPermutatio
 
 
 class Generator(NamedTuple):
-    """A symmetry still in its parts: a name, and how observation and action change."""
+    """A symmetry as a name and the signed permutations of observation and action."""
 
     name: str
     observation: SignedPermutation
@@ -87,17 +87,17 @@ class Generator(NamedTuple):
 
 
 def group(generators: Sequence[Generator], sizes: tuple[int, int]) -> tuple[Symmetry, ...]:
-    """Everything that the generators bring about when applied one after another.
+    """The group that the generators generate.
 
     Args:
         generators: symmetries of the task.
         sizes: sizes of the observation and of the action.
 
     Returns:
-        The whole group, identity first, each element once, named by its shortest way there.
+        The whole group, identity first, each element once, named by its shortest product.
     """
     found = [Generator("identity", identity(sizes[0]), identity(sizes[1]))]
-    for element in found:  # grows while it is walked
+    for element in found:  # grows during the iteration
         for extra in generators:
             observation = compose(element.observation, extra.observation)
             action = compose(element.action, extra.action)
@@ -123,10 +123,10 @@ EAST_WEST = SignedPermutation((0, 1), (-1, 1))
 def plane_symmetries(
     vectors: int, acts: Sequence[tuple[str, SignedPermutation]]
 ) -> tuple[Symmetry, ...]:
-    """What `acts` generate, for an observation of `vectors` plane vectors and one as action."""
+    """The group of `acts`, for an observation of `vectors` plane vectors and one as the action."""
     generators = [Generator(name, concatenate([act] * vectors), act) for name, act in acts]
     return group(generators, (2 * vectors, 2))
 
 
 SQUARE = (("turned by 90 degrees", TURN_POINT), ("mirrored", NORTH_SOUTH))
-"""What generates the eight symmetries of a square."""
+"""Generators of the eight symmetries of a square."""

@@ -1,7 +1,7 @@
 """skillbank: keep, fine-tune and combine maximum-entropy motor skills.
 
-Importing this package is light: torch, mujoco and dm_control load when first used. It registers
-the environments, so that ``gymnasium.make("skillbank/QuadrupedRun-v0")`` works afterwards.
+Importing this package is cheap: torch, mujoco and dm_control are imported on first use. The import
+registers the environments, so that ``gymnasium.make("skillbank/QuadrupedRun-v0")`` works.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The soft Q-learning agent: what is learned, and one update of it (algorithm 1).
+"""The soft Q-learning agent: its networks, and one gradient update of them (algorithm 1).
 
 Actions are scaled to [-1, 1]^A; ``u`` is an action before squashing, ``a = tanh(u)``.
 """
@@ -37,12 +37,12 @@ from skillbank.spec import Symmetry
 from skillbank.svgd import stein_direction
 from skillbank.symmetry import Symmetries
 
-WORTH_HALVING = 1024  # particles of an update, to be shared by two threads
+WORTH_HALVING = 1024  # particles per update from which two threads share the sampler's gradients
 
 
 @dataclass
 class Figures:
-    """What an update leaves behind to look at; nobody pays for figures that nobody reads."""
+    """Diagnostics of an update, computed only when they are read."""
 
     error: Tensor  # Q(s, a) - target [C, B]
     estimates: Tensor  # Q(s, a) [C, B]
@@ -66,11 +66,11 @@ class Figures:
 
     @property
     def sample_size(self) -> Tensor:
-        """Effective share of the value proposals."""
+        """Effective sample size of the value proposals, as a share of K_V."""
         return effective_sample_size(*self.proposals).mean()
 
     def summary(self) -> dict[str, float]:
-        """All of them, as numbers."""
+        """All diagnostics as floats."""
         names = ("critic_loss", "q", "value", "sample_size")
         return {name: float(getattr(self, name)) for name in names}
 
@@ -80,15 +80,15 @@ class Agent:
 
     Args:
         architecture: Shape of the networks.
-        learning: How an update is made.
-        observation: S.
-        action: A.
+        learning: Hyperparameters of an update.
+        observation: S, the size of an observation.
+        action: A, the size of an action.
         temperature: alpha; may be changed between updates.
-        seed: Of the parameters and of all sampling.
-        device: Where everything lives.
-        symmetries: Of the task; transitions and states are seen through random ones.
-        anchor: The skill's own sampling network, frozen: the prior of anchored fine-tuning.
-            None: the uniform prior of the paper.
+        seed: Seed for the initial parameters and all sampling.
+        device: Device of the networks, the noise and the updates.
+        symmetries: Symmetries of the task; a random one is applied to each transition and state.
+        anchor: The skill's frozen sampling network, the prior of anchored fine-tuning. None: the
+            uniform prior of the paper.
     """
 
     def __init__(
@@ -126,12 +126,12 @@ class Agent:
         )
         self.generator = torch.Generator(device).manual_seed(seed)
         self.noise_set: Tensor | None = None  # the fixed noises {xi_i} [K_xi, A] of fine-tuning
-        self.handover = 1.0  # 1: densities count in full; 0: the finite set alone (see finetuning)
+        self.handover = 1.0  # weight of the density terms; 0: finite noise set (see finetuning)
         self.updates = 0
-        self.beside: Executor = InTurn()  # where the sampling network's gradients are made
+        self.beside: Executor = InTurn()  # computes the sampling network's gradients
 
     def networks(self) -> dict[str, Critic | Sampler]:
-        """All networks by the name that their parameters carry in a skill file."""
+        """All networks by their name in a skill file."""
         parts: dict[str, Critic | Sampler] = {
             "critic": self.critic,
             "target_critic": self.target_critic,
@@ -140,7 +140,7 @@ class Agent:
         return parts | ({"anchor": self.anchor} if self.anchor else {})
 
     def noise(self, batch: int, count: int) -> Tensor:
-        """Xi ~ N(0, I), or drawn from the fixed set: [B, K, A]."""
+        """Noise xi ~ N(0, I), or members drawn from the fixed noise set: [B, K, A]."""
         if self.noise_set is None:
             shape = (batch, count, self.action_size)
             return torch.randn(shape, generator=self.generator, device=self.device)
@@ -151,9 +151,10 @@ class Agent:
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
-        """One action for each state, drawn from the sampling network: [B, S] -> [B, A].
+        """Sample one action per state from the sampling network: [B, S] -> [B, A].
 
-        With fresh noise each state is seen through a random symmetry of the task.
+        With fresh noise, a random symmetry of the task is applied to each state, and undone on
+        the action.
         """
         noise = self.noise(len(obs), 1)
         if self.symmetries is None or self.noise_set is not None:
@@ -164,10 +165,10 @@ class Agent:
 
     @torch.no_grad()
     def update(self, batch: Batch, train_sampler: bool = True) -> Figures:
-        """One step of the critics (eq. 11) and one of the sampling network (eq. 13, 14).
+        """Take one step of the critics (eq. 11) and one of the sampling network (eq. 13, 14).
 
-        Each transition is seen through a random symmetry of the task. Both gradients are taken
-        before either step, so that neither waits for the other.
+        A random symmetry of the task is applied to each transition. Both gradients are computed
+        before either step, so that they can be computed in parallel.
         """
         if self.symmetries is not None:
             batch = self.symmetries.transitions(batch, self.generator)
@@ -186,21 +187,24 @@ class Agent:
 
     @torch.no_grad()
     def update_critic(self, batch: Batch) -> Figures:
-        """One step of the critics alone."""
+        """Take one step of the critics only."""
         figures, gradients = self.critic_gradients(batch, self.value_draws(len(batch.obs)))
         descend(self.critic, self.critic_optimiser, gradients)
         return figures
 
     @torch.no_grad()
     def update_sampler(self, obs: Tensor) -> None:
-        """One step of the sampling network alone."""
+        """Take one step of the sampling network only."""
         gradients = self.sampler_gradients(obs, *self.particle_noise(len(obs)))
         descend(self.sampler, self.sampler_optimiser, gradients)
 
     # The critics.
 
     def critic_gradients(self, batch: Batch, draws: Tensor) -> tuple[Figures, Gradients]:
-        """Of the regression of Q(s, a) on r + gamma V(s') (eq. 7, 10, 11); draws [B, K_V, A]."""
+        """Gradients of the loss of Q(s, a) against r + gamma V(s') (eq. 7, 10, 11).
+
+        ``draws`` [B, K_V, A] are those of ``value_draws``.
+        """
         q_next, log_weight = self.proposals(batch.next_obs, draws)  # [B, K_V] each
         value = soft_value(q_next, log_weight, self.temperature)  # eq. 10
         target = soft_bellman_target(batch.reward, batch.discount, batch.terminated, value)  # eq. 7
@@ -211,12 +215,12 @@ class Agent:
 
     @property
     def uniform(self) -> bool:
-        """Whether the soft value's proposals are uniform on the box at present."""
+        """Whether the soft value's proposals are currently uniform on the action box."""
         started = self.updates >= self.learning.uniform_updates
         return self.learning.proposals == "uniform" or not started
 
     def value_draws(self, batch: int) -> Tensor:
-        """What proposals are made of [B, K_V, A]: uniform actions, or the sampler's noise."""
+        """Random draws for the proposals [B, K_V, A]: uniform actions, or noise for the sampler."""
         count = self.learning.value_samples
         if not self.uniform:
             return self.noise(batch, count)
@@ -233,7 +237,7 @@ class Agent:
         if self.uniform:
             volume = self.action_size * math.log(2.0)  # -log q of the uniform density on the box
             log_weight = draws.new_full(draws.shape[:2], volume)
-            if self.anchor is not None:  # pi_0 as a density over actions, not over u
+            if self.anchor is not None:  # log pi_0 as a density over actions, not over u
                 log_weight += self.anchor.log_action_density(obs, draws)
             return self.target_q(obs, draws), log_weight
         if not self.handover:  # a finite set has no density (see finetuning)
@@ -247,30 +251,30 @@ class Agent:
         return self.target_q(obs, torch.tanh(u)), self.handover * (self.log_prior(obs, u) - log_q)
 
     def target_q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The smallest of the target critics: [B, K]."""
+        """Minimum over the target critics: [B, K]."""
         made = CriticPass(self.target_critic, obs, action, remember=False, product=self.product)
         return made.q.amin(0)
 
     def log_prior(self, obs: Tensor, u: Tensor) -> Tensor:
-        """Log of the base measure's density over u [B, K]: the anchor's, or da's (tanh's slope)."""
+        """Log-density of the prior over u [B, K]: the anchor's, or da/du for the uniform prior."""
         return log_squash(u) if self.anchor is None else self.anchor.log_density(obs, u)
 
     # The sampling network.
 
     def particle_noise(self, batch: int) -> tuple[Tensor, ...]:
-        """What the sampling network's step is made of: noise of one set of particles, or of two."""
+        """Noise for the sampling network's step: two sets of particles for Stein, else one."""
         sets = 2 if self.learning.objective == "stein" else 1
         return tuple(self.noise(batch, self.learning.particles) for _ in range(sets))
 
     def shares(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Tensors of states [B, ...] in halves, where each half is worth a thread."""
+        """Split tensors [B, ...] into halves where the batch is large enough for two threads."""
         batch, particles = len(tensors[0]), self.learning.particles
         halves = batch % 2 == 0 and batch * particles >= WORTH_HALVING and self.device == "cpu"
         return zip(*(tensor.chunk(2 if halves else 1) for tensor in tensors), strict=True)
 
     @torch.no_grad()
     def sampler_gradients(self, obs: Tensor, *noise: Tensor) -> Gradients:
-        """Of the sampling network's way towards exp(Q / alpha) (eq. 13, 14)."""
+        """Gradients that move the sampling network towards exp(Q / alpha) (eq. 13, 14)."""
         match self.learning.objective:
             case "stein":
                 return self._stein(obs, *noise)
@@ -280,7 +284,7 @@ class Agent:
                 return self._map(obs, *noise)
 
     def _stein(self, obs: Tensor, fixed_noise: Tensor, noise: Tensor) -> Gradients:
-        """Minus the Stein direction, pulled back through f (eq. 14)."""
+        """Minus the Stein direction, backpropagated through f (eq. 14)."""
         fixed = self._push(obs, fixed_noise).u  # x_i
         updated = self._push(obs, noise)  # y_j
         score = self.score(obs, fixed, self.handover)
@@ -289,7 +293,7 @@ class Agent:
         return updated.of_parameters(phi / -(noise.shape[0] * noise.shape[1]))
 
     def _divergence(self, obs: Tensor, noise: Tensor) -> Gradients:
-        """Of KL(sampler || exp(Q / alpha)) times alpha (eq. 12), by the sampler's exact density."""
+        """Gradients of alpha KL(sampler || exp(Q / alpha)) (eq. 12), with the exact density."""
         assert isinstance(self.sampler, FlowSampler)
         flow, count = (
             FlowPass(self.sampler, obs, noise, self.product),
@@ -299,7 +303,7 @@ class Agent:
         return flow.of_parameters(score / -count, self.temperature * self.handover / count)
 
     def _map(self, obs: Tensor, noise: Tensor) -> Gradients:
-        """The kernel off: every particle climbs Q, as in DDPG (section 4)."""
+        """No kernel: every particle follows the gradient of Q, as in DDPG (section 4)."""
         updated = self._push(obs, noise)
         score = self.score(obs, updated.u, 0.0)
         return updated.of_parameters(score / -(noise.shape[0] * noise.shape[1]))
@@ -313,7 +317,7 @@ class Agent:
         score = critics.of_action(dq) * (1.0 - action.square())
         if not prior:
             return score
-        if self.anchor is None:  # of log_squash(u)
+        if self.anchor is None:  # the gradient of log_squash(u) is -2 a
             return score - (2.0 * prior * self.temperature) * action
         with torch.enable_grad():
             u = u.detach().requires_grad_()
@@ -327,7 +331,7 @@ class Agent:
 
 
 def mean_of(shares: list[Gradients]) -> Gradients:
-    """Of gradients from equal shares of the states."""
+    """Mean of the gradients from equally large shares of the batch."""
     first, *others = shares
     if not others:
         return first
@@ -335,7 +339,7 @@ def mean_of(shares: list[Gradients]) -> Gradients:
 
 
 def descend(network: Network, optimiser: torch.optim.Optimizer, gradients: Gradients) -> None:
-    """One step of the optimiser along given gradients of all parameters."""
+    """Take one optimiser step with the given gradients of all parameters."""
     for name, gradient in gradients.items():
         network[name].grad = gradient
     optimiser.step()

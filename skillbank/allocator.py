@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep the memory that an update frees."""
+"""Configure the C library's allocator to keep the memory that an update frees."""
 
 import contextlib
 import ctypes
@@ -11,9 +11,9 @@ _KEEP_BYTES = 1 << 30
 def keep_freed_blocks() -> None:
     """Let the process keep up to 1 GiB of freed memory instead of giving it back to the kernel.
 
-    Every update allocates and frees the same few megabytes; handing them back and having them
-    zeroed again made updates 1.3 times slower. Call it before torch allocates anything. Elsewhere
-    than on Linux with glibc it does nothing.
+    Every update allocates and frees the same few megabytes; returning them to the kernel, which
+    zeroes them again, made updates 1.3 times slower. Call this before torch allocates anything.
+    It has no effect except on Linux with glibc.
     """
     if not sys.platform.startswith("linux"):
         return

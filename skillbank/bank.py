@@ -1,7 +1,7 @@
 """The bank: skills by name and version, in a folder of skill files (see ``bank_folder``).
 
-Whoever changes the folder holds the lock on its file ``.lock``; whoever reads needs none. Nothing
-here imports torch before a skill is loaded.
+Writers hold an exclusive lock on the folder's ``.lock`` file; readers need no lock. torch is not
+imported before a skill is loaded.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 _REFERENCE = re.compile(rf"({NAME})(?:@(?:({NUMBER})|({LABEL})))?")
 _CONTENT = re.compile(r"sha256:([0-9a-f]{8,64})")
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path has lost the second slash
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # Path collapses "s3://x" to "s3:/x"
 _LATEST = "latest"
-_RACES = 20  # times that a skill may be removed between being found and being read
-_Known = bank_index.Entry | errors.SkillbankError  # what a file holds, or why it cannot be used
+_RACES = 20  # attempts to read a skill that is removed between lookup and reading
+_Known = bank_index.Entry | errors.SkillbankError  # a file's content, or why it cannot be used
 
 
 class Listed(NamedTuple):
-    """A line of a listing."""
+    """One version of a skill in a listing."""
 
     reference: str
     name: str
@@ -43,7 +43,7 @@ class Listed(NamedTuple):
     aliases: tuple[str, ...]
     shipped: bool
     entry: bank_index.Entry | None  # None: the file cannot be used
-    problem: str | None  # why it cannot
+    problem: str | None  # why the file cannot be used; None if it can
 
 
 class Ancestor(NamedTuple):
@@ -55,23 +55,23 @@ class Ancestor(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What differs between two skills.
+    """The differences between two skills.
 
-    Metadata and parameters are empty for skills that mean the same. Their content hashes differ
-    yet where one leaves to a default what the other writes out.
+    ``metadata`` and ``parameters`` are empty for equivalent skills. Their content hashes can still
+    differ, if one file omits a default value that the other stores.
     """
 
     metadata: dict[str, tuple[Any, Any]]  # by path, e.g. config.batch_size; None: absent
-    parameters: dict[str, float | str]  # largest absolute difference, or why there is none
+    parameters: dict[str, float | str]  # largest absolute difference, or why it is undefined
     content_hashes: tuple[str, str]  # equal for the same skill
 
 
 class Bank:
-    """Skills in a folder, with the skills that come with skillbank under the user's own.
+    """A folder of versioned skills, optionally together with the skills shipped with skillbank.
 
     A reference is ``name`` (the newest version), ``name@2``, ``name@best`` (an alias), or
-    ``sha256:`` and at least eight digits of the content hash. What only looks at a skill also takes
-    the ``Path`` of a skill file, which need not be in the bank.
+    ``sha256:`` and at least eight digits of the content hash. Methods that only read a skill also
+    accept the ``Path`` of a skill file, which need not be in the bank.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Bank:
         """Open a bank; its folder is created by the first save.
 
         Args:
-            folder: of the bank; by default ``SKILLBANK_HOME`` or the platform's data folder.
-            shipped: whether the shipped skills are seen too; by default only in the user's bank.
+            folder: the bank's folder; by default ``SKILLBANK_HOME`` or the platform's data folder.
+            shipped: whether to include the shipped skills; by default only if ``folder`` is None.
 
         Raises:
             StorageError: the folder is a URL.
@@ -91,8 +91,8 @@ class Bank:
         where = home if folder is None else os.fspath(folder)
         if url := _URL.match(where):
             raise errors.StorageError(
-                f"a bank is a folder here, not {url[1]}://{where[url.end() :]}: skills go there by "
-                "'skillbank push SKILL URL' and come from there by 'skillbank pull SKILL URL'"
+                f"a bank is a local folder, not {url[1]}://{where[url.end() :]}: copy skills to a "
+                "URL with 'skillbank push SKILL URL', and from it with 'skillbank pull SKILL URL'"
             )
         self.folder = Path(os.path.expanduser(where))  # an unknown ~user stays as it is
         self._shipped: Path | None = None
@@ -103,10 +103,10 @@ class Bank:
         self._lock_file: int | None = None  # descriptor, while this bank holds the lock
 
     def __repr__(self) -> str:
-        return f"<Bank {self.folder}{' and what comes with skillbank' if self._shipped else ''}>"
+        return f"<Bank {self.folder}{' and the shipped skills' if self._shipped else ''}>"
 
     def __contains__(self, reference: object) -> bool:
-        """Whether a reference means a skill."""
+        """Whether a reference resolves to a skill."""
         try:
             return bool(isinstance(reference, str) and self.resolve(reference))
         except errors.SkillNotFound:
@@ -125,10 +125,10 @@ class Bank:
         return sorted({version.name for version in self._versions()})
 
     def versions(self, name: str) -> list[int]:
-        """Numbers of a skill's versions, oldest first.
+        """Version numbers of a skill, oldest first.
 
         Raises:
-            SkillNotFound: with the nearest name and all that exist.
+            SkillNotFound: no skill has that name; the message lists the existing names.
         """
         numbers = [version.number for version in self._versions() if version.name == name]
         if not numbers:
@@ -136,17 +136,18 @@ class Bank:
         return numbers
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Aliases of a skill and the version that each stands for; ``latest`` is always there."""
+        """Aliases of a skill, with their version numbers; always includes ``latest``."""
         numbers = self.versions(name)
         stand_for = self._aliases().get(name, {})
         own = {label: number for label, number in stand_for.items() if number in numbers}
         return own | {_LATEST: numbers[-1]}
 
     def resolve(self, reference: str) -> Version:
-        """Find the version that a reference means.
+        """Resolve a reference to a version.
 
         Raises:
-            SkillNotFound: it means none; the text has the nearest name and all that exist.
+            SkillNotFound: no skill matches, or several content hashes do; the message lists what
+                exists.
         """
         if match := _CONTENT.fullmatch(reference):
             return self._by_content(reference, match[1])
@@ -170,7 +171,7 @@ class Bank:
         return found[wanted]
 
     def path(self, reference: str | Path) -> Path:
-        """File of a skill; raises SkillNotFound."""
+        """Path of a skill's file; raises SkillNotFound."""
         return reference if isinstance(reference, Path) else self.resolve(reference).path
 
     def spec(self, reference: str | Path) -> SkillSpec:
@@ -180,11 +181,11 @@ class Bank:
     # Keeping.
 
     def load(self, reference: str | Path) -> "Skill":
-        """Load and check a skill, and warn if it was made with another MuJoCo.
+        """Load and verify a skill, and warn if it was made with another version of MuJoCo.
 
         Raises:
-            SkillNotFound: with the nearest name and all that exist.
-            SkillFileError: the file must not be used.
+            SkillNotFound: no skill matches; the message lists what exists.
+            SkillFileError: the file is invalid.
         """
         from skillbank.skill import Skill
 
@@ -192,14 +193,14 @@ class Bank:
         made_with, here = stored.spec.versions.get("mujoco"), _installed("mujoco")
         if made_with not in (None, here):
             warnings.warn(
-                f"'{reference}' was made with MuJoCo {made_with} and this is {here}: physics "
-                f"differ between versions; 'pip install mujoco=={made_with}' gives the same",
+                f"'{reference}' was made with MuJoCo {made_with}, but {here} is installed: physics "
+                f"differ between versions; 'pip install mujoco=={made_with}' installs the original",
                 stacklevel=2,
             )
         return Skill.from_stored(stored)
 
     def read(self, reference: str | Path) -> storage.StoredSkill:
-        """Read and check a skill without making networks of it; raises as ``load`` does."""
+        """Read and verify a skill without building its networks; raises the errors of ``load``."""
         if isinstance(reference, Path):
             return storage.read(reference)
         asked = _CONTENT.fullmatch(reference)
@@ -208,27 +209,27 @@ class Bank:
             try:
                 stored = self._stored(version)
             except errors.SkillNotFound:
-                continue  # removed since it was found: another version may be meant now
+                continue  # removed since the lookup: resolve again
             if asked is None or stored.content_hash.startswith(asked[1]):
                 return stored
-            self._forget(version)  # the index said that it was another skill
+            self._forget(version)  # the index was wrong: the file holds another skill
         raise self._not_found(reference)
 
     def save(self, skill: "Skill", name: str) -> str:
-        """Keep a skill as the next version of a name.
+        """Save a skill as the next version of a name.
 
         Returns:
-            Its reference, such as ``run_anywhere@2``, once it is safely on disk; if the newest
-            version is this very skill, that one's.
+            Its reference, such as ``run_anywhere@2``, once the file is safely on disk. If the
+            newest version already is this skill, the reference of that version.
 
         Raises:
-            InvalidName: no skill can have that name.
+            InvalidName: the name is not valid for a skill.
             StorageError: the folder cannot be written, or the disk is full.
         """
         bank_folder.checked_name(name)
         if not hasattr(skill, "stored"):
             raise errors.SkillbankError(
-                f"a bank keeps skills, not {skill!r}; distill() makes one of a composition"
+                f"a bank stores skills, not {skill!r}; distill() turns a composition into a skill"
             )
         image, stored = storage.prepare(*skill.stored())
         reference = self._keep(image, stored, name)
@@ -236,11 +237,11 @@ class Bank:
         return reference
 
     def add(self, image: bytes, name: str) -> str:
-        """Keep the bytes of a skill file, perhaps a stranger's, as ``save`` keeps a skill.
+        """Save the bytes of a possibly untrusted skill file, as ``save`` does with a skill.
 
         Raises:
-            InvalidName: no skill can have that name.
-            SkillFileError: the bytes must not be used.
+            InvalidName: the name is not valid for a skill.
+            SkillFileError: the bytes are not a valid skill file.
             StorageError: the folder cannot be written, or the disk is full.
         """
         bank_folder.checked_name(name)
@@ -248,15 +249,15 @@ class Bank:
 
     @contextlib.contextmanager
     def receiving(self, key: str) -> Iterator[Path]:
-        """A file in the bank's folder for bytes that are still arriving, kept if they stop.
+        """Lock a file in the bank's folder for a download; an interrupted download leaves it there.
 
         Args:
-            key: hexadecimal, the same for the same bytes.
+            key: hexadecimal identifier of the content, the same for the same bytes.
 
         Raises:
-            StorageError: it cannot be made, or another process is receiving the same bytes.
+            StorageError: it cannot be created, or another process is receiving the same bytes.
         """
-        with self._locked():  # creates the folder; gc does not see the file before its lock
+        with self._locked():  # creates the folder; gc cannot delete the file before it is locked
             partial = self.folder / f".{key}.part"
             descriptor = durable.open_locked(partial)
         try:
@@ -272,8 +273,8 @@ class Bank:
             removed = [gone for gone in bank_folder.scan(self.folder).gone if gone.name == name]
             number = 1 + max((v.number for v in [*existing, *removed]), default=0)
             version = Version(name, bank_folder.checked_number(number), self.folder)
-            if os.path.lexists(version.path):  # for example X, where the disk ignores case
-                raise errors.StorageError(f"cannot write {version.path}: something is there")
+            if os.path.lexists(version.path):  # e.g. X on a file system that ignores case
+                raise errors.StorageError(f"cannot write {version.path}: it exists already")
             durable.replace_file(version.path, image)
             self._remember(version, stored)
         return version.reference
@@ -282,14 +283,14 @@ class Bank:
         """Delete one version, or all versions if the reference is a bare name.
 
         Returns:
-            References of what was deleted: versions, then the aliases that meant them.
+            References of everything deleted: the versions, then the aliases that pointed to them.
 
         Raises:
-            SkillNotFound: there is nothing of that name.
-            StorageError: it comes with skillbank, or cannot be deleted.
+            SkillNotFound: no skill matches.
+            StorageError: the skill is shipped with skillbank, or cannot be deleted.
             InvalidName: the reference is an alias.
         """
-        self._removable(reference)  # what is not there makes no folder
+        self._removable(reference)  # may raise, before the folder is created
         with self._locked():
             own = self._removable(reference)
             gone = self._with_aliases(own)
@@ -297,7 +298,7 @@ class Bank:
         return gone
 
     def removal(self, reference: str) -> list[str]:
-        """What ``remove`` would delete; it raises as ``remove`` does."""
+        """List what ``remove`` would delete; raises the errors of ``remove``."""
         return self._with_aliases(self._removable(reference))
 
     def _removable(self, reference: str) -> list[Version]:
@@ -305,7 +306,7 @@ class Bank:
         chosen = self.resolve(reference)
         if match and match[3]:
             raise errors.InvalidName(
-                f"{reference!r} is an alias: remove {chosen.reference!r}, or only the alias"
+                f"{reference!r} is an alias: remove {chosen.reference!r}, or delete it by unalias"
             )
         if match and match[2] is None:
             doomed = [version for version in self._versions() if version.name == chosen.name]
@@ -313,7 +314,9 @@ class Bank:
             doomed = [chosen]
         own = [version for version in doomed if version.folder == self.folder]
         if not own:
-            raise errors.StorageError(f"{reference!r} comes with skillbank and stays")
+            raise errors.StorageError(
+                f"{reference!r} is shipped with skillbank and cannot be removed"
+            )
         return own
 
     def _with_aliases(self, versions: list[Version]) -> list[str]:
@@ -327,22 +330,23 @@ class Bank:
         return [version.reference for version in versions] + sorted(aliases)
 
     def alias(self, reference: str, label: str) -> str:
-        """Let ``name@label`` mean the version that a reference means now.
+        """Make ``name@label`` an alias of the version that a reference currently resolves to.
 
         Returns:
             That version's reference, such as ``run_anywhere@2``.
 
         Raises:
-            SkillNotFound: the reference means nothing.
-            InvalidName: no alias can be called that.
+            SkillNotFound: no skill matches the reference.
+            InvalidName: the label is not valid for an alias.
             StorageError: the folder cannot be written.
         """
         if not re.fullmatch(LABEL, label) or label == _LATEST:
             raise errors.InvalidName(
-                f"{label!r} cannot be an alias: it takes letters, digits, '_' and '-', begins with "
-                f"a letter, and is not {_LATEST!r}, which is always the newest version"
+                f"{label!r} cannot be an alias: it must have at most 64 letters, digits, '_' and "
+                f"'-', begin with a letter, and not be {_LATEST!r}, which is always the newest "
+                "version"
             )
-        self.resolve(reference)  # what is not there makes no folder
+        self.resolve(reference)  # may raise, before the folder is created
         with self._locked():
             version = self.resolve(reference)
             path = bank_folder.alias_path(self.folder, version.name, label)
@@ -350,7 +354,7 @@ class Bank:
         return version.reference
 
     def unalias(self, reference: str) -> None:
-        """Drop an alias, ``name@label``; the version that it means stays.
+        """Delete an alias, ``name@label``, but not the version it points to.
 
         Raises:
             SkillNotFound: there is no such alias.
@@ -366,18 +370,18 @@ class Bank:
             durable.sync_folder(self.folder)
 
     def gc(self, keep: int | None = None) -> list[str]:
-        """Sweep what crashes left behind: temporary files, aliases of nothing, index entries.
+        """Delete what crashes left behind: temporary files, dangling aliases, stale index entries.
 
         Args:
-            keep: also remove all but this many newest versions of each skill, except those with
-                an alias and those that another skill in the bank was made from.
+            keep: also delete all but this many newest versions of each skill, except versions with
+                an alias and parents of another skill in the bank.
 
         Returns:
-            What was removed.
+            Names of the deleted files, and references of the deleted versions.
         """
         if not self.folder.is_dir():
             return []
-        with self._locked(), self._deleting("what is stale"):
+        with self._locked(), self._deleting("stale files"):
             swept = [path.name for path in durable.sweep(self.folder, partial=True)]
             if keep is not None:
                 doomed = self._superfluous(max(keep, 1))
@@ -385,7 +389,7 @@ class Bank:
                 swept += [version.reference for version in doomed]
             versions = self._versions()
             left = {(version.name, version.number) for version in versions}
-            # A bank that does not see the shipped skills knows nothing of their aliases.
+            # Without the shipped skills, an alias of one of them only seems to dangle.
             gone = {(one.name, one.number) for one in bank_folder.scan(self.folder).gone}
             for name, labels in self._aliases().items():
                 for label, number in labels.items():
@@ -400,9 +404,9 @@ class Bank:
     # Looking.
 
     def listing(self) -> list[Listed]:
-        """Every version of every skill; a file that cannot be used is listed with its problem."""
+        """List every version of every skill; a file that cannot be used has its problem listed."""
         versions, aliases = self._versions(), self._aliases()
-        newest = {version.name: version.number for version in versions}  # sorted: the last stays
+        newest = {version.name: version.number for version in versions}  # sorted: the last one wins
         lines = []
         for version, known in self._entries(versions).items():
             stand_for = aliases.get(version.name, {}) | {_LATEST: newest[version.name]}
@@ -421,11 +425,11 @@ class Bank:
         return lines
 
     def show(self, reference: str | Path) -> dict[str, Any]:
-        """Everything about a skill, ready for JSON; a file has neither versions nor aliases.
+        """Describe a skill as a JSON-compatible dictionary; a file has no versions or aliases.
 
         Raises:
-            SkillNotFound: there is none.
-            SkillFileError: the file must not be used.
+            SkillNotFound: no skill matches.
+            SkillFileError: the file is invalid.
         """
         versions: list[int] = []
         aliases: dict[str, int] = {}
@@ -446,9 +450,9 @@ class Bank:
         }
 
     def lineage(self, reference: str | Path) -> list[Ancestor]:
-        """Whom a skill was fine-tuned or composed from: parents, each followed by its own.
+        """Skills that a skill was fine-tuned or composed from: each parent, then its own ancestors.
 
-        The parents of who is there twice follow the first time.
+        For an ancestor that occurs twice, its ancestors are listed only the first time.
         """
         at: dict[str, list[tuple[Version, bank_index.Entry]]] = {}
         for version, entry in self._entries(self._versions()).items():
@@ -470,7 +474,7 @@ class Bank:
         return found
 
     def diff(self, first: str | Path, second: str | Path) -> Difference:
-        """Compare two skills, metadata and parameters."""
+        """Compare the metadata and parameters of two skills."""
         one, two = self.read(first), self.read(second)
         left, right = (_flat(stored.spec.model_dump(mode="json")) for stored in (one, two))
         keys = sorted(left.keys() | right.keys())
@@ -490,7 +494,7 @@ class Bank:
         )
 
     def verify(self) -> dict[str, errors.SkillbankError]:
-        """Read every file anew; the problem of each that has one, by reference."""
+        """Read and verify every file again; return the problems found, by reference."""
         problems: dict[str, errors.SkillbankError] = {}
         for version in self._versions():
             try:
@@ -505,7 +509,7 @@ class Bank:
     # The folder.
 
     def _versions(self) -> list[Version]:
-        """All versions, sorted; the user's own hides a shipped one of the same number."""
+        """All versions, sorted; a user's version hides a shipped one of the same reference."""
         found: dict[tuple[str, int], Version] = {}
         for folder in (self._shipped, self.folder):
             for version in bank_folder.scan(folder).versions if folder else ():
@@ -521,17 +525,17 @@ class Bank:
             if not isinstance(entry, bank_index.Entry) or entry.content_hash in found:
                 continue
             meant = entry.content_hash.startswith(prefix)
-            if meant and self._holds(version, entry.content_hash):  # not only by its own word
+            if meant and self._holds(version, entry.content_hash):  # verified, not just claimed
                 found[entry.content_hash] = version
         if not found:
             raise self._not_found(reference)
         if len(found) > 1:
             listed = ", ".join(version.reference for version in found.values())
-            raise errors.SkillNotFound(f"{reference!r} means more than one skill: {listed}")
+            raise errors.SkillNotFound(f"{reference!r} matches more than one skill: {listed}")
         return next(iter(found.values()))
 
     def _stored(self, version: Version) -> storage.StoredSkill:
-        """All of a file, checked; by the index where it knows the file, as it does afterwards."""
+        """Read and verify a file, by its placement in the index if known; else add it there."""
         entry = self._known(version)
         stored = storage.read(version.path, entry.placement if entry else None)
         if entry is None or entry.placement != stored.placement:
@@ -539,7 +543,7 @@ class Bank:
         return stored
 
     def _holds(self, version: Version, content_hash: str) -> bool:
-        """Whether a file is whole and holds this very skill."""
+        """Whether a file is intact and holds the skill with this content hash."""
         try:
             return self._stored(version).content_hash == content_hash
         except errors.SkillbankError:
@@ -548,12 +552,12 @@ class Bank:
     def _superfluous(self, keep: int) -> list[Version]:
         good: dict[Version, storage.StoredSkill] = {}
         for version in self._versions():
-            try:  # the index's word is not enough to delete by
+            try:  # the index is only a cache: verify the files before deleting any
                 good[version] = self._stored(version)
             except errors.SkillbankError as error:
                 raise errors.StorageError(
-                    f"nothing was removed: {version.reference} cannot be read, nor what it was "
-                    f"made from; remove it first, or leave out --keep ({error})"
+                    f"nothing was removed: {version.reference} cannot be read, so its parents are "
+                    f"unknown; remove it first, or leave out --keep ({error})"
                 ) from error
         parents = {parent for stored in good.values() for parent in stored.spec.parents}
         aliases = self._aliases()
@@ -567,7 +571,10 @@ class Bank:
         ]
 
     def _delete(self, versions: list[Version]) -> None:
-        """Delete versions of the user's own, then their aliases; their numbers are used up."""
+        """Delete versions and their aliases; ``.gone`` files keep their numbers from being reused.
+
+        The versions must be in the user's own folder.
+        """
         aliases, removed = self._aliases(), bank_folder.scan(self.folder).gone
         with self._deleting(", ".join(version.reference for version in versions)):
             for version in versions:
@@ -576,7 +583,7 @@ class Bank:
                 for label, number in aliases.get(version.name, {}).items():
                     if number == version.number:
                         bank_folder.alias_path(self.folder, version.name, label).unlink()
-                for gone in removed:  # the highest number is enough
+                for gone in removed:  # the mark of the highest number is enough
                     if gone.name == version.name and gone.number < version.number:
                         gone.gone_path.unlink(missing_ok=True)
             durable.sync_folder(self.folder)
@@ -600,13 +607,13 @@ class Bank:
 
     @contextlib.contextmanager
     def _locked(self, *, wait: bool = True) -> Iterator[None]:
-        """Let one process at a time change the folder; the kernel frees the lock of a dead one.
+        """Hold the bank's lock; the kernel releases it when its process ends.
 
         Raises:
-            StorageError: the folder cannot be written, or is locked and there is to be no wait.
+            StorageError: the folder cannot be written, or is locked and ``wait`` is false.
         """
         with self._threads:
-            if self._lock_file is not None:  # this thread has it already
+            if self._lock_file is not None:  # this thread holds it already
                 yield
                 return
             descriptor = None
@@ -639,7 +646,7 @@ class Bank:
         return layer + version.path.name
 
     def _read_index(self) -> bank_index.Index:
-        """The index on disk, parsed again only when it was replaced."""
+        """Read the index, parsing it again only if the file was replaced."""
         try:
             status = os.stat(self.folder / bank_index.FILE_NAME)
         except OSError:
@@ -650,19 +657,22 @@ class Bank:
         return self._index[1]
 
     def _write_index(self, changes: dict[Version, bank_index.Entry]) -> None:
-        """Bring the index up to date; the caller holds the lock."""
+        """Apply changes to the index and drop entries of deleted files; the caller holds the lock.
+
+        An index that cannot be written is left as it is.
+        """
         keys = {self._key(version) for version in self._versions()}
         before = self._read_index()
         after = {key: entry for key, entry in before.items() if key in keys}
         after |= {self._key(version): entry for version, entry in changes.items()}
         if after != before:
-            with contextlib.suppress(errors.StorageError):  # a cache: the bank works without
+            with contextlib.suppress(errors.StorageError):  # it is only a cache
                 bank_index.save(self.folder, after)
 
     def _known(
         self, version: Version, index: bank_index.Index | None = None
     ) -> bank_index.Entry | None:
-        """The index's entry of a file, if the file is still the one that it describes."""
+        """Index entry of a file; None if there is none or the file has changed."""
         entry = (self._read_index() if index is None else index).get(self._key(version))
         try:
             return entry if entry and entry.describes(version.path) else None
@@ -670,24 +680,24 @@ class Bank:
             return None
 
     def _remember(self, version: Version, stored: storage.StoredSkill) -> None:
-        """Put what was written or read into the index, if it can be written."""
-        if not self.folder.is_dir():  # looking makes no folder
+        """Add a file that was just written or read to the index, if the index can be written."""
+        if not self.folder.is_dir():  # reading must not create the folder
             return
         with contextlib.suppress(errors.StorageError, OSError):
             entry = bank_index.entry(
                 version.path, stored.spec, stored.content_hash, stored.placement
             )
-            with self._locked(wait=False):  # who reads waits for nobody
+            with self._locked(wait=False):  # readers never wait for the lock
                 self._write_index({version: entry})
 
     def _forget(self, version: Version) -> None:
-        """Drop what the index says of a file."""
+        """Remove a file's entry from the index."""
         with contextlib.suppress(errors.StorageError), self._locked(wait=False):
             index = {k: e for k, e in self._read_index().items() if k != self._key(version)}
             bank_index.save(self.folder, index)
 
     def _entries(self, versions: list[Version]) -> dict[Version, _Known]:
-        """What is known of each file, looking into those that the index does not know."""
+        """Index entry of each file, or its problem; files without a valid entry are read."""
         found: dict[Version, _Known] = {}
         fresh: dict[Version, bank_index.Entry] = {}
         index = self._read_index()

@@ -1,8 +1,8 @@
-"""A bank's folder: which file is which version of which skill.
+"""A bank's folder: the file names of versions and aliases.
 
-The files are the bank: ``x.h5`` is version 1 of skill x, ``x@2.h5`` version 2; ``x@best.alias``
-holds the number that the alias ``x@best`` stands for; ``x@3.gone`` says that version 3 was removed,
-so that its number is never given again. Every one of them appears and vanishes in one step.
+``x.h5`` is version 1 of skill x, ``x@2.h5`` version 2; ``x@best.alias`` holds the version number of
+the alias ``x@best``; ``x@3.gone`` marks version 3 as removed, so that its number is never reused.
+Every file is created and deleted atomically. There is no other database.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Version(NamedTuple):
 
     @property
     def reference(self) -> str:
-        """How a user asks for exactly this one."""
+        """Reference to exactly this version, ``name@number``."""
         return f"{self.name}@{self.number}"
 
     @property
@@ -39,16 +39,16 @@ class Version(NamedTuple):
 
     @property
     def gone_path(self) -> Path:
-        """The mark that this version was removed."""
+        """The file that marks this version as removed."""
         return self.folder / f"{self.reference}.gone"
 
 
 class Scan(NamedTuple):
-    """What the names of the files in a folder say."""
+    """Versions and aliases in a folder, by its file names."""
 
     versions: list[Version]
     labels: list[tuple[str, str]]  # name and alias
-    gone: list[Version]  # removed ones
+    gone: list[Version]  # removed versions
 
 
 def alias_path(folder: Path, name: str, label: str) -> Path:
@@ -71,7 +71,7 @@ def scan(folder: Path) -> Scan:
 
 
 def parse(folder: Path, files: Iterable[str]) -> Scan:
-    """Say what the names of the files in a folder say; names of other files say nothing."""
+    """Parse the file names of a folder; names of other files are ignored."""
     found = Scan([], [], [])
     for file in files:
         match = _FILE.fullmatch(file)
@@ -88,32 +88,32 @@ def parse(folder: Path, files: Iterable[str]) -> Scan:
 
 
 def checked_number(number: int) -> int:
-    """Return a number that a version can have.
+    """Return the number if it is valid for a version.
 
     Raises:
-        StorageError: all of them have been given.
+        StorageError: it is beyond the largest version number.
     """
     if not re.fullmatch(NUMBER, str(number)):
-        raise errors.StorageError(f"no version after {number - 1:,}: take another name")
+        raise errors.StorageError(f"no version after {number - 1:,}: use another name")
     return number
 
 
 def checked_name(name: str) -> str:
-    """Return a name that a skill can have.
+    """Return the name if it is valid for a skill.
 
     Raises:
-        InvalidName: none can have it.
+        InvalidName: it is not valid.
     """
     if not re.fullmatch(NAME, name) or name.endswith(".h5"):
         raise errors.InvalidName(
-            f"{name!r} cannot be the name of a skill: it takes letters, digits, '_', '-' and "
-            "'.', at most 128 of them, begins with a letter or a digit, and does not end in '.h5'"
+            f"{name!r} cannot be the name of a skill: it must have at most 128 letters, digits, "
+            "'_', '-' and '.', begin with a letter or a digit, and not end in '.h5'"
         )
     return name
 
 
 def read_aliases(folder: Path, labels: list[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    """Version numbers by name and alias; an unreadable one stands for version 0, which is none."""
+    """Version numbers by name and alias; an unreadable alias has 0, which is never a version."""
     found: dict[str, dict[str, int]] = {}
     for name, label in labels:
         number = 0

@@ -1,8 +1,8 @@
-"""The index of a bank: what its files were found to hold, so that nobody has to look twice.
+"""The index of a bank: a cache of the contents of its skill files.
 
-It is a cache. The files are the truth: an entry counts only while the file has the size and time
-of change that it names, a lost or damaged index is made again, and nothing in it is trusted where
-it matters (loading checks every hash of the file itself).
+The files are authoritative: an entry is valid only while its file has the recorded size and
+modification time, and a missing or damaged index is rebuilt. Safety never depends on the index:
+loading a skill always verifies its content hash.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ _Natural = Annotated[int, Field(ge=0)]
 
 
 class Entry(Strict):
-    """What is known of one skill file."""
+    """Cached content of one skill file."""
 
     size: _Natural  # bytes
     mtime_ns: _Natural
     content_hash: Sha256
     body_hash: Sha256
-    offsets: tuple[_Natural, ...] | None = None  # of the parameters, once the body was checked
+    offsets: tuple[_Natural, ...] | None = None  # of the parameters; None: body not checked yet
     env_id: str
     temperature: float
     steps: int
@@ -35,13 +35,13 @@ class Entry(Strict):
 
     @property
     def placement(self) -> storage.Placement | None:
-        """Where the parameters are, if the body was checked."""
+        """Offsets of the parameters; None if the body was not checked yet."""
         if self.offsets is None:
             return None
         return storage.Placement(self.body_hash, self.offsets)
 
     def describes(self, path: Path) -> bool:
-        """Whether a file has still the size and time of change of when it was looked into.
+        """Whether a file still has the size and modification time of this entry.
 
         Raises:
             OSError: there is no such file.
@@ -72,7 +72,7 @@ def entry(path: Path, spec: SkillSpec, content_hash: str, placement: storage.Pla
 
 
 def load(folder: Path) -> Index:
-    """Read the index of a folder; an empty one if it is missing or not to be believed."""
+    """Read the index of a folder; empty if it is missing or invalid."""
     try:
         return _INDEX.validate_json(storage.read_bytes(folder / FILE_NAME))
     except (errors.SkillbankError, ValidationError):

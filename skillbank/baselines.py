@@ -1,7 +1,7 @@
-"""Stable-Baselines3 on any task that a skill can learn, for honest comparisons.
+"""Run Stable-Baselines3 on any task that a skill can learn, for comparisons.
 
-Needs the extra ``skillbank[baselines]``. One adapter, because Stable-Baselines3 asks for a vector
-environment of its own kind::
+Needs the extra ``skillbank[baselines]``. Stable-Baselines3 has a vector environment interface of
+its own, so a task needs an adapter::
 
     from stable_baselines3 import SAC
     from skillbank.baselines import StableBaselinesTask
@@ -24,44 +24,47 @@ from skillbank.task import Step, Task
 class StableBaselinesTask(VecEnv):
     """N copies of a task as a Stable-Baselines3 ``VecEnv``, stepped together.
 
-    ``info`` of a copy whose episode ended carries what Stable-Baselines3 reads there:
+    When the episode of a copy ends, its ``info`` contains the keys that Stable-Baselines3 reads:
     ``terminal_observation``, ``TimeLimit.truncated``, ``episode`` (return, length, seconds since
     the start) and, for tasks with a goal, ``is_success``.
 
     Args:
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
-        num_envs: N.
-        kwargs: For the environment.
+        num_envs: N, the number of copies.
+        kwargs: Keyword arguments of the environment.
 
     Raises:
-        UnsupportedEnvironment: The id is unknown, or its spaces cannot be learned on.
+        UnsupportedEnvironment: The id is unknown, or its spaces are not supported.
     """
 
     def __init__(self, env_id: str, num_envs: int = 1, **kwargs: Any) -> None:
         self.task = Task(env_id, num_envs, **kwargs)
         spaces = self.task.envs.single_observation_space, self.task.envs.single_action_space
         super().__init__(num_envs, *spaces)
-        self.last_step: Step | None = None  # what the newest step gave, with the task's info
+        self.last_step: Step | None = None  # result of the latest step, with the task's info
         self._started = time.perf_counter()
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
 
     def reset(self) -> NDArray[np.float32]:
-        """Start all copies: first observations [N, S]. ``seed`` and ``set_options`` count once."""
-        seed = self._seeds[0]  # copy i gets seed + i, as Stable-Baselines3 says
-        options = self._options[0]  # and all the same options, for they are one object
+        """Reset all copies and return the first observations [N, S].
+
+        The values of ``seed`` and ``set_options`` apply to the next reset only.
+        """
+        seed = self._seeds[0]  # copy i gets seed + i, the convention of Stable-Baselines3
+        options = self._options[0]  # all copies share the options: they are one vector environment
         self._reset_seeds()
         self._reset_options()
         self._returns[:], self._lengths[:] = 0.0, 0
         return self.task.reset(seed=seed, options=options or None).numpy()
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Keep the actions [N, A], in the task's own units, for ``step_wait``."""
+        """Store the actions [N, A], in the task's own units, for ``step_wait``."""
         self._actions = actions
 
     def step_wait(
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """One step of all copies: observations, rewards, ends and infos."""
+        """Step all copies; return observations, rewards, dones and infos."""
         step = self.last_step = self.task.step(self._actions, scaled=False)
         reward = step.reward.numpy()
         self._returns += reward
@@ -86,21 +89,21 @@ class StableBaselinesTask(VecEnv):
         return step.obs.numpy(), reward, step.ended, infos
 
     def close(self) -> None:
-        """Free what the copies hold."""
+        """Close the environment."""
         self.task.close()
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
-        """A picture of each copy, where the task was made with ``render_mode``."""
+        """An image of each copy, or None for each if the task has no ``render_mode``."""
         pictures: Any = self.task.envs.render()
         return [None] * self.num_envs if pictures is None else list(pictures)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """What the vector environment calls so, once per copy asked for."""
+        """The attribute of the vector environment, repeated for each requested copy."""
         value = getattr(self.task.envs.unwrapped, attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Not there: the copies are one object.
+        """Not supported: the copies share one vector environment.
 
         Raises:
             AttributeError: Always.
@@ -112,10 +115,10 @@ class StableBaselinesTask(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method of the vector environment once; its result for each copy asked for."""
+        """Call a method of the vector environment once; repeat its result per requested copy."""
         result = getattr(self.task.envs.unwrapped, method_name)(*method_args, **method_kwargs)
         return [result for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """No copy is wrapped in anything."""
+        """Always False: no copy is wrapped."""
         return [False for _ in self._get_indices(indices)]

@@ -1,6 +1,6 @@
-"""The checkpoint of a training: everything needed to go on, but the simulation.
+"""Checkpoints of a training: its complete state, except that of the simulation.
 
-The episodes of a resumed training start anew.
+A resumed training starts with new episodes.
 """
 
 import json
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def save(training: "Training", path: Path) -> None:
-    """Write a checkpoint, atomically: networks, optimisers, replay, random state, counts.
+    """Write a checkpoint atomically: networks, optimisers, replay, random state, counters.
 
     Raises:
-        StorageError: It cannot be written; the one before is untouched.
-        TrainingDiverged: A parameter is not finite; the one before is untouched.
+        StorageError: It cannot be written; the previous checkpoint is unchanged.
+        TrainingDiverged: A parameter is not finite; the previous checkpoint is unchanged.
     """
     agent = training.agent
     parts = agent.networks().values()
@@ -60,10 +60,10 @@ def save(training: "Training", path: Path) -> None:
 
 
 def load(training: "Training", path: Path | None) -> None:
-    """Go on from a checkpoint of the same training.
+    """Restore a training from its checkpoint.
 
     Raises:
-        SkillbankError: There is none, or it belongs to another task, configuration or seed.
+        SkillbankError: There is no checkpoint, or it has another task, configuration or seed.
     """
     if path is None or not path.is_file():
         raise SkillbankError(f"no checkpoint at {path}; start without resuming")
@@ -72,15 +72,15 @@ def load(training: "Training", path: Path | None) -> None:
         meta = json.loads(arrays.pop("meta").tobytes())
     mine, theirs = _started(training), meta.get("started", {})
     differ = {key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own}
-    differ.pop("total_steps", None)  # training longer is no other training
+    differ.pop("total_steps", None)  # a training may be extended
     if differ:
         lines = (f"{key}: {then}, now {now}" for key, (then, now) in differ.items())
         raise SkillbankError(
-            f"{path} was started differently; resume with the same: {'; '.join(lines)}"
+            f"{path} was started differently; resume with the same settings: {'; '.join(lines)}"
         )
     asked = training.config.total_steps
     if asked < min(meta["steps"], theirs["total_steps"]):
-        raise SkillbankError(f"{path} has made {meta['steps']} steps; {asked} in all are fewer")
+        raise SkillbankError(f"{path} is at {meta['steps']} steps; total_steps={asked} is less")
     try:
         _restore(training, arrays, meta)
     except (KeyError, ValueError, RuntimeError, AssertionError) as error:
@@ -88,10 +88,10 @@ def load(training: "Training", path: Path | None) -> None:
 
 
 def begun_with(path: Path) -> dict[str, Any]:
-    """The configuration, and what else a training was started with, by its checkpoint.
+    """The configuration and the other settings with which the training was started.
 
     Raises:
-        SkillbankError: It is none.
+        SkillbankError: The file is not a checkpoint.
     """
     with _opened(path) as file:
         started: dict[str, Any] = json.loads(file["meta"].tobytes())["started"]
@@ -99,7 +99,7 @@ def begun_with(path: Path) -> dict[str, Any]:
 
 
 def _started(training: "Training") -> dict[str, Any]:
-    """What a resumed training must have in common with the one that was stopped."""
+    """The settings that a resumed training must share with the stopped one."""
     agent = training.agent
     started = training.config.model_dump(mode="json") | {
         "architecture": agent.architecture.model_dump(mode="json"),
@@ -120,7 +120,7 @@ def _restore(training: "Training", arrays: dict[str, Any], meta: dict[str, Any])
     training.replay.rows[: len(rows)] = rows.to(agent.device)
     training.replay.added = meta["added"]
     assert len(rows) == len(training.replay), f"{len(rows)} transitions of {len(training.replay)}"
-    training.replay.end_episodes()  # the simulation starts anew
+    training.replay.end_episodes()  # the simulation restarts
     agent.generator.set_state(torch.from_numpy(arrays["generator"]))
     for key, value in arrays.items():
         if key.startswith("memory/"):
@@ -141,7 +141,7 @@ def _optimisers(agent: Agent) -> dict[str, torch.optim.Optimizer]:
 
 
 def optimiser_arrays(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, NDArray[Any]]:
-    """The state of optimisers as arrays named ``optimiser/parameter/quantity``."""
+    """The state of the optimisers as arrays named ``optimiser/parameter/quantity``."""
     return {
         f"{part}/{index}/{quantity}": value.cpu().numpy()
         for part, optimiser in optimisers.items()
@@ -153,7 +153,7 @@ def optimiser_arrays(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[st
 def load_optimisers(
     optimisers: Mapping[str, torch.optim.Optimizer], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Set the state of optimisers from arrays so named; others may be among them."""
+    """Restore the optimisers from the arrays of ``optimiser_arrays``; other arrays are ignored."""
     for part, optimiser in optimisers.items():
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in arrays.items():
@@ -165,10 +165,10 @@ def load_optimisers(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The arrays of a checkpoint; each is read when it is asked for."""
+    """Open a checkpoint; each array is read when it is accessed."""
     try:
-        # NumPy leaves a file that it has opened itself open where it is no archive, and takes
-        # that for a pickle.
+        # Given a path, np.load leaves the file open if it is not a zip archive, and treats such a
+        # file as a pickle. So check for an archive first, and pass an open file.
         with (
             zipfile.ZipFile(path),
             path.open("rb") as raw,

@@ -1,4 +1,4 @@
-"""The command line: parse, call the library, print. Nothing is imported before it is needed."""
+"""The command line: parse, call the library, print. Heavy modules are imported only when needed."""
 
 import os
 import shlex
@@ -37,17 +37,17 @@ TASKS = (
 
 
 class Commands(click.Group):
-    """A group whose commands end a user's mistake with one message and the error's exit code."""
+    """A group that reports a user's mistake as one message, with the error's exit code."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Remember the words of the command, so that it can be told how to go on."""
+        """Store the words of the command, for the message that says how to resume it."""
         ctx.meta["words"] = list(args)
         return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, or say which ones there are."""
+        """Find a command, or fail with a list of the existing ones."""
         name, known = args[0], self.list_commands(ctx)
         if not name.startswith("-") and name not in known:
             ctx.fail(
@@ -56,7 +56,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command; convert errors to a message and an exit code."""
         try:
             return super().invoke(ctx)
         except Interrupted as error:
@@ -85,13 +85,13 @@ def main() -> None:
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="\b\n"  # keeps click from filling the lines
-    "skillbank finetune --skill run_anywhere   from running anywhere to running down a hallway\n"
-    "skillbank pretrain                        a skill of your own, from nothing",
+    epilog="\b\n"  # keeps click from rewrapping the lines
+    "skillbank finetune --skill run_anywhere   fine-tune the shipped skill in a hallway\n"
+    "skillbank pretrain                        train a skill of your own from scratch",
 )
 @click.version_option(__version__, prog_name="skillbank")
 def commands() -> None:
-    """Pretrain, keep, fine-tune and compose maximum-entropy motor skills."""
+    """Pretrain, store, fine-tune and compose maximum-entropy motor skills."""
 
 
 commands.add_command(compose_command)
@@ -115,7 +115,7 @@ def _options(*options: Callable[[Function], Function]) -> Callable[[Function], F
 
 
 _skill_option = click.option(
-    "--skill", required=True, metavar="NAME", help="From the bank, or a skill file (.h5)."
+    "--skill", required=True, metavar="NAME", help="A skill of the bank, or a skill file (.h5)."
 )
 
 
@@ -125,7 +125,7 @@ def _episodes_option(default: int) -> Callable[[Function], Function]:
         type=click.IntRange(1, 100_000),
         default=default,
         show_default=True,
-        help="Whole episodes to measure.",
+        help="Number of complete episodes to evaluate.",
     )
 
 
@@ -141,37 +141,37 @@ def _env_option(default: str | None, shown: str) -> Callable[[Function], Functio
 
 
 _training_options = _options(
-    click.option("--as", "name", metavar="NAME", help="What to call the new skill."),
+    click.option("--as", "name", metavar="NAME", help="Name of the new skill."),
     seed_option,
     click.option(
         "--steps",
         type=click.IntRange(1),
-        help="Environment steps, over all copies. The recipe's schedule goes in proportion, and "
-        "learning starts after a quarter of them at the latest; what --set says stays. With "
-        "--resume the schedule is that of the start.",
+        help="Environment steps, summed over all copies. The recipe's schedule is scaled in "
+        "proportion, and learning starts after at most a quarter of the steps; --set takes "
+        "precedence. With --resume the original schedule is kept.",
     ),
     click.option(
         "--preset",
         type=click.Choice(["default", "paper"]),
         default="default",
         show_default=True,
-        help="What works fastest here, or the constants of the paper's appendix D.1.",
+        help="The fastest settings known, or the constants of the paper's appendix D.1.",
     ),
     click.option(
         "--set",
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change a field of the configuration; may be repeated. '--set help' lists them all, "
-        "with the values of this recipe and what they mean.",
+        help="Change a field of the configuration; may be repeated. '--set help' lists all fields, "
+        "with their values in this recipe and their meaning.",
     ),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
     click.option(
         "--threads",
         type=click.IntRange(1, 3),
         default=min(3, os.cpu_count() or 1),
-        show_default="one a core, at most 3",
-        help="Simulation, critics and sampling network side by side; the numbers do not change.",
+        show_default="one per core, at most 3",
+        help="Run simulation, critics and sampling network in parallel; results do not change.",
     ),
     _episodes_option(50),
     bank_option,
@@ -179,9 +179,9 @@ _training_options = _options(
         "--out",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="For checkpoint, logs and pictures. [default: runs/NAME; then NAME_2, ...]",
+        help="Folder for checkpoint, logs and pictures. [default: runs/NAME; then NAME_2, ...]",
     ),
-    click.option("--resume", is_flag=True, help="Go on from the checkpoint of a stopped training."),
+    click.option("--resume", is_flag=True, help="Resume a stopped training from its checkpoint."),
     json_option,
 )
 
@@ -204,7 +204,7 @@ def pretrain(
     as_json: bool,
     **chosen: Any,  # a field of Run each
 ) -> None:
-    """Learn one broad skill from nothing and keep it in the bank.
+    """Train one broad skill from scratch and save it in the bank.
 
     Without any option: `run_anywhere`, a quadruped that runs in every direction.
     """
@@ -245,7 +245,8 @@ def pretrain(
 @click.option(
     "--schedule",
     type=click.Choice(["anchored", "paper"]),
-    help="The prior while fine-tuning: the skill, or none as in the paper. [default: the task's]",
+    help="Fine-tune with the skill as prior, or without a prior as in the paper. "
+    "[default: the task's]",
 )
 @_training_options
 @click.pass_context
@@ -261,9 +262,9 @@ def finetune(
     as_json: bool,
     **chosen: Any,  # a field of Run each
 ) -> None:
-    """Learn a task from a skill, and show what that changed.
+    """Fine-tune a skill on a task, and evaluate it before and after.
 
-    Without any option but --skill: the quadruped's narrow hallway.
+    With --skill only: the quadruped's narrow hallway.
     """
     from skillbank import cli_training, config
     from skillbank.cli_settings import bare_reference, finetuned_name, settings_help
@@ -312,14 +313,14 @@ def finetune(
 @with_option
 @_episodes_option(100)
 @seed_option
-@click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
-@click.option("--nominal-start", is_flag=True, help="Start every episode from the one same pose.")
+@click.option("--deterministic", is_flag=True, help="Take the best action, not a sampled one.")
+@click.option("--nominal-start", is_flag=True, help="Start every episode from the same pose.")
 @bank_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="For the picture. [default: runs/evaluate/SKILL/TASK]",
+    help="Folder for the picture. [default: runs/evaluate/SKILL/TASK]",
 )
 @json_option
 def evaluate(
@@ -334,7 +335,7 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure a skill over whole episodes, and draw where it went."""
+    """Evaluate a skill over complete episodes, and draw its paths."""
     from skillbank import cli_training
     from skillbank.cli_settings import bare_reference, snake_case
     from skillbank.config import bare_name
@@ -376,7 +377,7 @@ def evaluate(
 )
 @click.option("--episodes", type=click.IntRange(1, 1000), default=1, show_default=True)
 @seed_option
-@click.option("--deterministic", is_flag=True, help="The best action, not a random one.")
+@click.option("--deterministic", is_flag=True, help="Take the best action, not a sampled one.")
 @bank_option
 def play(
     skill: str,
@@ -388,7 +389,7 @@ def play(
     deterministic: bool,
     bank_folder: Path | None,
 ) -> None:
-    """Film a skill at work."""
+    """Record a film of a skill."""
     from tqdm import tqdm
 
     from skillbank.cli_settings import bare_reference, snake_case
@@ -416,7 +417,7 @@ def play(
 @bank_option
 @json_option
 def doctor(bank_folder: Path | None, as_json: bool) -> None:
-    """Say what this machine has, and what is known not to work."""
+    """Check the installation, and report known problems."""
     from skillbank.doctor import examine
 
     checks = examine(open_bank(bank_folder, new=True).folder)
@@ -433,17 +434,17 @@ def doctor(bank_folder: Path | None, as_json: bool) -> None:
         click.get_current_context().exit(SkillbankError.exit_code)
 
 
-# ------------------------------------------------------------------------ parts of these
+# ------------------------------------------------------------------------ shared functions
 
 
 def _again(ctx: click.Context) -> str:
-    """The command that the user gave, made to go on from the checkpoint."""
+    """The user's command, with ``--resume`` added."""
     words = ctx.find_root().meta["words"]
     return shlex.join(["skillbank", *words, *(() if "--resume" in words else ("--resume",))])
 
 
 def _planned(recipe: "Config", run: "Run", steps: int | None, settings: Sequence[str]) -> "Config":
-    """The recipe in so many steps, or as the training to resume was begun, with what was set."""
+    """Apply ``--steps``, the schedule of a training to resume, and ``--set`` to a recipe."""
     from skillbank.cli_settings import as_begun, configured
     from skillbank.config import shortened
 

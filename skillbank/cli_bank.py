@@ -1,4 +1,4 @@
-"""Commands that keep house in a bank: names and versions, copies elsewhere, other formats.
+"""Commands that manage a bank: names and versions, remote copies, other formats.
 
 Registered on the command line by ``for command in BANK_COMMANDS: commands.add_command(command)``.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skillbank.bank import Bank
 
 FORMATS = {".h5": "h5", ".safetensors": "safetensors", ".onnx": "onnx", ".md": "card"}
-BRIEF = 100  # characters of a value that differs, at most
+BRIEF = 100  # maximum number of characters of a value in a diff
 
 
 @click.command("list")
@@ -70,7 +70,7 @@ _FILE_FACTS = {"size", "mtime_ns", "body_hash", "offsets"}
 @bank_option
 @json_option
 def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
-    """Show everything that is known about a skill, of the bank or a file."""
+    """Show the metadata of a skill, from the bank or a file."""
     from skillbank.config import FinetuneConfig
     from skillbank.spec import blocks_text
 
@@ -118,7 +118,7 @@ def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
 
 
 def _bounds(values: "Sequence[float]") -> str:
-    """One number where all are alike."""
+    """Format bounds; one number if all are equal."""
     return ", ".join(f"{value:g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 
@@ -127,7 +127,7 @@ def _bounds(values: "Sequence[float]") -> str:
 @bank_option
 @json_option
 def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> None:
-    """Check the skill files of the bank, some of them, or any other files, bit by bit."""
+    """Verify the skill files of the bank (all, or the named ones) or any other skill files."""
     bank = open_bank(bank_folder)
     asked = [named(name) for name in names]
     found: dict[str, SkillbankError | None] = {}
@@ -147,7 +147,7 @@ def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> N
 
 
 def _problem(path: Path) -> SkillbankError | None:
-    """What is wrong with a skill file."""
+    """The problem of a skill file; None if it is valid."""
     from skillbank import storage
 
     try:
@@ -159,7 +159,7 @@ def _problem(path: Path) -> SkillbankError | None:
 
 @click.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @bank_option
 def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
     """Delete a skill, or one version of it (NAME@2), from the bank."""
@@ -168,7 +168,7 @@ def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
     try:
         sure = yes or click.confirm(f"delete {doomed} for good?", err=True)
     except click.Abort:
-        raise Interrupted("\nnothing was deleted; --yes does not ask") from None
+        raise Interrupted("\nnothing was deleted; --yes skips the question") from None
     if not sure:
         click.echo("nothing was deleted", err=True)
         return
@@ -186,7 +186,7 @@ def _with_kind(reference: str) -> str:
 @click.argument("label")
 @bank_option
 def alias(skill: str, label: str, bank_folder: Path | None) -> None:
-    """Let NAME@LABEL mean a version: alias walk@2 best."""
+    """Make NAME@LABEL an alias of a version: alias walk@2 best."""
     reference = open_bank(bank_folder).alias(skill, label)
     click.echo(f"{reference.partition('@')[0]}@{label} is {reference}")
 
@@ -195,9 +195,9 @@ def alias(skill: str, label: str, bank_folder: Path | None) -> None:
 @click.argument("reference", metavar="NAME@LABEL")
 @bank_option
 def unalias(reference: str, bank_folder: Path | None) -> None:
-    """Drop an alias; the version that it means stays."""
+    """Delete an alias, but not the version it points to."""
     open_bank(bank_folder).unalias(reference)
-    click.echo(f"{reference} is no more")
+    click.echo(f"alias {reference} deleted")
 
 
 @click.command()
@@ -206,7 +206,7 @@ def unalias(reference: str, bank_folder: Path | None) -> None:
 @bank_option
 @json_option
 def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> None:
-    """Compare two skills, of the bank or files, metadata and parameters."""
+    """Compare metadata and parameters of two skills, from the bank or files."""
     found = open_bank(bank_folder).diff(named(first), named(second))
     if as_json:
         click.echo(json.dumps(found._asdict()))
@@ -220,28 +220,30 @@ def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> No
         click.echo(f"{first} and {second} are the same skill")
     elif not (found.metadata or found.parameters):
         click.echo(
-            f"{first} and {second} mean the same, but one leaves to defaults what the other "
-            f"writes out: content {one[:12]} -> {other[:12]}"
+            f"{first} and {second} are equivalent, but one omits default values that the other "
+            f"stores: content {one[:12]} -> {other[:12]}"
         )
 
 
 def _brief(value: object) -> str:
-    """A value on its part of a line; ``--json`` has all of it."""
+    """Shorten a value to fit on a line; ``--json`` prints all of it."""
     text = str(value)
     if len(text) <= BRIEF:
         return text
     if isinstance(value, list):
         entries = "1 entry" if len(value) == 1 else f"{len(value)} entries"
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return f"[{entries}, {digest}]"  # as many may yet be others
+        return f"[{entries}, {digest}]"  # the digest tells lists of the same length apart
     return f"{text[:BRIEF]}..."
 
 
 @click.command()
-@click.option("--keep", type=click.IntRange(1), help="Also drop all but the N newest versions.")
+@click.option(
+    "--keep", type=click.IntRange(1), help="Newest versions of each skill to keep. [default: all]"
+)
 @bank_option
 def gc(keep: int | None, bank_folder: Path | None) -> None:
-    """Sweep what crashes left behind; with --keep also old versions nothing refers to."""
+    """Delete what crashes left behind; with --keep also old versions nothing refers to."""
     removed = open_bank(bank_folder).gc(keep)
     click.echo("\n".join(f"removed {what}" for what in removed) or "nothing to remove")
 
@@ -251,7 +253,7 @@ def gc(keep: int | None, bank_folder: Path | None) -> None:
 @click.argument("url")
 @bank_option
 def push(skill: str, url: str, bank_folder: Path | None) -> None:
-    """Copy a skill to a bank elsewhere, such as s3://bucket/skills."""
+    """Copy a skill to a remote bank, such as s3://bucket/skills."""
     from skillbank.remote import RemoteBank
 
     click.echo(f"{url} has {RemoteBank(url).push(open_bank(bank_folder), skill)}")
@@ -262,7 +264,7 @@ def push(skill: str, url: str, bank_folder: Path | None) -> None:
 @click.argument("url")
 @bank_option
 def pull(skill: str, url: str, bank_folder: Path | None) -> None:
-    """Copy a skill from a bank elsewhere; its hash is checked on the way."""
+    """Copy a skill from a remote bank, and verify it."""
     from skillbank.remote import RemoteBank
 
     bank = open_bank(bank_folder, new=True)
@@ -276,26 +278,26 @@ def pull(skill: str, url: str, bank_folder: Path | None) -> None:
     "--format",
     "kind",
     type=click.Choice(["h5", "safetensors", "onnx", "card"]),
-    help="A skill file; safetensors; the networks as two ONNX files (of walk.onnx they are "
+    help="A skill file; safetensors; the networks as two ONNX files (walk.onnx gives "
     "walk-sampler.onnx and walk-critic.onnx; any other PATH is a folder for them); a model card. "
-    "[default: what PATH ends with, .h5, .safetensors, .onnx or .md]",
+    "[default: by the ending of PATH: .h5, .safetensors, .onnx or .md]",
 )
 @bank_option
 def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -> None:
-    """Write a skill, of the bank or a file, elsewhere or in another format."""
+    """Export a skill, from the bank or a file, as a skill file or in another format."""
     from skillbank import durable, storage
     from skillbank.export import model_card, to_safetensors
 
     kind = kind or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise click.UsageError(
-            f"what format should {path} have? Let it end with {', '.join(FORMATS)}, or say --format"
+            f"unknown format of {path}: use one of the endings {', '.join(FORMATS)}, or --format"
         )
     bank = open_bank(bank_folder)
     reference = named(skill)
     stored = bank.read(reference)
     written = [path]
-    if kind == "h5":  # byte for byte, so that it stays the same skill
+    if kind == "h5":  # an exact copy of the file
         durable.replace_file(path, storage.read_bytes(bank.path(reference)))
     elif kind == "safetensors":
         to_safetensors(stored, path)
@@ -310,10 +312,10 @@ def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -
 
 @click.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--as", "name", required=True, metavar="NAME", help="In the bank.")
+@click.option("--as", "name", required=True, metavar="NAME", help="Name in the bank.")
 @bank_option
 def import_(path: Path, name: str, bank_folder: Path | None) -> None:
-    """Keep a skill file, or a .safetensors that was exported, in the bank."""
+    """Save a skill file, or an exported .safetensors file, in the bank."""
     from skillbank import storage
     from skillbank.export import from_safetensors
 
@@ -321,7 +323,7 @@ def import_(path: Path, name: str, bank_folder: Path | None) -> None:
         stored = from_safetensors(path)
         image = storage.encode(stored.spec, stored.parameters)
     else:
-        storage.read(path)  # whose errors name the file; what is kept is checked again
+        storage.read(path)  # for errors that name the file; Bank.add verifies the bytes again
         image = storage.read_bytes(path)
     bank = open_bank(bank_folder, new=True)
     _say_kept(bank, bank.add(image, name))
@@ -345,4 +347,4 @@ BANK_COMMANDS = (
 
 def _say_kept(bank: "Bank", reference: str) -> None:
     own = bank.path(reference).parent == bank.folder
-    click.echo(f"kept as {reference}" if own else f"{reference} is that skill: nothing to keep")
+    click.echo(f"saved as {reference}" if own else f"{reference} is the same skill: nothing saved")

@@ -1,4 +1,4 @@
-"""``skillbank compose``: several skills into one, with what is lost by it said and learned away."""
+"""``skillbank compose``: compose skills, certify the loss, correct it, and distill the result."""
 
 import json
 import math
@@ -30,68 +30,68 @@ CORRECTION = "correction.npz"
 
 @click.command("compose")
 @click.argument("skills", nargs=-1, required=True, metavar="SKILL...")
-@click.option("--as", "name", metavar="NAME", help="What to call the new skill.")
+@click.option("--as", "name", metavar="NAME", help="Name of the new skill.")
 @click.option(
     "--how",
     type=click.Choice(["mean", "sum", "or"]),
     default="mean",
     show_default=True,
-    help="Good at all of them (mean), a weighted sum of rewards, or good at any of them.",
+    help="Good at all tasks (mean of rewards), weighted sum of rewards, or good at any task.",
 )
 @click.option(
     "--weight",
     "weights",
     type=float,
     multiple=True,
-    help="One for each skill, in their order; negative ones with --how sum. [default: equal]",
+    help="One per skill, in the same order; may be negative with --how sum. [default: equal]",
 )
 @click.option(
     "--turn",
     "degrees",
     type=float,
     multiple=True,
-    help="Turn each skill's wanted direction by so many degrees, counter-clockwise; one for each.",
+    help="Turn each skill's direction counter-clockwise by this many degrees; one per skill.",
 )
 @click.option(
     "--shared-goals",
     is_flag=True,
-    help="With --how or: their rewards differ only on entering goals that all share.",
+    help="With --how or: the rewards differ only on entering goals that all skills share.",
 )
-@click.option("--correct", is_flag=True, help="Learn what composing lacks, before distilling.")
+@click.option("--correct", is_flag=True, help="Learn a correction of the loss before distilling.")
 @click.option(
     "--correction",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Use a correction learned before, as it lies in the folder of its run.",
+    help="Use a correction learned before: correction.npz in the folder of its run.",
 )
-@click.option("--check", is_flag=True, help="Only say how well they compose; learn nothing.")
+@click.option("--check", is_flag=True, help="Only report how well the skills compose.")
 @click.option(
     "--env",
     "env_id",
     default=None,
     callback=imported,
     metavar="TASK",
-    help="Where to try it, also MODULE:ID. [default: that of the skill that observes most]",
+    help="Task to run it on, also MODULE:ID. [default: that of the skill that observes most]",
 )
 @with_option
-@click.option("--rescale", is_flag=True, help="Bring all to the first skill's temperature.")
-@click.option("--steps", type=click.IntRange(2), help="Of each learning, in the environment.")
+@click.option("--rescale", is_flag=True, help="Convert all to the first skill's temperature.")
+@click.option("--steps", type=click.IntRange(2), help="Environment steps of each training.")
 @click.option(
     "--episodes",
     type=click.IntRange(1, 1000),
     default=16,
     show_default=True,
-    help="Behind the certificate.",
+    help="Episodes for the certificate.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of it all."
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed."
 )
 @bank_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="For logs and the correction. [default: runs/NAME; then NAME_2, ...]",
+    help="Folder for logs and the correction. [default: runs/NAME; then NAME_2, ...]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
@@ -116,9 +116,9 @@ def compose_command(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Compose several skills, and keep the result as one skill of its own.
+    """Compose several skills, and save the result as one new skill.
 
-    It says first how well they compose. `skillbank compose run_north run_east`
+    First reports how well they compose. Example: `skillbank compose run_north run_east`
     """
     _check_options(check, correct, correction, shared_goals, how)
     bank = Bank(bank_folder, shipped=True)
@@ -144,7 +144,7 @@ def compose_command(
     found = None
     try:
         found = _certified(composed, where, episodes, seed, Hooks())
-    except IncompatibleSkill as error:  # there is none for it, but it can be one skill all the same
+    except IncompatibleSkill as error:  # no certificate exists, but it can still be distilled
         if check or correct:
             raise
         say(f"no certificate: {error}")
@@ -170,7 +170,7 @@ def compose_command(
                 hooks.on_progress = watch
                 skill = _distilled(composed, where, steps, seed, hooks, kept)
         except Interrupted as error:
-            lost = "stopped; nothing is kept of a distillation that has not ended"
+            lost = "stopped; the unfinished distillation was not saved"
             raise Interrupted(_advice(ctx, path) if correct else lost) from error
         reference = bank.save(skill, kept)
     text = (
@@ -181,11 +181,11 @@ def compose_command(
 
 
 def _name(name: str | None, skills: Sequence[str]) -> str:
-    """Of the new skill: as asked for, or those of its parts; one alone is not replaced by it."""
+    """Name of the new skill: ``--as``, or the joined names of its parts, at least two."""
     if name is not None:
         return checked_name(name)
     if len(skills) == 1:
-        raise click.UsageError(f"'{skills[0]}' alone is no composition; name what it gives: --as")
+        raise click.UsageError(f"a composition of '{skills[0]}' alone needs a name: --as NAME")
     try:
         return checked_name("_".join(map(bare_reference, skills)))
     except SkillbankError as error:
@@ -193,21 +193,21 @@ def _name(name: str | None, skills: Sequence[str]) -> str:
 
 
 def _advice(ctx: click.Context, correction: Path) -> str:
-    """The command that goes on with a correction."""
+    """Say where the correction is, and which command continues with it."""
     words = [word for word in ctx.find_root().meta["words"] if word != "--correct"]
     again = shlex.join(["skillbank", *words, "--correction", str(correction)])
-    return f"stopped; what was corrected is in {correction}; to go on with it as it is:\n  {again}"
+    return f"stopped; the correction is in {correction}; to continue with it as it is:\n  {again}"
 
 
 def _check_options(
     check: bool, correct: bool, correction: Path | None, shared_goals: bool, how: str
 ) -> None:
     if check and correct:
-        raise click.UsageError("--check learns nothing and --correct does: name one")
+        raise click.UsageError("--check learns nothing and --correct does: use only one")
     if correct and correction is not None:
-        raise click.UsageError("--correct learns a correction and --correction takes one: name one")
+        raise click.UsageError("--correct learns a correction, --correction loads one: use one")
     if shared_goals and how != "or":
-        raise click.UsageError("--shared-goals is about --how or")
+        raise click.UsageError("--shared-goals needs --how or")
 
 
 def _turned(skills: "list[Skill]", degrees: tuple[float, ...]) -> "list[Skill]":
@@ -222,8 +222,8 @@ def _turned(skills: "list[Skill]", degrees: tuple[float, ...]) -> "list[Skill]":
 def _one_for_each(skills: "Sequence[Skill]", given: Sequence[float], option: str) -> None:
     if len(given) != len(skills):
         raise SkillbankError(
-            f"{len(skills)} skills need {option} as many times, got {len(given)}: "
-            "once for each, in their order"
+            f"{len(skills)} skills need {option} once each, in their order, "
+            f"but it was given {len(given)} times"
         )
 
 
@@ -251,7 +251,7 @@ def _composed(
 def _certified(
     composed: "Composed", where: dict[str, Any], episodes: int, seed: int, hooks: "Hooks"
 ) -> "Certificate":
-    say(f"running {episodes} episodes to see how well they go together")
+    say(f"running {episodes} episodes for the certificate")
     with Watch(None, say) as watch:
         hooks.on_progress = watch
         return composed.certificate(**where, episodes=episodes, seed=seed, hooks=hooks)
@@ -266,7 +266,7 @@ def _corrected(
     if steps is not None:
         start = min(config.learning_starts, max(1, steps // 10))
         config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
-    say(f"learning what composing lacks, at most {config.total_steps} steps")
+    say(f"learning the correction, at most {config.total_steps} steps")
     composed = composed.corrected(**where, config=config, seed=seed, hooks=hooks)
     from skillbank.compose.expression import Corrected
 

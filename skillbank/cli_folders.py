@@ -1,4 +1,4 @@
-"""The folder in which a command works, one of ``runs/NAME``, ``runs/NAME_2``, ..., and holds."""
+"""Choosing and locking the folder of a command: ``runs/NAME``, ``runs/NAME_2``, ..."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from skillbank.errors import Busy, StorageError
 
 
 def check_writable(folder: Path, otherwise: str) -> None:
-    """Refuse a folder that cannot be written, before hours are spent on what is to go there.
+    """Raise if a folder is not writable, before hours are spent on what will be written there.
 
     Args:
-        folder: Which need not exist yet.
-        otherwise: What to do then, for the error.
+        folder: The folder, which need not exist yet.
+        otherwise: Advice for the error message.
 
     Raises:
         StorageError: It cannot be written.
@@ -26,14 +26,14 @@ def check_writable(folder: Path, otherwise: str) -> None:
 
 
 def numbered(first: Path, checkpoint: str | None = None) -> Path:
-    """Where to work, of ``runs/NAME``, ``runs/NAME_2``, ``runs/NAME_3``, ...
+    """Choose one of ``runs/NAME``, ``runs/NAME_2``, ``runs/NAME_3``, ...
 
-    The newest one with a checkpoint, or else one where somebody is at work, or else the first that
-    is empty.
+    It is the one with the newest checkpoint; else the first that another process has locked; else
+    the first empty one.
 
     Args:
         first: ``runs/NAME``.
-        checkpoint: The file that unfinished work leaves; None: it leaves none.
+        checkpoint: Name of the file that unfinished work leaves; None if it leaves none.
     """
     rest = (first.with_name(f"{first.name}_{number}") for number in itertools.count(2))
     used: list[Path] = []
@@ -61,11 +61,11 @@ def _at_work(folder: Path) -> bool:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, which vanishes afterwards if it was made for this and nothing came of it.
+    """Create and lock a folder; delete it afterwards if it was created here and is still empty.
 
     Raises:
-        Busy: Somebody else holds it.
-        StorageError: It cannot be made.
+        Busy: Another process has locked it.
+        StorageError: It cannot be created.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     with ExitStack() as stack:
@@ -85,6 +85,6 @@ def held(folder: Path) -> Iterator[None]:
         finally:
             if made and {path.name for path in folder.iterdir()} == {LOCK}:
                 (folder / LOCK).unlink()
-                with suppress(OSError):  # somebody else has begun to use one
+                with suppress(OSError):  # another process has started to use one
                     for place in made:
                         place.rmdir()

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they mean."""
+"""Options that several commands share, and how to interpret them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ bank_option = click.option(
     "bank_folder",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Where skills are kept. [default: $SKILLBANK_HOME, or your own data folder]",
+    help="Folder of the bank. [default: $SKILLBANK_HOME, or the platform's data folder]",
 )
 
 
@@ -25,12 +25,12 @@ seed_option = click.option(
     type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
-    help="Of simulation, networks and sampling.",
+    help="Seed of simulation, networks and sampling.",
 )
 
 
 def open_bank(folder: Path | None, *, new: bool = False) -> "Bank":
-    """A bank for a command; one that should be there and is not is told, but for a new one."""
+    """Open the bank of a command; report a missing folder, unless it may be ``new``."""
     from skillbank.bank import Bank
 
     bank = Bank(folder, shipped=True)
@@ -40,7 +40,7 @@ def open_bank(folder: Path | None, *, new: bool = False) -> "Bank":
 
 
 def named(skill: str) -> str | Path:
-    """What a user means by a skill: the path of a file, or else a reference in the bank."""
+    """Interpret a skill argument: the path of a file, or else a reference in the bank."""
     if "/" in skill or skill.endswith(".h5") or Path(skill).is_file():
         return Path(skill)
     return skill

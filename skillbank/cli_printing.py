@@ -1,4 +1,4 @@
-"""How commands print: figures for people, JSON for programs, and what is neither to stderr."""
+"""Printing: results as text or JSON to stdout, everything else to stderr."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from skillbank.evaluation import Evaluation
     from skillbank.spec import EvaluationRecord
 
-# How the metrics of an evaluation are written: (unit, factor).
+# Metrics of an evaluation that are printed: (unit, factor).
 UNITS = {
     "distance": ("m", 1.0),
     "net_distance": ("m", 1.0),
@@ -21,29 +21,29 @@ UNITS = {
 
 
 def say(text: str) -> None:
-    """Print what is not the result to stderr."""
+    """Print a message that is not part of the result, to stderr."""
     click.echo(text, err=True)
 
 
 def roams(evaluation: "Evaluation") -> bool:
-    """Whether the directions in which episodes ended say something."""
+    """Whether the final directions of the episodes are of interest: the task has no goal."""
     return "direction" in evaluation.metrics and not {"progress", "distance"} & set(
         evaluation.metrics
     )
 
 
 def print_evaluation(label: str, evaluation: "Evaluation") -> None:
-    """Print the figures of an evaluation, and the directions where they say something."""
+    """Print the scores of an evaluation, and the directions if they are of interest."""
     click.echo(f"{label:<8} {score(evaluation.record())}".strip())
     if roams(evaluation) and len(evaluation.returns) >= 8:
         shares = " ".join(f"{share:.0%}" for share in evaluation.sectors)
-        click.echo(f"         directions, from east turning left: {shares}".rstrip())
+        click.echo(f"         directions, counter-clockwise from east: {shares}".rstrip())
 
 
 def score(record: "EvaluationRecord") -> str:
-    """An evaluation in one line."""
+    """Format an evaluation as one line."""
     low, high = record.interval
-    interval = f" [{low:.4g}, {high:.4g}]" if record.episodes > 1 else ""  # one has none
+    interval = f" [{low:.4g}, {high:.4g}]" if record.episodes > 1 else ""  # none for one episode
     parts = [f"return {record.mean_return:.4g}{interval}"]
     for name, (unit, factor) in UNITS.items():
         if name in record.metrics:
@@ -52,11 +52,11 @@ def score(record: "EvaluationRecord") -> str:
 
 
 def print_files(paths: Sequence[str]) -> None:
-    """Print where files were written."""
+    """Print the paths of written files."""
     for path in paths:
         click.echo(path)
 
 
 def print_json(value: Any) -> None:
-    """Print a result for programs."""
+    """Print a result as JSON."""
     click.echo(json.dumps(value, indent=2, default=str))

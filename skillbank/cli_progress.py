@@ -1,4 +1,4 @@
-"""Watching a training: a live line in a terminal, plain lines elsewhere, TensorBoard's log."""
+"""Progress of a training: a live line in a terminal, plain lines elsewhere, TensorBoard logs."""
 
 import math
 import sys
@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skillbank.training import Progress
 
-PLAIN_SECONDS = 30.0  # between the lines of a training that nobody watches
+PLAIN_SECONDS = 30.0  # between lines if stderr is not a terminal
 BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
-RATE_REPORTS = 20  # the rate is that of so many reports
+RATE_REPORTS = 20  # number of reports that the rate is measured over
 
 
 class Watch:
-    """What a training shows while it runs.
+    """Shows and logs the progress of a training.
 
     Args:
-        folder: For TensorBoard's event files; None: there are to be none.
+        folder: For TensorBoard's event files; None to write none.
         say: Prints one line.
     """
 
     def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
-        self.seconds = 0.0  # that the training has taken, by its last report
+        self.seconds = 0.0  # duration of the training until its last report
         self._live = sys.stderr.isatty()
         self._bar: Any = None
         self._writer: Any = None
@@ -38,7 +38,7 @@ class Watch:
         self._last_line = time.monotonic()
 
     def __enter__(self) -> "Watch":
-        # What goes wrong in TensorBoard's own thread is raised again by its next call from here.
+        # The next call of the writer raises an error of TensorBoard's thread again.
         threading.excepthook = self._quiet_about_logs
         return self
 
@@ -77,7 +77,7 @@ class Watch:
             )
 
     def warn(self, message: str) -> None:
-        """Say something beside the live line, without spoiling it."""
+        """Print a warning without garbling the live line."""
         if self._bar is not None:
             self._bar.clear()
         self._say(f"warning: {message}")
@@ -98,11 +98,11 @@ class Watch:
                 bar_format=BAR,
             )
         self._bar.set_postfix_str(_state(progress), refresh=False)
-        # The last step of all copies may go a little beyond, which would cost the bar its end.
+        # The last step of all copies may exceed the total, for which tqdm drops the bar.
         self._bar.update(min(progress.steps, progress.total_steps) - self._bar.n)
 
     def _log(self, progress: "Progress", rate: float) -> None:
-        """Write to TensorBoard's event file; a disk that is full must not end the training."""
+        """Write to TensorBoard's event file; a full disk must not end the training."""
         if not self._logs:
             return
         values = {
@@ -115,7 +115,7 @@ class Watch:
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
 
-                # What a resumed training wrote beyond its checkpoint is told again.
+                # A resumed training logs the steps after its checkpoint again: purge the old ones.
                 self._writer = SummaryWriter(
                     str(self._folder), purge_step=progress.steps, flush_secs=10
                 )
@@ -137,7 +137,7 @@ class Watch:
 
 
 def _state(progress: "Progress") -> str:
-    if not math.isfinite(progress.temperature):  # no policy is trained, but something about one
+    if not math.isfinite(progress.temperature):  # a certificate or correction: no policy training
         return ", ".join(f"{name} {value:.3g}" for name, value in progress.figures.items())
     known = math.isfinite(progress.mean_return)  # an episode has ended
     score = f"{progress.mean_return:.4g}" if known else "-"
@@ -145,7 +145,7 @@ def _state(progress: "Progress") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time that people read: ``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Format a duration: ``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if not math.isfinite(seconds):
         return "an unknown time"
     whole = round(seconds)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skillbank.studies.scheduler import Executor, Standing
     from skillbank.studies.unit import Places, Unit
 
-PLAIN_SECONDS = 60.0  # between the lines of a study that nobody watches
+PLAIN_SECONDS = 60.0  # between lines if stderr is not a terminal
 FIGURES = ("1", "3a", "3b", "5", "6", "7", "beyond", "smoke", "all")
 
 
@@ -33,27 +33,27 @@ class SeedRange(click.ParamType[tuple[int, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """The seeds in order, each once."""
+        """Parse seeds; sorted, without duplicates."""
         if isinstance(value, tuple):
             return value
         seeds: set[int] = set()
         for part in str(value).split(","):
             first, dash, last = part.strip().partition("-")
             if not first.isdecimal() or (dash and not last.isdecimal()):
-                self.fail(f"'{value}' is no range of seeds such as 0-9 or 0,3,5", param, ctx)
+                self.fail(f"'{value}' is not a range of seeds such as 0-9 or 0,3,5", param, ctx)
             begin, end = int(first), int(last if dash else first)
             if not begin <= end < 2**31 or end - begin >= 10_000:
-                self.fail(f"'{part}' should run upwards, over fewer than 10000 seeds", param, ctx)
+                self.fail(f"'{part}' must ascend, over at most 10000 seeds below 2**31", param, ctx)
             seeds.update(range(begin, end + 1))
         return tuple(sorted(seeds))
 
 
 @click.command(
     epilog="\b\n"
-    "skillbank reproduce smoke                     seconds: does it all work here?\n"
-    "skillbank reproduce 5 --plan                  what it would run, and for how long\n"
-    "skillbank reproduce 5 --budget full           hours; stop it and start it as you like\n"
-    "skillbank reproduce all --budget full --draw  pictures and page of the results there are",
+    "skillbank reproduce smoke                     check in seconds that everything works\n"
+    "skillbank reproduce 5 --plan                  show what would run, and for how long\n"
+    "skillbank reproduce 5 --budget full           hours; can be stopped and restarted\n"
+    "skillbank reproduce all --budget full --draw  draw pictures and page of existing results",
 )
 @click.argument("figure", type=click.Choice(FIGURES))
 @click.option("--seeds", type=SeedRange(), help="Such as 0-9. [default: the figure's own]")
@@ -62,13 +62,13 @@ class SeedRange(click.ParamType[tuple[int, ...]]):
     type=click.Choice(["quick", "full"]),
     default="quick",
     show_default=True,
-    help="Minutes per unit, or what the results page is made from.",
+    help="Minutes per unit, or the full trainings of the results page.",
 )
-@click.option("--only", help="These algorithms alone, and what they start from: ddpg,sac")
+@click.option("--only", help="Run only these algorithms and those they start from: ddpg,sac")
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),
-    help="Units at once, of one thread each. [default: one per core]",
+    help="Units to run in parallel, with one thread each. [default: one per core]",
 )
 @click.option(
     "--ray",
@@ -81,17 +81,17 @@ class SeedRange(click.ParamType[tuple[int, ...]]):
     type=click.Path(path_type=Path),
     default=Path("docs/results"),
     show_default=True,
-    help="Where the small result files go, and the pictures.",
+    help="Folder for the small result files and the pictures.",
 )
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
     default=Path("runs/studies"),
     show_default=True,
-    help="Where checkpoints, skills and logs go.",
+    help="Folder for checkpoints, skills and logs.",
 )
-@click.option("--plan", "only_plan", is_flag=True, help="Say what would be run, and run nothing.")
-@click.option("--draw", "only_draw", is_flag=True, help="Draw what has results, and run nothing.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would run; run nothing.")
+@click.option("--draw", "only_draw", is_flag=True, help="Draw existing results; run nothing.")
 def reproduce(
     figure: str,
     seeds: tuple[int, ...] | None,
@@ -104,10 +104,10 @@ def reproduce(
     only_plan: bool,
     only_draw: bool,
 ) -> None:
-    """Run one of the paper's experiments over seeds, beside its baselines.
+    """Run one of the paper's experiments over seeds, together with its baselines.
 
-    Units that have a result are skipped, units that were stopped go on from their last checkpoint,
-    and units whose process dies are tried again: the same command goes on until all is done.
+    Units that have a result are skipped, stopped units resume from their last checkpoint, and units
+    whose process dies are retried: repeat the same command until all units are done.
     """
     from skillbank.studies import plan
     from skillbank.studies.unit import Places
@@ -143,15 +143,15 @@ def _algorithms(figures: tuple[str, ...], only: str | None) -> tuple[str, ...] |
     named = tuple(word.strip() for word in only.split(","))
     for word in named:
         if word not in known:
-            raise click.BadParameter(f"'{word}' is not there; there is: {', '.join(sorted(known))}")
+            raise click.BadParameter(f"no algorithm '{word}'; there is: {', '.join(sorted(known))}")
     return named
 
 
 class Board:
-    """The one display of a whole study: a live line in a terminal, now and then a line elsewhere.
+    """Progress display of a study: a live line in a terminal, periodic lines elsewhere.
 
     Args:
-        label: Of the line.
+        label: Label of the lines.
     """
 
     def __init__(self, label: str) -> None:
@@ -172,10 +172,10 @@ class Board:
         if self._bar is not None:
             self._bar.close()
         if isinstance(error, KeyboardInterrupt):
-            click.echo("stopped; the same command goes on", err=True)
+            click.echo("stopped; run the same command to continue", err=True)
 
     def __call__(self, standing: "Standing") -> None:
-        """Show how a study stands."""
+        """Show the state of a study."""
         share = share_done(standing)
         now = time.monotonic()
         if self._begin is None:
@@ -217,7 +217,7 @@ class Board:
 
 
 def share_done(standing: "Standing") -> float:
-    """How much of a study's work is done, by the time that each unit is thought to take."""
+    """Fraction of a study's work that is done, weighted by the estimated time of each unit."""
     from skillbank.studies.plan import estimated_seconds
 
     total = done = 0.0
@@ -242,10 +242,10 @@ def _executor(places: "Places", workers: int | None, cluster: str | None) -> "Ex
 
 
 def _check_rivals(units: "tuple[Unit, ...]", places: "Places") -> None:
-    """Refuse before hours are spent what could not be run in the end.
+    """Raise before hours are spent on a study whose baselines cannot run.
 
     Raises:
-        SkillbankError: Baselines are asked for that are not installed.
+        SkillbankError: Baselines are requested but not installed.
     """
     from skillbank.studies.scheduler import unfinished
     from skillbank.studies.unit import RivalConfig
@@ -254,8 +254,8 @@ def _check_rivals(units: "tuple[Unit, ...]", places: "Places") -> None:
     lacking = [one.name for one in todo if isinstance(one.learning, RivalConfig)]
     if lacking and find_spec("stable_baselines3") is None:
         raise SkillbankError(
-            f"{len(lacking)} units, such as {lacking[0]}, need Stable-Baselines3; it comes with: "
-            "pip install 'skillbank[baselines]' (--only takes algorithms without it)"
+            f"{len(lacking)} units, such as {lacking[0]}, need Stable-Baselines3: "
+            "pip install 'skillbank[baselines]', or choose other algorithms with --only"
         )
 
 
@@ -284,27 +284,27 @@ def _print_plan(units: "tuple[Unit, ...]", places: "Places", workers: int) -> No
 
 
 def _report(standing: "Standing") -> None:
-    """Say how it ended.
+    """Print a summary.
 
     Raises:
         SkillbankError: Some units failed.
     """
     click.echo(
         f"{len(standing.done)} of {len(standing.units)} units done, "
-        f"{standing.skipped} of them before, {standing.retries} tries repeated",
+        f"{standing.skipped} of them before, {standing.retries} retries",
         err=True,
     )
     if standing.failed:
         lines = [f"  {name}: {why}" for name, why in standing.failed.items()]
         raise SkillbankError(
-            f"{len(lines)} units failed; the same command tries them again:\n" + "\n".join(lines)
+            f"{len(lines)} units failed; run the same command to retry:\n" + "\n".join(lines)
         )
 
 
 def _draw(budget: Any, places: "Places") -> None:
     from skillbank.studies import drawing, page, plan
 
-    for path in drawing.draw(plan.PAPER, budget, places):  # all that the page shows
+    for path in drawing.draw(plan.PAPER, budget, places):  # everything on the page
         click.echo(str(path))
     click.echo(str(page.write(budget, places)))
 

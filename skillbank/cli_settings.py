@@ -1,4 +1,4 @@
-"""What the options of a training mean: names and configurations."""
+"""Interpreting the options of a training: names, tasks and configurations."""
 
 import inspect
 import json
@@ -17,10 +17,10 @@ from skillbank.config import Architecture, Learning, bare_name
 from skillbank.errors import SkillbankError, did_you_mean
 from skillbank.spec import OF_GYMNASIUM
 
-# The skills that skillbank itself ships; any other task gives its own name.
+# Names of the shipped skills, by task; for any other task the name is derived from the task's.
 _NAMES = {"QuadrupedRun": "run_anywhere", "PointMassRun": "point_run_anywhere"}
 
-# What a number of steps decides.
+# Fields that depend on the number of steps.
 _PLANNED = (
     "total_steps",
     "learning_starts",
@@ -48,19 +48,20 @@ def finetuned_name(skill: str, env_id: str) -> str:
 
 
 def bare_reference(skill: str) -> str:
-    """A name that files can have: of ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
+    """A file name for a skill such as ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
     return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
 
 
 def imported(_ctx: click.Context, option: click.Parameter, env_id: str | None) -> str | None:
-    """Import the module of ``module:Id-v0``, which registers the task. Only a user may ask so.
+    """Import the module of ``module:Id-v0``, which registers the task; return the id.
 
-    ``module:`` is for the skill's own task, where there is a skill that has one.
+    Only an option of the user imports a module, never a file. ``module:`` without an id stands for
+    the skill's own task, if the command has a skill.
     """
     if env_id is None or ":" not in env_id:
         return env_id
     module, _, bare = env_id.partition(":")
-    sys.path.insert(0, "")  # a console script does not see the present folder by itself
+    sys.path.insert(0, "")  # a console script does not have the current folder on its path
     try:
         import_module(module)
     except Exception as error:  # whatever the user's own code raises
@@ -73,7 +74,7 @@ def imported(_ctx: click.Context, option: click.Parameter, env_id: str | None) -
 def made_with(
     _ctx: click.Context, _option: click.Parameter, settings: Sequence[str]
 ) -> dict[str, Any]:
-    """The keywords for an environment, of ``key=value`` each, with values as ``--set`` has them."""
+    """Parse keywords for an environment, each ``key=value``, with values as for ``--set``."""
     found: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -82,7 +83,7 @@ def made_with(
         if key in ("seed", "episodes", "deterministic", "nominal_start"):
             raise click.BadParameter(f"'{key}' is an option: --{key.replace('_', '-')}")
         if key in {"skill", "path", *OF_GYMNASIUM}:
-            raise click.BadParameter(f"'{key}' is not for the task: it says how that is run")
+            raise click.BadParameter(f"'{key}' is not for the task: it says how the task is run")
         plain = _value(value)
         listed = isinstance(plain, str) and "," in plain
         found[key] = [_value(part) for part in value.split(",") if part] if listed else plain
@@ -95,16 +96,16 @@ with_option = click.option(
     multiple=True,
     callback=made_with,
     metavar="KEY=VALUE",
-    help="What the task is made with, as direction=1.57 or goals=left,up; may be repeated.",
+    help="Keyword of the task, such as direction=1.57 or goals=left,up; may be repeated.",
 )
 
 
 def _told(error: Exception) -> str:
-    """``file:line: NameError: ...`` of what went wrong in a module; the place, if it is in one."""
+    """Format an import error as ``file:line: NameError: ...``; no location if it has none."""
     kind = type(error).__name__
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {kind}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is here
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is in this file
     theirs = [frame for frame in frames if "importlib" not in frame.filename]
     if not theirs:
         return str(error)
@@ -112,12 +113,12 @@ def _told(error: Exception) -> str:
 
 
 def as_begun(config: Learning, begun: Mapping[str, Any], steps: int | None) -> list[str]:
-    """Settings of a resumed training: what follows from ``--steps`` is as it was at its start.
+    """Settings of a resumed training: fields that depend on ``--steps`` keep their values.
 
     Args:
         config: The recipe.
-        begun: What the checkpoint says of the training's configuration.
-        steps: Those that it is to have now; None: as many as before.
+        begun: The training's configuration, from the checkpoint.
+        steps: The new total number of steps; None to keep it.
     """
     planned = {name: begun[name] for name in _PLANNED if name in begun and hasattr(config, name)}
     if steps is not None:
@@ -130,11 +131,11 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
 
     Args:
         config: The recipe.
-        settings: Each ``key=value``; a field of a part is ``architecture.critics=1``. Values are
+        settings: Each ``key=value``; a nested field is ``architecture.critics=1``. Values are
             written as in JSON, or as ``True``, ``None`` and ``32,32``; a bare word is a string.
 
     Raises:
-        SkillbankError: An unknown key, or a value that cannot be.
+        SkillbankError: An unknown key, or an invalid value.
     """
     document = config.model_dump(mode="json")
     known = _flat_keys(document)
@@ -160,7 +161,7 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
 
 
 def settings_help(config: Learning) -> str:
-    """A line for each setting: its value in this recipe, and what it means."""
+    """One line per setting: its value in this recipe, and its meaning."""
     meanings = _meanings(type(config)) | {
         f"architecture.{name}": text for name, text in _meanings(Architecture).items()
     }
@@ -175,7 +176,7 @@ def settings_help(config: Learning) -> str:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """What each field means: the comment on its line, and on the lines right below it."""
+    """Meaning of each field: the comment on its line, and on the lines right below it."""
     found: dict[str, str] = {}
     for part in reversed(model.__mro__):
         if not issubclass(part, BaseModel) or part is BaseModel:
@@ -194,8 +195,8 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _complaint(problem: Mapping[str, Any]) -> str:
-    """One of pydantic's errors, for people."""
-    if not problem["loc"]:  # about several fields at once, in our own words
+    """Format one of pydantic's errors."""
+    if not problem["loc"]:  # from our validators of several fields, which have their own message
         return str(problem["ctx"]["error"])
     where = ".".join(map(str, problem["loc"]))
     return f"{where}: {problem['msg']}, got {_shown(problem['input'])}"
@@ -223,6 +224,6 @@ def _shown(value: Any) -> str:
 
 
 def snake_case(text: str) -> str:
-    """``point_mass_run`` of ``PointMassRun``; a name that files can have."""
+    """Convert ``PointMassRun`` to ``point_mass_run``, which is safe as a file name."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text)
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: what they do to a command, at any moment."""
+"""Handling of SIGINT (Ctrl-C), SIGTERM and SIGHUP (a closed terminal)."""
 
 import os
 import signal
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
-# What the command was started without, by nohup or in the background, it goes on without.
+# Signals that were ignored at the start, by nohup or in the background, stay ignored.
 _HEARD = tuple(one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN)
-SAVING = "stopping: what was learned is being saved, please wait"
+SAVING = "stopping: saving what was learned, please wait"
 
 
 class StopRequest:
-    """Whether the user wants a training to stop; asked at every step of it."""
+    """Whether a signal has requested to stop; a training checks this at every step."""
 
     def __init__(self, notice: str = SAVING) -> None:
         self.made = False
@@ -21,12 +21,12 @@ class StopRequest:
         self._raises = False
 
     def __call__(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.made
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """In this block there is nothing to lose: a signal ends it by KeyboardInterrupt."""
+        """Within this block, which has nothing to save, a signal raises KeyboardInterrupt."""
         self._raises = True
         try:
             yield
@@ -39,28 +39,28 @@ class StopRequest:
         if self._raises:
             raise KeyboardInterrupt
         if first:
-            os.write(2, self._notice)  # print may be in the middle of a line of its own
+            os.write(2, self._notice)  # print is not reentrant
 
 
 def interrupt_on_signals() -> None:
-    """Let every stopping signal end a command as Ctrl-C does, by KeyboardInterrupt."""
+    """Make every stopping signal raise KeyboardInterrupt, like Ctrl-C."""
     for number in _HEARD:
         signal.signal(number, signal.default_int_handler)
 
 
 def ignore_signals() -> None:
-    """Let no further signal disturb a command that is ending."""
+    """Ignore all further signals while a command is ending."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def stop_on_signals(notice: str = SAVING) -> Iterator[StopRequest]:
-    """In this block a signal is only a request, so that nothing is cut in half by one.
+    """Within this block a signal only records a request to stop, so that it interrupts no work.
 
-    A second signal changes nothing: what was learned is being written already. Once a signal has
-    come the command is ending, and none is heard any more after the block. The first one is
-    answered by the notice.
+    The first signal prints the notice. Further signals have no effect, because saving is already
+    under way. If a signal was received, the command is ending, and signals stay ignored after the
+    block.
     """
     request = StopRequest(notice)
     before = {number: signal.signal(number, request.note) for number in _HEARD}

@@ -25,17 +25,17 @@ CHECKPOINT = "checkpoint.npz"
 
 
 class Outcome(NamedTuple):
-    """What a finished training gave."""
+    """Result of a finished training."""
 
     reference: str  # of the skill in the bank
     skill: "Skill"
-    evaluation: "Evaluation | None"  # None: it failed
+    evaluation: "Evaluation | None"  # None: it failed or was interrupted
     seconds: float  # wall clock of the training, over all sessions
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: of which skill, on which task, where it writes, and what resumes it."""
+    """One training: its skill, task and folders, and the command that resumes it."""
 
     name: str  # of the skill
     bank: Bank
@@ -61,19 +61,19 @@ class Run:
         resume: bool,
         **chosen: Any,
     ) -> "Iterator[Run]":
-        """Hold a folder, once all that would spoil the end of a long training is checked.
+        """Check everything that could make a long training fail at its end, and lock its folder.
 
         Args:
-            name: Of the skill.
-            again: The command that resumes it.
-            bank_folder: Where the skill is kept; None: the user's bank.
-            out: For checkpoint, logs and pictures; None: a folder by the skill's name.
-            resume: Go on from the checkpoint there.
-            **chosen: The other fields, as the options are called.
+            name: Name of the skill.
+            again: The command that resumes the training.
+            bank_folder: Folder of the bank; None for the user's bank.
+            out: Folder for checkpoint, logs and pictures; None for ``runs/NAME``.
+            resume: Resume from the checkpoint in the folder.
+            **chosen: The other fields, named like the options.
 
         Raises:
-            SkillbankError: A name that cannot be, a folder that cannot be written, another training
-                at work in it, an unfinished one in the way, or none to resume.
+            SkillbankError: The name is invalid; a folder cannot be written, is locked by another
+                training, or holds an unfinished one; or there is no training to resume.
         """
         bank = Bank(bank_folder, shipped=True)
         first = out or Path("runs", checked_name(name))
@@ -86,18 +86,18 @@ class Run:
             run = cls(checked_name(name), bank, folder, again, resume, **chosen)
             if run.checkpoint.exists() and not resume:
                 raise SkillbankError(
-                    f"{folder} holds an unfinished training. Go on with it:\n  {again}\n"
-                    f"or delete {run.checkpoint} to start anew"
+                    f"{folder} holds an unfinished training. Resume it:\n  {again}\n"
+                    f"or delete {run.checkpoint} to start again"
                 )
             yield run
 
     @property
     def checkpoint(self) -> Path:
-        """Where a stopped training is kept."""
+        """Path of the checkpoint of a stopped training."""
         return self.folder / CHECKPOINT
 
     def start(self, config: Learning) -> None:
-        """Set up the process for training, and say what is about to happen."""
+        """Set up the process for training, and announce the training."""
         keep_freed_blocks()
         import torch
 
@@ -112,14 +112,15 @@ class Run:
         )
 
     def complete(self, learn: "Callable[..., Skill]") -> Outcome:
-        """Train, measure and keep the skill; a signal may come at any moment.
+        """Train, evaluate and save the skill; a signal may arrive at any moment.
 
         Args:
-            learn: ``pretrain`` or ``finetune`` with all but the keywords that they share.
+            learn: ``pretrain`` or ``finetune``, given all arguments except the shared keywords.
 
         Raises:
-            Interrupted: A signal came; the checkpoint, or the finished skill, is saved.
-            StorageError: The finished skill cannot be kept in the bank; it says where it is.
+            Interrupted: A signal was received; the checkpoint, or the finished skill, is saved.
+            StorageError: The finished skill cannot be saved in the bank; the message says where it
+                is instead.
         """
         with stop_on_signals() as stop:
             skill, seconds = self._train(learn, stop)
@@ -128,7 +129,7 @@ class Run:
                 with stop.interruptible():
                     evaluation = self._measure(skill)
             except KeyboardInterrupt:
-                say("the evaluation is left out")
+                say("the evaluation was skipped")
             if evaluation is not None:
                 skill = skill.with_spec(evaluations=(evaluation.record(),))
             reference = self._keep(skill)
@@ -137,10 +138,10 @@ class Run:
         return Outcome(reference, skill, evaluation, seconds)
 
     def draw(self, reference: str, skill: "Skill", panels: "Mapping[str, Evaluation]") -> list[str]:
-        """Draw the learning curve and where the skill went; the pictures' paths.
+        """Draw the learning curve and the paths of the skill; return the pictures' file names.
 
         Raises:
-            Interrupted: A signal came; it says where the skill is.
+            Interrupted: A signal was received; the message says where the skill is.
         """
         from skillbank import figures
 
@@ -187,16 +188,16 @@ class Run:
                 raise
 
     def _advice(self) -> str:
-        return f"what was learned is in {self.checkpoint}; to go on:\n  {self.again}"
+        return f"what was learned is in {self.checkpoint}; to continue:\n  {self.again}"
 
     def _saved_at(self) -> int | None:
         return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None
 
     def measured(self, skill: "Skill") -> "Evaluation":
-        """The skill on the run's task.
+        """Evaluate a skill on the run's task.
 
         Raises:
-            SkillbankError: It cannot be measured there.
+            SkillbankError: It cannot be evaluated there.
         """
         from skillbank.evaluation import evaluate
 
@@ -208,8 +209,8 @@ class Run:
         try:
             return self.measured(skill)
         except (SkillbankError, ValueError, TypeError, LookupError, AttributeError) as error:
-            # Whatever somebody's task told of itself: the skill is kept all the same.
-            say(f"warning: the skill could not be measured: {error}")
+            # A user's task may report invalid metrics: the skill is saved nevertheless.
+            say(f"warning: the skill could not be evaluated: {error}")
             return None
 
     def _keep(self, skill: "Skill") -> str:
@@ -222,21 +223,21 @@ class Run:
             one.reference for one in self.bank.listing() if one.shipped and one.name == self.name
         ]
         if ships and reference not in ships:
-            say(f"'{self.name}' is your own from now on; the one that ships is '{ships[-1]}'")
+            say(f"'{self.name}' now means your own skill; the shipped one is '{ships[-1]}'")
         return reference
 
     def _rescued(self, skill: "Skill") -> str:
-        """Save the skill anywhere else, and say where it is."""
+        """Save the skill outside of the bank; return a message that says where it is."""
         for folder in (self.folder, Path(tempfile.gettempdir())):
             path = folder / f"{self.name}.h5"
             try:
                 skill.save(path)
             except StorageError:
                 continue
-            return f"nothing is lost: the trained skill is in {path}; --skill takes that path"
+            return f"nothing is lost: the trained skill is in {path}; --skill accepts that path"
         if self.checkpoint.exists():
-            return f"make room; {self._advice()}"
-        return "and nowhere else either: make room and train again"
+            return f"free some space; {self._advice()}"
+        return "it could not be saved anywhere else either: free some space and train again"
 
 
 def draw_evaluations(
@@ -246,7 +247,7 @@ def draw_evaluations(
     folder: Path,
     env_kwargs: "Mapping[str, Any]",
 ) -> list[str]:
-    """Draw where the episodes of some evaluations went; the pictures' paths, if there are any."""
+    """Draw the paths of some evaluations, if they have any; return the pictures' file names."""
     if not panels or not all(evaluation.traces for evaluation in panels.values()):
         return []
     from skillbank import figures
@@ -269,7 +270,7 @@ def draw_evaluations(
 
 @contextmanager
 def _drawing(path: Path, paths: list[str]) -> Iterator[Path]:
-    """A picture being drawn: listed once it is there; without it the figures are still good."""
+    """Add a picture to the list once it is drawn; if it cannot be written, only warn."""
     try:
         yield path
     except StorageError as error:

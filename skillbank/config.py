@@ -13,75 +13,75 @@ Count = Annotated[int, Field(ge=1)]
 Preset = Literal["default", "paper"]
 Schedule = Literal["anchored", "paper"]
 Width = Annotated[int, Field(ge=1, le=1 << 20)]
-Widths = Annotated[  # a list will do
+Widths = Annotated[  # a list is accepted too
     tuple[Width, ...], Field(min_length=1, max_length=8, fail_fast=True, strict=False)
 ]
-AS_READ = object()  # context in which a model keeps to the fields that it is given
+AS_READ = object()  # validation context in which only the given fields count as set
 
 
 class Strict(BaseModel):
-    """A frozen model in which an unknown key is an error; metadata is validated by it too.
+    """A frozen model in which an unknown key is an error; also the base of the metadata models.
 
-    Metadata holds the fields that are set. A model counts all of its fields as set, but one that
-    was validated in the context ``AS_READ`` only those that it was given: so what was read is
-    written the same again, also by a release that knows more fields.
+    Only fields that are set are written as metadata. All fields of a new model count as set; of a
+    model validated in the context ``AS_READ``, only the given ones. So metadata that is read and
+    written again is unchanged, even if this release has additional fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Count all fields as set, unless the model is read."""
+        """Mark all fields as set, unless the model is read from a file."""
         if context is not AS_READ:
             self.__pydantic_fields_set__.update(type(self).model_fields)
 
 
 class Architecture(Strict):
-    """Shape of the networks; with the sizes of observation and action it fixes every parameter."""
+    """Architecture of the networks; with S and A it determines the shape of every parameter."""
 
     critics: Annotated[int, Field(ge=1, le=4)] = 2  # soft Q-functions; their minimum is used
     critic_hidden: Widths = (200, 200)  # units of each hidden layer
-    layer_norm: bool = True  # normalise each hidden layer of the critics before its ReLU
-    sampler: Literal["flow", "noise"] = "flow"  # invertible, or the paper's noise-fed MLP
+    layer_norm: bool = True  # layer normalisation before each ReLU of the critics
+    sampler: Literal["flow", "noise"] = "flow"  # invertible flow, or the paper's noise-fed MLP
     sampler_hidden: Widths = (200, 200)  # units of the sampler's state trunk (flow) or MLP (noise)
     couplings: Annotated[int, Field(ge=0, le=16)] = 4  # affine coupling layers of the flow
     coupling_hidden: Width = 32  # hidden units of each coupling
 
 
 class Learning(Strict):
-    """What pretraining and fine-tuning have in common: how one update is made."""
+    """Hyperparameters of data collection and updates, common to pretraining and fine-tuning."""
 
     discount: Annotated[float, Field(gt=0, lt=1)] = 0.99  # gamma, per control step
     num_envs: Count = 16  # parallel simulations
     steps_per_update: Count = 8  # environment steps (over all copies) per gradient update
     batch_size: Count = 256  # transitions per update
     replay_capacity: Count = 1_000_000  # transitions
-    n_step: Annotated[int, Field(ge=1, le=100)] = 1  # rewards in a target; above 1 values
-    # spread faster, but with a bias: off-policy, and without the entropy of the steps between
-    n_step_until: Count | None = None  # environment steps after which targets are of one step
+    n_step: Annotated[int, Field(ge=1, le=100)] = 1  # rewards per target; above 1, values
+    # propagate faster but are biased: off-policy, and without the entropy of the steps between
+    n_step_until: Count | None = None  # environment steps after which targets are one-step
     critic_learning_rate: Positive = 1e-3  # ADAM
     sampler_learning_rate: Positive = 1e-3  # ADAM
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.02  # tau of each target update
     target_period: Count = 1  # updates between target updates
-    objective: Literal["stein", "divergence", "map"] = "divergence"  # of the sampling network
+    objective: Literal["stein", "divergence", "map"] = "divergence"  # sampling network's objective
     particles: Count = 1  # K = M, actions per state in the sampling network's update
     proposals: Literal["sampler", "uniform"] = "sampler"  # q of the soft value, eq. 10
     value_samples: Count = 4  # K_V, proposals per state for the soft value
-    uniform_updates: Annotated[int, Field(ge=0)] = 0  # updates with uniform proposals, at first
-    noise_sigma: NonNegative = 0.0  # Ornstein-Uhlenbeck noise added while collecting
-    noise_theta: NonNegative = 0.15  # its pull towards zero, per step
-    reward_scale: Positive = 1.0  # rewards are multiplied by it
-    precision: Literal["single", "mixed"] = "single"  # mixed: large products in bfloat16, which
-    # is faster only on processors that have instructions for it
+    uniform_updates: Annotated[int, Field(ge=0)] = 0  # initial updates with uniform proposals
+    noise_sigma: NonNegative = 0.0  # scale of the Ornstein-Uhlenbeck noise added to actions
+    noise_theta: NonNegative = 0.15  # mean reversion of that noise per control step
+    reward_scale: Positive = 1.0  # factor on rewards
+    precision: Literal["single", "mixed"] = "single"  # mixed: large matrix products in bfloat16,
+    # which is faster only on processors with bfloat16 instructions
     symmetry: bool = True  # apply the environment's declared symmetries to replayed data
 
     total_steps: Count = 250_000  # environment steps over all copies
     learning_starts: Annotated[int, Field(ge=0)] = 5_000  # steps before the first update
 
     def changed(self, **changes: Any) -> Self:
-        """The same but for some fields, checked as a new one is.
+        """A validated copy with some fields changed.
 
         Raises:
-            pydantic.ValidationError: There is no such field, or the values make no sense.
+            pydantic.ValidationError: A field does not exist, or a value is invalid.
         """
         return type(self).model_validate(dict(self) | changes)
 
@@ -96,52 +96,53 @@ class Learning(Strict):
         if self.objective == "map" and self.proposals == "sampler":
             raise ValueError(
                 "objective 'map' needs proposals 'uniform': a sampler that collapses to a point "
-                "says nothing about the soft value"
+                "cannot estimate the soft value"
             )
         return self
 
 
 class PretrainConfig(Learning):
-    """Soft Q-learning from nothing (algorithm 1); its first actions are uniform."""
+    """Soft Q-learning from scratch (algorithm 1); the first actions are uniform."""
 
     architecture: Architecture = Architecture()
     temperature: Positive = 0.1  # alpha of the skill, in units of scaled reward
-    first_temperature: Positive | None = None  # alpha at first, from which it goes log-linearly to
-    # the skill's in the first half of the steps; None: the skill's throughout
-    level_critics: bool = False  # start the critics at the first rewards' mean / (1 - discount)
+    first_temperature: Positive | None = None  # initial alpha, annealed log-linearly to the skill's
+    # over the first half of the steps; None: the skill's throughout
+    level_critics: bool = False  # initialise the critics to mean first reward / (1 - discount)
 
     @model_validator(mode="after")
     def _trainable(self) -> "PretrainConfig":
         if self.architecture.sampler == "noise" and self.objective == "divergence":
             raise ValueError(
                 "objective 'divergence' needs the density of sampler 'flow'; "
-                "a noise-fed sampler learns with objective 'stein'"
+                "a noise-fed sampler is trained with objective 'stein'"
             )
         return self
 
 
 class FinetuneConfig(Learning):
-    """Fine-tuning of a skill on another task; its first actions are the skill's own."""
+    """Fine-tuning of a skill on another task; the first actions are the skill's own."""
 
-    schedule: Schedule = "anchored"  # the prior: the skill, or uniform
+    schedule: Schedule = "anchored"  # the prior: the skill (anchored), or uniform (paper)
     temperature: Positive | None = None  # alpha at the start; None: the skill's own
     final_temperature: Positive = 0.005  # alpha after annealing
     anneal_steps: Count = 100_000  # environment steps of log-linear annealing
-    noise_set: Count = 32  # K_xi, the size of the fixed noise set before it shrinks to one
-    shrink_start: Annotated[int, Field(ge=0)] | None = 0  # fresh noise for so many; None: always
-    shrink_steps: Count = 100_000  # environment steps in which it shrinks linearly
-    frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # first updates with the sampler frozen,
-    # to the next step of all copies
+    noise_set: Count = 32  # K_xi, size of the fixed noise set before it shrinks to one
+    shrink_start: Annotated[int, Field(ge=0)] | None = 0  # environment steps with fresh noise
+    # before the noise set is used; None: always fresh noise
+    shrink_steps: Count = 100_000  # environment steps of linear shrinking
+    frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # initial updates with the sampler frozen,
+    # rounded up to a step of all copies
 
 
 Config = TypeVar("Config", bound=Learning)
 
 
 def noise_fed(learning: Config) -> Config:
-    """The same way of learning for the paper's noise-fed network.
+    """The configuration adapted to the paper's noise-fed network.
 
-    It has no density but that of one of its branches (appendix C.2), so Stein's direction trains it
-    and the soft value's proposals are uniform.
+    Only the density of one branch of that network is known (appendix C.2), so it is trained by the
+    Stein direction, and the proposals of the soft value are uniform.
     """
     changes = {
         "objective": "stein" if learning.objective == "divergence" else learning.objective,
@@ -153,10 +154,10 @@ def noise_fed(learning: Config) -> Config:
 
 
 def shortened(config: Config, steps: int) -> Config:
-    """The same way of learning in so many steps: what is counted in steps goes in proportion.
+    """The configuration with ``total_steps=steps`` and its step counts scaled in proportion.
 
-    But the first update, which waits no longer than it did, and for a quarter of the steps at most;
-    and the sampling network, which is frozen no longer, and for a quarter of the updates at most.
+    There are two exceptions: ``learning_starts`` keeps its value, but is at most a quarter of the
+    steps, and ``frozen_updates`` keeps its value, but is at most a quarter of the updates.
     """
     share = steps / config.total_steps
     changes: dict[str, int] = {
@@ -173,8 +174,8 @@ def shortened(config: Config, steps: int) -> Config:
     return config.changed(**changes)
 
 
-# The constants of appendix D.1, common to pretraining and fine-tuning. (The swimmer's targets are
-# said to be frozen for 5000 epochs, of which there are 500; here for as many steps as the others'.)
+# The constants of appendix D.1, common to pretraining and fine-tuning. (D.1 updates the swimmer's
+# targets every 5000 epochs, but trains for 500 only; here the target period is that of the others.)
 _PAPER: dict[str, Any] = {
     "num_envs": 1,
     "steps_per_update": 1,
@@ -196,14 +197,13 @@ _PAPER: dict[str, Any] = {
 }
 EPOCH = 10_000  # environment steps of an epoch (appendix D.1)
 
-# What differs from a preset for a task of ours: {bare name: {field: value}}.
-# The four goals must be found by the sampling network, not by drawing a symmetry. At a tenth of the
-# reward alpha 1 is D.1's alpha 10.
+# The four goals must be found by the sampling network, not by drawing a symmetry. With the reward
+# scaled by 0.1, alpha 1 corresponds to alpha 10 of D.1.
 _MULTI_GOAL: dict[str, Any] = {"temperature": 1.0, "reward_scale": 0.1, "symmetry": False}
 
 
 def recipe(env_id: str, preset: Preset = "default") -> PretrainConfig:
-    """How a task is pretrained when nothing else is said."""
+    """The default configuration for pretraining on a task."""
     bare = bare_name(env_id)
     if preset == "paper":
         network = Architecture(
@@ -228,12 +228,12 @@ def recipe(env_id: str, preset: Preset = "default") -> PretrainConfig:
 def finetune_recipe(
     env_id: str, preset: Preset = "default", schedule: Schedule | None = None
 ) -> FinetuneConfig:
-    """How a skill is fine-tuned on a task when nothing else is said.
+    """The default configuration for fine-tuning a skill on a task.
 
     Args:
         env_id: The task.
-        preset: ``default``, or ``paper`` for every constant of appendix D.1.
-        schedule: None takes the one that measured better on the task.
+        preset: ``default``, or ``paper`` for the constants of appendix D.1.
+        schedule: None selects the one that performed better on the task.
     """
     if preset == "paper":
         changes = {
@@ -247,7 +247,7 @@ def finetune_recipe(
         return FinetuneConfig(**_PAPER | changes)
     known = _FINETUNE.get(bare_name(env_id), {})
     schedule = schedule or known.get("schedule", "anchored")
-    if schedule == "paper":  # the sampling network goes on as it was, from the skill's own alpha
+    if schedule == "paper":  # train on from the skill's own alpha, without freezing the sampler
         known = known | {"temperature": None, "frozen_updates": 0}
     return FinetuneConfig(**known | {"schedule": schedule})
 
@@ -257,25 +257,25 @@ def bare_name(env_id: str) -> str:
     return env_id.removeprefix("skillbank/").removesuffix("-v0")
 
 
-# What the default recipes of our tasks change.
-# Episodes of running do not end, so the level of the first rewards is telling. A body that can
-# hardly move yet learns to in a third of the time where entropy is worth little at first.
+# Default recipes of skillbank's tasks: the fields that differ from the defaults.
+# Episodes of running do not terminate, so the first rewards predict the level of the values. A
+# low initial temperature lets the body learn to move in a third of the time.
 _RUN: dict[str, Any] = {
     "total_steps": 325_000,
     "value_samples": 1,
     "level_critics": True,
     "first_temperature": 0.02,
 }
-# One of two ways that look alike for long is better. Entropy keeps both alive at first, and at the
-# end must not outshine a reward of a few hundredths a step; the minimum of two critics would make
-# of the way less travelled the worse one.
+# Two routes look equally good for a long time, but one is better. Entropy keeps both open at first,
+# and must not exceed a reward of a few hundredths per step at the end. The minimum of two critics
+# would undervalue the route that is taken less often.
 _MAZE_FROM_NOTHING: dict[str, Any] = _RUN | {
     "architecture": Architecture(critics=1),
     "total_steps": 400_000,
     "first_temperature": 0.1,
     "temperature": 0.02,
 }
-# The point mass is quick to learn: a minute.
+# The point mass takes about a minute.
 _POINT_MASS: dict[str, Any] = {
     "architecture": Architecture(
         critic_hidden=(64, 64), sampler_hidden=(64, 64), couplings=2, coupling_hidden=16
@@ -290,22 +290,22 @@ _POINT_MASS: dict[str, Any] = {
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "MultiGoal": _MULTI_GOAL | {"total_steps": 40_000, "learning_starts": 2_000},
     "QuadrupedRun": _RUN,
-    "QuadrupedRunToward": _RUN | {"first_temperature": None},  # as those that ship
+    "QuadrupedRunToward": _RUN | {"first_temperature": None},  # as for the shipped skills
     "QuadrupedHallwayWide": _RUN,
     "QuadrupedHallwayNarrow": _RUN,
     "QuadrupedUMaze": _MAZE_FROM_NOTHING,
     "QuadrupedMaze": _MAZE_FROM_NOTHING,
-    # Here too: both ways are alive until the finish line is found.
+    # A high initial temperature keeps both directions open until the finish line is found.
     "SwimmerFinishLine": {"first_temperature": 3.0, "level_critics": True},
     "PointMassRun": _POINT_MASS | {"level_critics": True},
-    # Its skills are there to be composed, and then go where they alone would not: with the noise
-    # their Q-functions know those states too.
+    # These skills are made for composition, which visits states that a skill alone would not. The
+    # noise trains their Q-functions on such states.
     "PointMassRunToward": _POINT_MASS | {"level_critics": True, "noise_sigma": 0.5},
-    "PointMassReach": _POINT_MASS | {"noise_sigma": 0.5},  # the goals are far for a random push
+    "PointMassReach": _POINT_MASS | {"noise_sigma": 0.5},  # too far for random actions
 }
-# What is tuned is updated often: a skill is a start from which few steps are enough.
+# Fine-tuning updates more often than pretraining: from a skill, few environment steps suffice.
 _HALLWAY: dict[str, Any] = {
-    "schedule": "paper",  # the reward stays what it was, so the skill's Q is a good start
+    "schedule": "paper",  # the reward does not change, so the skill's Q is a good start
     "total_steps": 40_000,
     "steps_per_update": 2,
     "learning_starts": 1_000,
@@ -316,13 +316,13 @@ _HALLWAY: dict[str, Any] = {
     "shrink_steps": 11_000,
 }
 _MAZE: dict[str, Any] = {
-    "schedule": "anchored",  # where the reward is silent, the robot must not forget how to run
+    "schedule": "anchored",  # the prior preserves the gait where the reward is near zero
     "total_steps": 60_000,
     "steps_per_update": 2,
     "learning_starts": 1_500,
     "frozen_updates": 500,
     "value_samples": 2,
-    "n_step": 4,  # the bump at the target is some 160 steps from the start
+    "n_step": 4,  # the reward at the target is about 160 steps from the start
     "n_step_until": 30_000,
     "temperature": 0.05,
     "final_temperature": 0.005,

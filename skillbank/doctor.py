@@ -1,4 +1,4 @@
-"""What this machine has, and what is known not to work."""
+"""Checks of an installation: versions, simulation, rendering, and the bank's folder."""
 
 import os
 import platform
@@ -23,12 +23,12 @@ PACKAGES = (
     "tensorboard",
 )
 
-# What is installed only where it is asked for: the package behind each extra, and what it brings.
+# Optional extras: the package behind each, and what it provides.
 EXTRAS = {
     "baselines": ("stable-baselines3", "DDPG and SAC in studies"),
     "export": ("onnx", "export to ONNX"),
     "ray": ("ray", "studies on a cluster"),
-    "remote": ("s3fs", "banks elsewhere, push and pull"),
+    "remote": ("s3fs", "remote banks, push and pull"),
 }
 
 
@@ -41,7 +41,7 @@ class Check(NamedTuple):
 
 
 def examine(bank: Path) -> list[Check]:
-    """Look at versions, threads, simulation, rendering and the bank's folder."""
+    """Check versions, threads, simulation, rendering and the bank's folder."""
     found = {name: _version(name) for name in PACKAGES}
     checks = [Check("python", f"{platform.python_version()} on {platform.platform()}")]
     checks += [
@@ -55,13 +55,13 @@ def examine(bank: Path) -> list[Check]:
 
 
 def known_problem(name: str, found: str | None) -> str | None:
-    """What is known to be wrong with a version of a package."""
+    """Known problem of a version of a package; None if there is none."""
     if found is None:
         return f"not installed: pip install {name}"
     if name == "mujoco" and not (3, 17) <= _numbers(found) < (4,):
         return (
-            "dm-control 1.0.50 works with mujoco 3.17: 4.0 lacks what it needs and older ones have "
-            "no mujoco.batch; pip install 'mujoco>=3.17,<4'"
+            "dm-control 1.0.50 needs mujoco 3.17 or newer, below 4: 4.0 lacks what it needs, older "
+            "versions have no mujoco.batch; pip install 'mujoco>=3.17,<4'"
         )
     if name == "dm-control" and _numbers(found) < (1, 0, 50):
         return "older than the tested 1.0.50; pip install 'dm-control>=1.0.50,<2'"
@@ -69,7 +69,7 @@ def known_problem(name: str, found: str | None) -> str | None:
 
 
 def folder_problem(folder: Path) -> str | None:
-    """Why nothing can be written to a folder, which need not exist yet; None if all is well."""
+    """Why a folder is not writable; None if it is. It need not exist yet."""
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -89,9 +89,9 @@ def _version(name: str) -> str | None:
 
 
 def _extra(extra: str, package: str, brings: str) -> Check:
-    """No problem if it is missing: not everybody wants it."""
+    """Report an optional extra; a missing one is not a problem."""
     found = _version(package)
-    missing = f"not there; pip install 'skillbank[{extra}]' brings {brings}"
+    missing = f"not installed; pip install 'skillbank[{extra}]' provides {brings}"
     return Check(f"[{extra}]", missing if found is None else f"{package} {found}")
 
 
@@ -108,7 +108,7 @@ def _threads() -> Check:
 
 
 def _simulation() -> list[Check]:
-    """Step one small task and draw it."""
+    """Simulate and render one step of a small task."""
     import gymnasium
 
     try:

@@ -1,4 +1,4 @@
-"""Writing a file so that a crash leaves either the old one or the new one, and holding a folder."""
+"""Atomic, durable replacement of files, and exclusive locks on files and folders."""
 
 import contextlib
 import errno
@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from skillbank.errors import Busy, StorageError
 
-LOCK = "lock"  # the file in a held folder
-# What reading a damaged archive of arrays raises.
+LOCK = "lock"  # name of the lock file in a folder
+# Exceptions that reading a damaged .npz archive may raise.
 DAMAGE = (
     OSError,
     ValueError,
@@ -34,16 +34,17 @@ _PARTIAL = re.compile(r"\.[0-9a-f]{64}\.part")
 
 
 def replace_file(path: Path, image: bytes, *, durable: bool = True) -> None:
-    """Put bytes at a path, and make sure that they are there.
+    """Write a file atomically, and read it back to verify it.
 
     Args:
-        path: of the file.
+        path: path of the file.
         image: the bytes.
-        durable: wait for the disk; without it a power cut may leave an empty file.
+        durable: wait until the disk has the data; otherwise a power failure may leave an empty
+            file.
 
     Raises:
-        StorageError: any step failed; what was at the path before is still there, unless only
-            the last step failed.
+        StorageError: a step failed. The previous file is still there, unless only the last step,
+            which syncs the folder, failed.
     """
     with _replacement(path, durable) as descriptor:
         rest = memoryview(image)
@@ -55,11 +56,11 @@ def replace_file(path: Path, image: bytes, *, durable: bool = True) -> None:
 
 @contextmanager
 def replace_durably(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` when the block ends without an error.
+    """Open a new file that replaces ``path`` when the block ends without an error.
 
     Raises:
-        StorageError: any step failed; what was at the path before is still there, unless only
-            the last step failed.
+        StorageError: a step failed. The previous file is still there, unless only the last step,
+            which syncs the folder, failed.
     """
     with (
         _replacement(path, durable=True) as descriptor,
@@ -70,7 +71,7 @@ def replace_durably(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replacement(path: Path, durable: bool) -> Iterator[int]:
-    """Temporary file beside a path, the block fills it, fsync, rename, fsync the folder."""
+    """Create a temporary file beside a path for the block to fill; then fsync, rename, fsync."""
     step = "cannot write"
     try:
         make_folder(path.parent)
@@ -80,7 +81,7 @@ def _replacement(path: Path, durable: bool) -> Iterator[int]:
             yield descriptor
             if durable:
                 os.fsync(descriptor)
-            os.replace(temporary, path)  # the lock is still held: nobody sweeps it
+            os.replace(temporary, path)  # still locked, so that no sweep deletes it
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -88,7 +89,7 @@ def _replacement(path: Path, durable: bool) -> Iterator[int]:
         finally:
             os.close(descriptor)
         if durable:
-            step = "wrote, but the disk does not confirm,"
+            step = "wrote, but could not sync to the disk,"
             sync_folder(path.parent)
     except OSError as error:
         raise StorageError(
@@ -102,7 +103,7 @@ def _remedy(number: int | None) -> str:
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "Choose a folder that you may write to"
     if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
-        return "Name a file, in a folder"
+        return "Name a file in a folder"
     return "Choose another place"
 
 
@@ -124,10 +125,10 @@ def _temporary(path: Path) -> tuple[Path, int]:
 
 
 def open_locked(path: Path) -> int:
-    """Open a file, made if it is not there, and hold its lock until the descriptor is closed.
+    """Open or create a file, and lock it until the descriptor is closed.
 
     Raises:
-        StorageError: it cannot be opened, or somebody else holds its lock.
+        StorageError: it cannot be opened, or another process holds its lock.
     """
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -147,11 +148,11 @@ def open_locked(path: Path) -> int:
 
 
 def sweep(folder: Path, *, partial: bool = False) -> list[Path]:
-    """Delete temporary files whose writer is dead: nobody holds their lock.
+    """Delete temporary files that no process has locked, because their writer is dead.
 
     Args:
-        folder: to look in.
-        partial: also those that a pull could go on with.
+        folder: the folder to clean.
+        partial: also delete partial downloads that a pull could resume.
     """
     swept = []
     for name in os.listdir(folder):
@@ -169,17 +170,17 @@ def sweep(folder: Path, *, partial: bool = False) -> list[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those that it is in, as far as they are not there, durably."""
+    """Create a folder and its missing parents durably."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    with contextlib.suppress(PermissionError):  # where one may write and not look
+    with contextlib.suppress(PermissionError):  # the parent may be writable but not readable
         sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a folder's names durable."""
+    """Make the file names in a folder durable (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -189,17 +190,17 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder; the operating system gives it free when the process ends, however it ends.
+    """Lock a folder; the operating system releases the lock when the process ends.
 
     Raises:
-        Busy: Another process holds it.
+        Busy: Another process holds the lock.
     """
     with (folder / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise Busy(f"process {file.read() or '?'} works in {folder}") from error
+            raise Busy(f"process {file.read() or '?'} is using {folder}") from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -5,41 +5,41 @@ from collections.abc import Iterable
 
 
 class SkillbankError(Exception):
-    """Base of all errors raised on purpose; its text says what would have worked."""
+    """Base of all errors raised on purpose; the message says what would have worked."""
 
     exit_code = 2
 
 
 class SkillFileError(SkillbankError):
-    """A skill file that must not be used: damaged, foreign, hostile or of another version."""
+    """An invalid skill file: damaged, foreign, hostile or of an unknown format version."""
 
     exit_code = 3
 
 
 class SkillNotFound(SkillbankError):
-    """A name that is in no bank; the text lists what is there."""
+    """A reference that matches no skill, or several; the message lists what exists."""
 
 
 class IncompatibleSkill(SkillbankError):
-    """A skill and a task (or two skills) that do not fit; the text shows both sides."""
+    """A skill and a task (or two skills) that do not fit; the message shows both sides."""
 
     exit_code = 4
 
 
 class UnsupportedEnvironment(SkillbankError):
-    """An environment that cannot be learned on: its spaces, or what it returns."""
+    """An environment with unsupported spaces, or that returns invalid values."""
 
     exit_code = 4
 
 
 class Interrupted(SkillbankError):
-    """Training was stopped by a signal after what it had learned was saved."""
+    """The command was stopped by the user or a signal; the message says what was saved."""
 
     exit_code = 130
 
 
 class TrainingDiverged(SkillbankError):
-    """A training whose figures are no longer finite; the last good checkpoint is kept."""
+    """A training with values that are no longer finite; the last good checkpoint is kept."""
 
 
 class StorageError(SkillbankError):
@@ -47,15 +47,15 @@ class StorageError(SkillbankError):
 
 
 class Busy(SkillbankError):
-    """A folder in which another process is at work."""
+    """A folder that another process has locked."""
 
 
 class InvalidName(SkillbankError):
-    """A name or alias that no skill can have."""
+    """An invalid name or alias of a skill."""
 
 
 class NotASkillFile(SkillFileError):
-    """Something else: a folder, a device, another format, or too short to be a skill."""
+    """Not a skill file: a folder, a device, another format, or too short to be a skill."""
 
 
 class UnknownFormatVersion(SkillFileError):
@@ -79,7 +79,7 @@ class ForbiddenLink(ForbiddenStructure):
 
 
 class ForbiddenObject(ForbiddenStructure):
-    """An object that the specification does not know, too many of them, or a cycle."""
+    """An object that the specification does not allow, too many objects, or a cycle."""
 
 
 class ForbiddenAttribute(ForbiddenStructure):
@@ -95,11 +95,11 @@ class ForbiddenStorage(ForbiddenStructure):
 
 
 class InvalidStructure(ForbiddenStructure):
-    """Bytes that the HDF5 library refuses or that its own limits stop."""
+    """Malformed bytes, or bytes that the HDF5 library refuses."""
 
 
 class ReaderStopped(InvalidStructure):
-    """The separate process that first opens a file crashed or ran into its limits."""
+    """The separate process that opens a file first crashed or hit a limit."""
 
 
 class InvalidMetadata(SkillFileError):
@@ -123,6 +123,6 @@ class NonFiniteParameter(SkillFileError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the nearest of what is known; empty if none is near."""
+    """`` Did you mean 'x'?`` with the closest known name; empty if none is close."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""

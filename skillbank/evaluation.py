@@ -1,4 +1,4 @@
-"""Measuring a policy: whole episodes, one per copy, with intervals and traces."""
+"""Evaluate a policy over whole episodes, one per copy, with intervals and traces."""
 
 import warnings
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from skillbank.task import Task, is_numeric
 
 Array = NDArray[Any]
 MAX_COPIES = 100  # parallel simulations of one evaluation
-MAX_STEPS = 100_000  # of an episode: what is longer has no end
-MAX_METRICS, MAX_NAME = 500, 128  # of those that a skill keeps: how many, and their letters
-SECTORS = 8  # directions of 45 degrees, counted for tasks with a position
+MAX_STEPS = 100_000  # of an episode; a longer one is taken to be endless
+MAX_METRICS, MAX_NAME = 500, 128  # metrics in an evaluation record, and characters in a name
+SECTORS = 8  # direction sectors of 45 degrees, for tasks that report a position
 
 
 @runtime_checkable
@@ -30,29 +30,30 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Fits(Policy, Protocol):
-    """A skill, or a composed one: it fits a task's observations, and draws by a seed."""
+    """A skill or a composed skill: it can be fitted to a task's observations and reseeded."""
 
     def fitted_to(self, task: Task) -> "Fits":
-        """The same policy on the task's observations."""
+        """The same policy for the observations of the task."""
 
     def reseeded(self, seed: int) -> "Fits":
-        """The same policy with random actions of its own."""
+        """The same policy with its own random generator."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a policy did in E whole episodes.
+    """The results of a policy in E whole episodes.
 
     Attributes:
         env_id: The task.
-        seed: Of the episodes.
+        seed: Seed of the episodes.
         returns: Undiscounted return of each episode [E].
         lengths: Steps of each episode [E].
-        metrics: Further figures of each episode, [E] each: what the task's ``info`` said at the
-            end (``success``, ``fallen``, ``distance`` in m, ``progress`` in m; the last that it
-            said, nan where it said nothing), and for tasks with a position ``net_distance`` (m)
-            and ``direction`` (rad).
-        traces: Positions of each episode, [length + 1, 2] in m; empty for tasks without.
+        metrics: Further results of each episode, [E] each: the last value of each number in the
+            task's ``info`` (such as ``success``, ``fallen``, ``distance`` in m, ``progress`` in
+            m), nan if it never appeared, and for tasks that report a position ``net_distance``
+            (m) and ``direction`` (rad).
+        traces: Positions of each episode, [length + 1, 2] in m; empty for tasks that do not report
+            a position.
     """
 
     env_id: str
@@ -74,26 +75,26 @@ class Evaluation:
 
     @property
     def sectors(self) -> Array:
-        """Share of the episodes that went into each 45-degree sector [8], from east leftwards.
+        """Share of the episodes in each 45-degree sector of direction [8], counter-clockwise.
 
-        East is in the middle of the first sector.
+        The first sector is centred on east (+x).
 
         Raises:
-            SkillbankError: The task tells no positions.
+            SkillbankError: The task reports no positions.
         """
         if "direction" not in self.metrics:
-            raise SkillbankError(f"{self.env_id} tells no positions, so there are no directions")
+            raise SkillbankError(f"{self.env_id} reports no positions, so there are no directions")
         return direction_counts(self.metrics["direction"], SECTORS) / len(self.returns)
 
     def record(self) -> EvaluationRecord:
-        """The summary that a skill keeps: of a metric, the mean of those that are finite."""
+        """A summary to store in the skill, with the mean of each metric's finite values."""
         finite = {
             name: values[np.isfinite(values)]
             for name, values in list(self.metrics.items())[:MAX_METRICS]
-            if name.isprintable() and 0 < len(name) <= MAX_NAME  # what a file can call it
+            if name.isprintable() and 0 < len(name) <= MAX_NAME  # valid as a name in a skill file
         }
         means = {name: float(values.mean()) for name, values in finite.items() if len(values)}
-        for name in ("direction", "goal"):  # an angle, an index: their means say nothing
+        for name in ("direction", "goal"):  # means of angles and indices are meaningless
             means.pop(name, None)
         return EvaluationRecord(
             env_id=self.env_id,
@@ -116,26 +117,26 @@ def evaluate(
     env_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Evaluation:
-    """Run whole episodes and measure them.
+    """Evaluate a policy over whole episodes.
 
     Args:
-        skill: A skill or a composed one (fitted to the task's observations on the way), or any
-            policy with Stable-Baselines3's ``predict``.
-        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own,
-            made with the keywords that the skill remembers.
-        episodes: How many, one per parallel copy, up to 100 copies at once.
-        seed: Of the starts, and of a skill's random actions. Episode i starts by ``seed + i``, so
-            seeds nearer than ``episodes`` share starts.
-        deterministic: Take each state's best action instead of a random one.
-        nominal_start: Start every episode from the task's one nominal pose, by the reset option
+        skill: A skill or a composed one (it is fitted to the task's observations), or any policy
+            with Stable-Baselines3's ``predict``.
+        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own
+            task, with the environment keywords stored in the skill.
+        episodes: Number of episodes, one per parallel copy, up to 100 copies at once.
+        seed: Seed of the starts and of a skill's random actions. Episode i starts from seed
+            ``seed + i``, so seeds that differ by less than ``episodes`` share starts.
+        deterministic: Take the best action in each state instead of a random one.
+        nominal_start: Start every episode from the nominal pose of the task, with the reset option
             ``{"randomize": False}``.
-        env_kwargs: For the environment.
-        kwargs: The same, one by one.
+        env_kwargs: Keyword arguments of the environment.
+        kwargs: The same, as separate keywords.
 
     Raises:
-        UnsupportedEnvironment: Unknown id, spaces that cannot be used, or no nominal pose.
+        UnsupportedEnvironment: Unknown id, unsupported spaces, or no nominal pose.
         IncompatibleSkill: The skill does not fit the task.
-        SkillbankError: ``episodes`` or ``seed`` make no sense, or ``skill`` is no policy.
+        SkillbankError: ``episodes`` or ``seed`` is invalid, or ``skill`` is not a policy.
     """
     check_policy(skill)
     env_id, kwargs = task_of(skill, env_id, {**(env_kwargs or {}), **kwargs})
@@ -153,7 +154,7 @@ def evaluate(
                 policy = skill.fitted_to(task).reseeded(seed + first)
             options = {"randomize": False} if nominal_start else None
             parts.append(_rollout(policy, task, seed + first, deterministic, options))
-    joined = {  # a metric that no episode of a part was told of is unknown there
+    joined = {  # nan in the parts in which a metric never appeared
         name: np.concatenate([p.metrics.get(name, np.full(len(p.returns), np.nan)) for p in parts])
         for name in dict.fromkeys(name for p in parts for name in p.metrics)
     }
@@ -170,12 +171,13 @@ def evaluate(
 def task_of(
     skill: object, env_id: str | None, kwargs: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """The task that was asked for, or the skill's own, with the keywords that make it.
+    """The requested task or else the skill's own, with the environment's keywords.
 
-    Warns where a composition has no task of its own, for its parts' differ in a keyword.
+    Warns if the parts of a composition were trained with different values of a keyword that is
+    not given.
 
     Raises:
-        SkillbankError: No task was asked for, and the policy has none of its own.
+        SkillbankError: No task was given, and the policy has no task of its own.
     """
     if env_id is not None:
         return env_id, dict(kwargs)
@@ -185,37 +187,37 @@ def task_of(
     for name, values in getattr(spec, "disputed", {}).items():
         if name not in kwargs:
             warnings.warn(
-                f"the parts of '{spec.name}' were made for {name} = {', '.join(map(str, values))}; "
-                f"here it is what {spec.env_id} has by itself. evaluate(..., {name}=...) sets it",
+                f"the parts of '{spec.name}' differ in {name} ({', '.join(map(str, values))}); "
+                f"using the default of {spec.env_id}. Set it by evaluate(..., {name}=...)",
                 stacklevel=3,
             )
     return str(spec.env_id), {**getattr(spec, "env_kwargs", {}), **kwargs}
 
 
 def check_policy(skill: object) -> None:
-    """Refuse what cannot act, such as a skill's name.
+    """Raise if an object is not a policy, for example a skill's name.
 
     Raises:
-        SkillbankError: The text says how to load the skill.
+        SkillbankError: It is not a policy. For a name, the message says how to load the skill.
     """
     if isinstance(skill, str):
         how = "skillbank.Skill.load" if skill.endswith(".h5") else "skillbank.Bank().load"
         raise SkillbankError(f"'{skill}' is only a name; load it first: {how}(\"{skill}\")")
     if not isinstance(skill, Policy):
-        raise SkillbankError(f"{skill!r} is no policy: it has no predict()")
+        raise SkillbankError(f"{skill!r} is not a policy: it has no predict()")
 
 
 def _rollout(
     policy: Policy, task: Task, seed: int, deterministic: bool, options: dict[str, Any] | None
 ) -> Evaluation:
-    """One episode of every copy; a copy that has ended is ignored until the last has."""
+    """Run one episode of every copy; a copy that has ended is ignored until all have ended."""
     copies = task.num_envs
-    # One copy is compared with itself, started by another seed.
+    # With one copy, check the nominal start by resetting it once more with another seed.
     other = task.reset(seed=seed + 1, options=options) if options and copies == 1 else None
     obs = task.reset(seed=seed, options=options)
     if options and bool((obs != (obs[0] if other is None else other)).any()):
         raise UnsupportedEnvironment(
-            f"{task.env_id} has no nominal start: its reset does not heed the options {options}"
+            f"{task.env_id} has no nominal start: its reset ignores the options {options}"
         )
     running, returns = np.ones(copies, bool), np.zeros(copies)
     lengths = np.zeros(copies, np.int64)
@@ -257,10 +259,10 @@ def _rollout(
 
 
 def check_ending(task: Task, steps: int) -> None:
-    """Refuse a task whose episode goes on after so many steps.
+    """Raise if the episode has reached ``MAX_STEPS``.
 
     Raises:
-        UnsupportedEnvironment: It does.
+        UnsupportedEnvironment: The episode has not ended by then.
     """
     if steps >= MAX_STEPS:
         raise UnsupportedEnvironment(
@@ -270,9 +272,10 @@ def check_ending(task: Task, steps: int) -> None:
 
 
 def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
-    """Numeric facts of ``info`` [N, ...], of an episode's last observation where it has ended.
+    """Numeric entries of ``info`` [N, ...]; for ended episodes, those of the final info.
 
-    As in Gymnasium's own, ``_name`` [N] tells which copies told ``name``, where not all did.
+    As in Gymnasium, the mask ``_name`` [N] marks the copies that reported ``name``; it is omitted
+    if all did.
     """
     final: dict[str, Any] = info.get("final_info", {}) if ended.any() else {}
     everybody = np.ones(len(ended), bool)
@@ -286,7 +289,7 @@ def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
             value, told = np.array(now), np.array(info.get(f"_{name}", everybody))
         else:
             value, told = np.zeros_like(last), ~everybody
-        if "final_info" in info:  # info itself is of the next episode of those that have ended
+        if "final_info" in info:  # where an episode ended, info is that of the next episode
             told[ended] = False
         if is_numeric(last):
             there = ended & final.get(f"_{name}", everybody)
@@ -300,9 +303,10 @@ def final_info(info: dict[str, Any], ended: Array) -> dict[str, Array]:
 
 
 def direction_counts(directions: ArrayLike, bins: int) -> NDArray[np.int64]:
-    """How many angles (rad) are in each of the equal bins of the circle [bins].
+    """Count angles (rad) in equal bins of the circle [bins].
 
-    The axes are in the middle of bins: who goes along one of them goes in one direction.
+    The first bin is centred on 0, so with 4, 8, ... bins the coordinate axes lie in the middle of
+    bins.
     """
     turns = np.asarray(directions, np.float64) / (2.0 * np.pi)
     which = np.floor(turns * bins + 0.5).astype(int) % bins

@@ -1,12 +1,12 @@
-"""Exact soft Q-iteration on tables: the oracle that what is learned is compared with.
+"""Exact soft Q-iteration on tabular MDPs, the reference solution for learned results.
 
-A table has S states and A actions. Actions may stand for cells of a box: each carries the log of
-its measure, so that ``V(s) = alpha log sum_a w_a exp(Q(s, a) / alpha)`` (eq. 5) approximates
-the integral over the box scaled to [-1, 1]^d, whose volume is 2^d, and ``pi = exp((Q - V) /
-alpha)`` is a density: ``sum_a w_a pi(a | s) = 1``. With a temperature of 0 values are maxima.
+A table has S states and A actions. Actions may represent cells of a box: each has a log-measure,
+so that ``V(s) = alpha log sum_a w_a exp(Q(s, a) / alpha)`` (eq. 5) approximates the integral over
+the box scaled to [-1, 1]^d, whose volume is 2^d, and ``pi = exp((Q - V) / alpha)`` is a density:
+``sum_a w_a pi(a | s) = 1``. At temperature 0, V is the maximum of Q.
 
-The lower half has what holds when soft-optimal Q-functions of the same dynamics, discount and
-temperature are composed. NumPy only; everything is a pure function.
+The second half has exact results for compositions of soft-optimal Q-functions with the same
+dynamics, discount and temperature. NumPy only; all functions are pure.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ class Table:
     """A Markov decision process with S states, A actions and N possible successors of each pair.
 
     Attributes:
-        reward: r(s, a) [S, A], its mean where it is random.
-        successor: States that may follow [S, A, N].
-        probability: Their probabilities [S, A, N]. They sum to at most one: the rest is the
-            probability that the episode has ended, after which nothing more is earned.
-        discount: gamma in [0, 1]; at 1 every policy must end for a fixed point to exist.
-        log_measure: Log of the actions' base measure [A] or [S, A]: zero for separate actions,
+        reward: r(s, a) [S, A]; its mean if it is random.
+        successor: Possible next states [S, A, N].
+        probability: Their probabilities [S, A, N], which sum to at most one; the rest is the
+            probability that the episode terminates.
+        discount: gamma in [0, 1]; at 1, a fixed point exists only if every policy terminates.
+        log_measure: Log of the actions' base measure [A] or [S, A]: zero for discrete actions,
             the log of a cell's width for discretised ones, plus ``log pi_0`` for a prior pi_0.
     """
 
@@ -65,13 +65,13 @@ class Table:
             )
 
     def expected(self, values: Float) -> Float:
-        """E[values(s') | s, a], with 0 after the end: [S] -> [S, A]."""
+        """E[values(s') | s, a], with value 0 after termination: [S] -> [S, A]."""
         mean: Float = np.einsum("san,san->sa", self.probability, values[self.successor])
         return mean
 
 
 class Solution(NamedTuple):
-    """What is soft-optimal on a table."""
+    """The soft-optimal Q and V of a table."""
 
     q: Float  # Q [S, A]
     value: Float  # V [S]
@@ -94,8 +94,8 @@ def stochastic(
         transition: P(s' | s, a) [S, A, S].
         reward: [S, A].
         discount: gamma.
-        terminal: States on whose entry the episode ends [S] bool; None for none.
-        log_measure: As in ``Table``; None for separate actions.
+        terminal: States in which the episode terminates on entry [S] bool; None for none.
+        log_measure: As in ``Table``; None for discrete actions.
     """
     probability = np.array(transition, np.float64)
     successor = np.broadcast_to(np.arange(len(probability)), probability.shape)
@@ -110,7 +110,7 @@ def deterministic(
     terminal: ArrayLike | None = None,
     log_measure: ArrayLike | None = None,
 ) -> Table:
-    """A table in which every pair has one successor [S, A]; the rest as in ``stochastic``."""
+    """A table with one successor [S, A] per state and action; otherwise as ``stochastic``."""
     following = np.array(successor, np.int64)[:, :, np.newaxis]
     return _table(following, np.ones(following.shape), reward, discount, terminal, log_measure)
 
@@ -134,7 +134,7 @@ Step = Callable[[Float, Float], tuple[ArrayLike, ArrayLike, ArrayLike]]
 
 
 def action_cells(dimensions: int, cells: int) -> tuple[Float, Float]:
-    """The box [-1, 1]^d in equal cells: midpoints [cells^d, d] and log-widths [cells^d]."""
+    """Divide the box [-1, 1]^d into equal cells: midpoints [cells^d, d], log-volumes [cells^d]."""
     middle = (np.arange(cells) + 0.5) * 2.0 / cells - 1.0
     points = np.array(list(product(middle, repeat=dimensions)))
     return points, np.full(len(points), dimensions * np.log(2.0 / cells))
@@ -147,21 +147,21 @@ def discretise(
     cells: int,
     discount: float,
 ) -> tuple[Table, Float, Float]:
-    """A table of a continuous deterministic process, interpolated (multi)linearly on a grid.
+    """A table of a continuous deterministic process, with multilinear interpolation on a grid.
 
     Args:
         step: ``(states [M, D], actions [M, d] in [-1, 1]) -> next_states [M, D], rewards [M],
-            terminated [M]``, for all pairs at once.
+            terminated [M]``, called once with all pairs.
         axes: D increasing arrays of coordinates; their product is the grid.
-        dimensions: d, of the action.
-        cells: Cells of each action dimension; values are accurate to second order in their width.
+        dimensions: d, the dimension of the action.
+        cells: Cells per action dimension; values are accurate to second order in their width.
         discount: gamma.
 
     Returns:
         The table, the grid's states [S, D] (last axis fastest) and the actions [A, d].
 
     Raises:
-        ValueError: A successor lies outside the grid although the episode goes on.
+        ValueError: A non-terminal successor lies outside the grid.
     """
     lines = [np.asarray(axis, np.float64) for axis in axes]
     states = np.stack([x.ravel() for x in np.meshgrid(*lines, indexing="ij")], 1)
@@ -183,7 +183,7 @@ def discretise(
 
 
 def interpolate(points: ArrayLike, axes: Sequence[ArrayLike], values: Float) -> Float:
-    """Values [S] or [S, A] of a grid at points [M, D] inside it: [M] or [M, A]."""
+    """Interpolate values [S] or [S, A] of a grid at points [M, D] inside it: [M] or [M, A]."""
     where = np.asarray(points, np.float64)
     lines = [np.asarray(axis, np.float64) for axis in axes]
     index, weight = _interpolation(where, lines, np.ones(len(where), bool))
@@ -240,7 +240,7 @@ def soft_q_iteration(table: Table, temperature: float, tolerance: float = 1e-10)
     """Soft Q-iteration (theorem 3; eq. 8, 9) until Q is within ``tolerance`` of its fixed point.
 
     Raises:
-        ArithmeticError: No fixed point was reached, which only a discount of 1 can cause.
+        ArithmeticError: It did not converge, which can only happen with a discount of 1.
     """
 
     def backup(q: Float) -> Float:
@@ -251,11 +251,11 @@ def soft_q_iteration(table: Table, temperature: float, tolerance: float = 1e-10)
 
 
 def soft_evaluation(table: Table, log_pi: Float, temperature: float) -> Float:
-    """Soft Q-function of a fixed policy (eq. 15), by one linear system.
+    """Soft Q-function of a fixed policy (eq. 15), from one linear system.
 
     Args:
         table: The process.
-        log_pi: Log-density over the base measure [S, A]; -inf where the policy never acts.
+        log_pi: Log-density over the base measure [S, A]; -inf for actions that are never taken.
         temperature: alpha, 0 or more.
 
     Returns:
@@ -273,15 +273,15 @@ def soft_evaluation(table: Table, log_pi: Float, temperature: float) -> Float:
 
 
 def soft_policy_iteration(table: Table, temperature: float, tolerance: float = 1e-10) -> Solution:
-    """Soft policy improvement (theorem 4) until nothing improves.
+    """Soft policy iteration (theorem 4) until Q converges.
 
-    It is Newton's method on the equation that soft Q-iteration solves: a handful of S x S linear
-    systems, which is faster where gamma is near 1 and S is below a few thousand. The temperature
-    must be positive.
+    This is Newton's method on the equation that soft Q-iteration solves. It needs a handful of
+    S x S linear systems, which is faster if gamma is near 1 and S is below a few thousand. The
+    temperature must be positive.
 
     Raises:
         ValueError: The temperature is not positive.
-        ArithmeticError: It did not settle.
+        ArithmeticError: It did not converge.
     """
     if temperature <= 0.0:
         raise ValueError(f"temperature must be positive, got {temperature}")
@@ -293,29 +293,30 @@ def soft_policy_iteration(table: Table, temperature: float, tolerance: float = 1
         q = better
         if change <= tolerance * max(1.0, float(np.abs(q).max())):
             return Solution(q, soft_value(q, measure, temperature))
-    raise ArithmeticError(f"policy iteration did not settle: Q still moves by {change:g}")
+    raise ArithmeticError(f"policy iteration did not converge: Q still changes by {change:g}")
 
 
 def _fixed_point(operator: Callable[[Float], Float], table: Table, tolerance: float) -> Float:
     """Iterate a gamma-contraction on [S, A] until within ``tolerance`` of its fixed point."""
     gamma = table.discount
-    # |x_k - x*| <= gamma / (1 - gamma) |x_k - x_{k-1}|; at gamma = 1 the last change itself.
+    # |x_k - x*| <= gamma / (1 - gamma) |x_k - x_{k-1}|; at gamma = 1, bound the last change.
     stop = tolerance * min(1.0, (1.0 - gamma) / gamma) if 0.0 < gamma < 1.0 else tolerance
     x = np.zeros_like(table.reward)
     for _ in range(MAX_ITERATIONS):
         following = operator(x)
         change = float(np.abs(following - x).max())
         x = following
-        # rounding keeps the last change from falling below a few units in the last place
+        # rounding errors keep the change above a few units in the last place
         if change <= max(stop, 4.0 * np.finfo(float).eps * float(np.abs(x).max())):
             return x
     raise ArithmeticError(
         f"no fixed point after {MAX_ITERATIONS} iterations (last change {change:g}); with a "
-        "discount of 1 every policy has to end"
+        "discount of 1 every policy must terminate"
     )
 
 
-# Composing Q-functions that are soft-optimal for r_i on one table at one temperature > 0.
+# Composition of Q-functions that are soft-optimal for rewards r_i on the same table, at the same
+# temperature > 0.
 
 
 def weighted_sum(arrays: Sequence[Float], weights: Sequence[float]) -> Float:
@@ -328,11 +329,11 @@ def weighted_sum(arrays: Sequence[Float], weights: Sequence[float]) -> Float:
 def soft_or(qs: Sequence[Float], weights: Sequence[float], temperature: float) -> Float:
     """``alpha log sum_i w_i exp(Q_i / alpha)``, weights > 0 that sum to 1; the maximum at 0.
 
-    Where the rewards differ only on entering shared absorbing states, this is the optimal Q of
-    the soft-OR of the rewards exactly if dynamics are deterministic and gamma is 1, and a lower
-    bound otherwise. (The operation is convex, commutes with adding a constant and gives 0 for
-    zeros, so that it may only grow when moved inside an expectation or a discount.) At
-    temperature 0 it is exact for deterministic dynamics at any gamma.
+    If the rewards differ only on entering shared absorbing states, this is exactly the optimal Q
+    for the soft-OR of the rewards when the dynamics are deterministic and gamma is 1, and a lower
+    bound otherwise. (The operation is convex, commutes with adding a constant and maps zeros to
+    zero, so moving it inside an expectation or a discount cannot decrease it.) At temperature 0 it
+    is exact for deterministic dynamics at any gamma.
     """
     share = np.asarray(weights, float)
     if (share <= 0.0).any() or abs(share.sum() - 1.0) > 1e-9:
@@ -350,8 +351,8 @@ def policy_divergence(
     """``-log INT prod_i pi_i^{w_i} da`` [S].
 
     For weights of 1/2 each this is half of Rényi's divergence ``D_1/2 = -2 log INT sqrt(pi_1
-    pi_2)``; for convex weights it is never negative. Then ``alpha`` times it is what the soft
-    value of ``sum_i w_i Q_i`` lacks of ``sum_i w_i V_i``.
+    pi_2)``; for convex weights it is never negative. ``alpha`` times it is ``sum_i w_i V_i`` minus
+    the soft value of ``sum_i w_i Q_i``.
     """
     return -_log_sum(weighted_sum(log_policies, weights) + log_measure)
 
@@ -363,11 +364,11 @@ def divergence_correction(
     temperature: float,
     tolerance: float = 1e-10,
 ) -> Float:
-    """The C [S, A] for which ``sum_i w_i Q_i - C`` is optimal for ``sum_i w_i r_i`` exactly.
+    """The C [S, A] for which ``sum_i w_i Q_i - C`` is exactly optimal for ``sum_i w_i r_i``.
 
     ``C(s, a) = -alpha gamma E log INT prod_i pi_i(a' | s')^{w_i} exp(-C(s', a') / alpha) da'``,
-    0 after the end. Any real weights, any number of skills, any dynamics; the rewards are not
-    needed. Policies' own measure must be the table's.
+    and 0 after termination. This holds for any real weights, any number of skills and any
+    dynamics; the rewards are not needed. The policies must be densities over the table's measure.
     """
     joint = weighted_sum(log_policies, weights) + table.log_measure  # [S, A]
 
@@ -385,12 +386,12 @@ def correction_bounds(
     temperature: float,
     tolerance: float = 1e-10,
 ) -> tuple[Float, Float]:
-    """The least and the most that the correction can be: ``least <= C <= most`` [S, A] each.
+    """Lower and upper bounds of the correction: ``least <= C <= most``, [S, A] each.
 
     ``most(s, a) = gamma E [ alpha D(s') + max_a' most(s', a') ]`` with D the policies'
-    divergence, and ``least`` with the minimum. With two weights of 1/2, ``alpha D`` is
-    ``(alpha / 2) D_1/2`` and ``most`` the C of the paper's bound ``Q_0 >= Q* >= Q_0 - C``; the
-    lower side holds for any real weights, the upper one, ``least >= 0``, for convex ones.
+    divergence; ``least`` takes the minimum instead. With two weights of 1/2, ``alpha D`` is
+    ``(alpha / 2) D_1/2`` and ``most`` is the C of the paper's bound ``Q_0 >= Q* >= Q_0 - C``. Its
+    lower side holds for any real weights, the upper side (``least >= 0``) for convex weights.
     """
     lacking = temperature * policy_divergence(log_policies, weights, table.log_measure)
 
@@ -406,11 +407,12 @@ def correction_bounds(
 def composition_gap(
     table: Table, log_policies: Sequence[Float], weights: Sequence[float], temperature: float
 ) -> Float:
-    """At most how much soft Q the composed policy lacks of the optimal one [S, A].
+    """Upper bound of the soft Q that the composed policy loses to the optimal one [S, A].
 
-    ``sum_i w_i Q_i`` promises what the policy ``pi prop. to prod_i pi_i^{w_i}`` keeps, plus the
-    divergences on its own way; the optimal policy keeps less than promised too, at least those on
-    the way with the least of them. The difference is what a certificate estimates. Any weights.
+    ``sum_i w_i Q_i`` exceeds the soft Q of the policy ``pi`` proportional to ``prod_i pi_i^{w_i}``
+    by the expected discounted divergences under that policy, and exceeds the optimal Q by at least
+    the smallest such sum over all policies (``least``). This returns the difference, which a
+    certificate estimates. It holds for any real weights.
     """
     lacking = temperature * policy_divergence(log_policies, weights, table.log_measure)
     unkept = replace(table, reward=table.discount * table.expected(lacking))

@@ -1,7 +1,7 @@
-"""Skills in other formats: safetensors, there and back, and the model card of a model hub.
+"""Skills in other formats: safetensors (export and import), and model cards for model hubs.
 
-``skillbank.export_onnx`` has ONNX. A skill to export comes from ``Bank.read`` or, from memory, from
-``storage.prepare``.
+``skillbank.export_onnx`` exports to ONNX. The ``StoredSkill`` to export comes from ``Bank.read``,
+or from ``storage.prepare`` for a skill in memory.
 """
 
 import json
@@ -16,7 +16,7 @@ from skillbank.spec import EvaluationRecord, SkillSpec, blocks_text, parameter_s
 from skillbank.storage import StoredSkill
 
 METADATA_KEY, HASH_KEY = "skillbank.metadata", "skillbank.content_hash"
-MAX_HEADER_BYTES = 2 * storage.MAX_METADATA_BYTES + (1 << 20)  # the document is escaped in it
+MAX_HEADER_BYTES = 2 * storage.MAX_METADATA_BYTES + (1 << 20)  # it holds the document escaped
 
 
 def to_safetensors(stored: StoredSkill, path: str | Path) -> None:
@@ -40,10 +40,9 @@ def to_safetensors(stored: StoredSkill, path: str | Path) -> None:
 
 
 def from_safetensors(path: str | Path) -> StoredSkill:
-    """Read a skill that ``to_safetensors`` wrote, as carefully as a skill file.
+    """Read a skill that ``to_safetensors`` wrote, with the same checks as for a skill file.
 
-    The format has no checksum of its own; the content hash in the header is checked, so that a
-    flipped bit is found.
+    safetensors has no checksum of its own; the content hash in the header detects flipped bits.
 
     Raises:
         SkillFileError: the subclass says what is wrong with the file.
@@ -78,15 +77,15 @@ def _decode(image: bytes) -> StoredSkill:
     storage.check_shapes({name: shape for name, (_, shape, *_) in table.items()}, shapes)
     parameters: storage.Parameters = {}
     for name, (dtype, _, *place) in table.items():
-        shape = shapes[name]  # what equals it in the header may still be 4.0 or true
+        shape = shapes[name]  # the header's shape compares equal, but may contain 4.0 or true
         count = math.prod(shape)
         if dtype != "F32":
             raise errors.ForbiddenType(f"parameter {name!r} is {dtype!r}, expected 'F32'")
         if any(type(n) is not int for n in place) or len(place) != 2:
-            raise errors.InvalidStructure(f"the place of parameter {name!r} has the wrong form")
+            raise errors.InvalidStructure(f"the offsets of parameter {name!r} have the wrong form")
         first, last = place
         if first < 0 or last - first != 4 * count or start + last > len(image):
-            raise errors.ForbiddenStorage(f"parameter {name!r} has not all of its bytes")
+            raise errors.ForbiddenStorage(f"parameter {name!r} does not store all of its bytes")
         values = np.frombuffer(image, "<f4", count, start + first) if count else np.empty(0)
         parameters[name] = values.reshape(shape).astype(np.float32)
     places = sorted(tuple(place) for _, _, *place in table.values())
@@ -100,7 +99,7 @@ def _decode(image: bytes) -> StoredSkill:
 
 
 def model_card(stored: StoredSkill) -> str:
-    """Describe a skill as a Hugging Face model card: YAML for the hub, Markdown for people."""
+    """Describe a skill as a Hugging Face model card: YAML metadata and Markdown text."""
     spec = stored.spec
     lines = [
         "---",
@@ -175,5 +174,5 @@ def _result(result: EvaluationRecord) -> list[str]:
 
 
 def _yaml(text: str) -> str:
-    """Quote a text: a JSON string is a YAML scalar."""
+    """Quote a text for YAML: a JSON string is a YAML scalar."""
     return json.dumps(text)

@@ -3,11 +3,11 @@
 Two models, both in the environment's own units:
 
 - ``sampler``: obs [B, S] and noise [B, K, A] (standard normal) to action [B, K, A]. A skill with a
-  fixed noise set takes index [B, K] into the set instead; with a set of one, index 0 is the policy.
+  fixed noise set takes index [B, K] into the set instead; in a set of one, index 0 is the policy.
 - ``critic``: obs [B, S] and action [B, K, A] to the soft Q-value q [B, K].
 
-A skill that draws from its symmetries when acting does so outside of its networks; a model is the
-network alone. The graphs follow ``skillbank.networks`` line by line.
+A skill applies its symmetries outside of its networks, so the models do not include them. The
+graphs follow ``skillbank.networks`` line by line.
 """
 
 import math
@@ -29,7 +29,7 @@ from skillbank.storage import StoredSkill
 
 OPSET, IR_VERSION = 18, 9
 LAYER_NORM_EPSILON = 1e-5  # torch's
-WALL = 1e-6  # how far a scaled action is kept from the walls before artanh
+WALL = 1e-6  # scaled actions are clipped to [-1 + WALL, 1 - WALL] before artanh
 
 
 def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
@@ -37,10 +37,11 @@ def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
 
     Args:
         stored: The skill.
-        path: A folder, where the files have the skill's name; or ``walk.onnx``, which is none.
+        path: A folder, in which the files are named after the skill; or a file ``walk.onnx``, which
+            gives the names above.
 
     Returns:
-        Their paths.
+        Paths of the two files.
 
     Raises:
         StorageError: onnx is not installed, or the folder cannot be written.
@@ -73,12 +74,12 @@ def sampler_model(stored: StoredSkill) -> bytes:
 
 
 def critic_model(stored: StoredSkill) -> bytes:
-    """The soft Q-function, smallest of the critics: obs and action to q."""
+    """The soft Q-function, the minimum over the critics: obs and action to q."""
     spec, graph = stored.spec, _Graph(stored)
     graph.input("obs", ["B", spec.observation_size])
     graph.input("action", ["B", "K", spec.action_size])
     low, high = (np.array(side, np.float64) for side in (spec.action_low, spec.action_high))
-    # In 64-bit, as torch's side does: near the walls artanh magnifies every rounding.
+    # In 64-bit, like the torch code: near -1 and 1 artanh amplifies rounding errors.
     wide = graph.op("Cast", "action", to=graph.DOUBLE)
     share = graph.op("Div", graph.op("Sub", wide, low), high - low)
     scaled = graph.op("Sub", graph.op("Mul", share, np.float64(2.0)), np.float64(1.0))
@@ -93,9 +94,9 @@ def critic_model(stored: StoredSkill) -> bytes:
 
 
 class _Graph:
-    """A graph that grows by one operation at a time; operands are names, numbers or arrays."""
+    """Builds a graph one operation at a time; operands are names, numbers or arrays."""
 
-    FLOAT, DOUBLE = 1, 11  # onnx.TensorProto's numbers of the types
+    FLOAT, DOUBLE = 1, 11  # type codes of onnx.TensorProto
 
     def __init__(self, stored: StoredSkill) -> None:
         try:
@@ -193,7 +194,7 @@ class _Graph:
         return h
 
     def log_density(self, u: str) -> str:
-        """Log-density of u [B, K, A] under the anchor -> [B, K]: its couplings undone."""
+        """Log-density of u [B, K, A] under the anchor -> [B, K], by inverting its couplings."""
         mean, log_scale, biases = self._flow_state("anchor")
         x = self.op("Mul", self.op("Sub", u, mean), self.op("Exp", self.op("Neg", log_scale)))
         log_det = self._sum(log_scale)
@@ -222,11 +223,11 @@ class _Graph:
         sizes = [size, size, *[architecture.coupling_hidden] * architecture.couplings]
         pieces = self.ops("Split", head, np.array(sizes), outputs=len(sizes), axis=-1)
         raw = self.op("Mul", self.op("Tanh", pieces[1]), LOG_SCALE_RANGE)
-        used = pieces[2:] if size > 1 else []  # one component has no other half to depend on
+        used = pieces[2:] if size > 1 else []  # a coupling needs two components
         return pieces[0], self.op("Add", raw, LOG_SCALE_CENTRE), used
 
     def _coupling(self, part: str, layer: int, x: str, bias: str) -> tuple[str, str]:
-        """Log-scale and shift of the moved components, zero elsewhere, each [B, K, A]."""
+        """Log-scale and shift of the transformed components, zero elsewhere, each [B, K, A]."""
         architecture, size = self._spec.architecture, self._spec.action_size
         kept = coupling_masks(architecture.couplings, size).numpy()[layer]
         into, out, out_bias = (
@@ -241,7 +242,7 @@ class _Graph:
         return self.op("Mul", log_scale, moved), self.op("Mul", shift, moved)
 
     def _batched(self, h: str, layer: str) -> str:
-        """One product for each critic: [C, B, K, n] -> [C, B, K, m]."""
+        """One linear layer for each critic: [C, B, K, n] -> [C, B, K, m]."""
         weight, bias = self._parameter(f"{layer}.weight"), self._parameter(f"{layer}.bias")
         return self._linear(h, weight[:, None], bias[:, None])
 
@@ -269,6 +270,6 @@ class _Graph:
 
 
 def _array(operand: Any) -> NDArray[Any]:
-    """An operand as an array: arrays keep their type, and Python's numbers are 32-bit."""
+    """Convert an operand to an array: arrays keep their type, Python's numbers become float32."""
     kept = isinstance(operand, np.ndarray | np.float64)
     return np.asarray(operand, None if kept else np.float32)

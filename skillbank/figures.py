@@ -1,6 +1,6 @@
-"""Pictures: learning curves, traces seen from above, and the paper's figure 1.
+"""Figures: learning curves, traces seen from above, and the paper's figure 1.
 
-matplotlib is imported when a picture is drawn, without a display.
+matplotlib is imported when a figure is drawn. No display is needed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ WALL, TARGET, START = "0.55", "tab:red", "black"
 # The states of figure 1 at which sampled actions are shown.
 FIGURE_1_STATES = ((-2.0, 0.0), (0.0, 0.0), (2.5, 2.5))
 FIGURE_1_ACTIONS = 200  # sampled actions at each of them
-HALLWAY = 4.0  # an arena is one if it is so many times as long as it is wide
+HALLWAY = 4.0  # ratio of length to width above which an arena counts as a hallway
 GRID = 81  # points along each side of a level-curve plot
 
 
@@ -37,14 +37,16 @@ def learning_curve(
     title: str,
     marks: dict[str, float] | None = None,
 ) -> None:
-    """Draw return against steps, and alpha where it changes.
+    """Plot the return against environment steps, and alpha if it changes.
 
     Args:
-        curve: Points of the training.
-        path: Of the picture; its suffix chooses the format. Raises StorageError where it cannot
-            be written, as all pictures do.
-        title: Above it.
-        marks: Levels to compare with, such as the return before fine-tuning, by their label.
+        curve: Points of the learning curve.
+        path: Path of the image; its suffix selects the format.
+        title: Title of the figure.
+        marks: Reference levels by their label, such as the return before fine-tuning.
+
+    Raises:
+        StorageError: The image cannot be written.
     """
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
@@ -73,22 +75,23 @@ def learning_curve(
 
 
 def traces(panels: "Sequence[tuple[str, Evaluation]]", arena: Any, path: Path) -> None:
-    """Draw where each episode went, seen from above, as in the paper's figures 4 and 7.
+    """Plot the trace of each episode, seen from above, as in the paper's figures 4 and 7.
 
     Args:
         panels: A title and an evaluation with traces for each panel.
-        arena: With ``walls`` (rectangles x_min, y_min, x_max, y_max in m), ``target``,
-            ``success_radius`` and ``bounds``; None on an open floor.
-        path: Of the picture.
+        arena: An object with ``walls`` (rectangles x_min, y_min, x_max, y_max in m), ``target``,
+            ``success_radius`` and ``bounds``; None for an open floor.
+        path: Path of the image.
 
     Raises:
         ValueError: An evaluation has no traces.
+        StorageError: The image cannot be written.
     """
     if not all(evaluation.traces for _, evaluation in panels):
-        raise ValueError("the task tells no positions, so there are no traces to draw")
+        raise ValueError("the task reports no positions, so there are no traces to draw")
     x_min, y_min, x_max, y_max = _seen((e for _, e in panels), arena)
     width, height = x_max - x_min, y_max - y_min
-    # Long and flat arenas stand above each other, others side by side.
+    # Stack the panels of wide arenas; place others side by side.
     rows, columns = (len(panels), 1) if width > 1.5 * height else (1, len(panels))
     scale = min(8.0 / width, 5.0 / height)  # inches per metre
     figure = new_figure(columns * scale * width + 0.8, rows * (scale * height + 0.8))
@@ -114,17 +117,20 @@ def multi_goal(
     goals: Array,
     path: Path,
 ) -> None:
-    """Draw the paper's figure 1.
+    """Plot the paper's figure 1.
 
-    On the left traces on the level curves of the reward; then, at three states, level curves of Q
-    over the actions, with actions that the skill samples.
+    The left panel shows traces on the level curves of the reward; the other three show level curves
+    of Q over the actions at one state each, with actions sampled by the skill.
 
     Args:
-        skill: Of a task whose state is a place in the plane and whose action is a move.
-        evaluation: Of the skill, with traces.
-        reward: Places [M, 2] to the reward there [M], without the cost of actions.
-        goals: [G, 2].
-        path: Of the picture.
+        skill: A skill whose state is a position in the plane and whose action is a displacement.
+        evaluation: An evaluation of the skill, with traces.
+        reward: Maps positions [M, 2] to rewards [M], without the action cost.
+        goals: Positions of the goals [G, 2].
+        path: Path of the image.
+
+    Raises:
+        StorageError: The image cannot be written.
     """
     figure = new_figure(13.0, 3.6)
     left, *others = figure.subplots(1, 1 + len(FIGURE_1_STATES))
@@ -151,7 +157,7 @@ def multi_goal(
 
 
 def _seen(evaluations: "Iterable[Evaluation]", arena: Any) -> tuple[float, float, float, float]:
-    """The rectangle worth showing: all that was visited, with the arena's width around it."""
+    """The rectangle to show: the arena's bounds, or all visited positions if it has no walls."""
     visited = np.concatenate([trace for e in evaluations for trace in e.traces])
     visited = visited[np.isfinite(visited).all(1)]
     visited = visited if len(visited) else np.zeros((1, 2))
@@ -162,7 +168,7 @@ def _seen(evaluations: "Iterable[Evaluation]", arena: Any) -> tuple[float, float
     if not walls:
         return float(x_min), float(y_min), float(x_max), float(y_max)
     a, b, c, d = arena.bounds
-    if c - a > HALLWAY * (d - b):  # a hallway is cut off beyond where anybody went
+    if c - a > HALLWAY * (d - b):  # crop a hallway to the visited part
         a, c = max(a, x_min), min(c, x_max)
     return float(a), float(b), float(c), float(d)
 
@@ -192,21 +198,21 @@ def _draw_traces(axes: "Axes", paths: Sequence[Array]) -> None:
 
 
 def _grid(low: Sequence[float], high: Sequence[float]) -> tuple[Array, Array, Array]:
-    """Coordinates [GRID] along each side, and all points of the grid [GRID * GRID, 2]."""
+    """Coordinates [GRID] along each axis, and all points of the grid [GRID * GRID, 2]."""
     x, y = np.linspace(low[0], high[0], GRID), np.linspace(low[1], high[1], GRID)
     return x, y, np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches."""
-    # Figure itself, without pyplot, never opens a display and keeps nothing alive.
+    """An empty figure; width and height in inches."""
+    # Unlike pyplot, a bare Figure opens no display and is not kept in a global registry.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    """Write a picture, whole or not at all."""
+    """Write an image atomically."""
     with replace_durably(path) as file:
         figure.savefig(
             file, dpi=DPI, format=path.suffix.removeprefix(".") or "png", bbox_inches="tight"

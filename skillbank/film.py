@@ -1,4 +1,4 @@
-"""Filming a skill at work, through the environment's own pictures."""
+"""Record films of a skill from the frames that the environment renders."""
 
 import itertools
 import tempfile
@@ -31,28 +31,28 @@ def film(
     env_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> int:
-    """Write a film of whole episodes, in real time where the task says how fast that is.
+    """Write a film of whole episodes, in real time if the task declares ``render_fps``.
 
-    There is one picture before each step, so that where an episode ends is not in it.
+    One frame is rendered before each step, so the last state of an episode is not shown.
 
     Args:
-        skill: Who plays.
-        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own,
-            made with the keywords that the skill remembers.
-        path: ``.mp4`` or ``.gif``.
-        episodes: How many, one after the other.
-        seed: Of the starts, and of the skill's random actions.
-        deterministic: Take each state's best action instead of a random one.
-        report: Called after each picture.
-        env_kwargs: For the environment.
-        kwargs: The same, one by one.
+        skill: The skill to film.
+        env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own
+            task, with the environment keywords stored in the skill.
+        path: Path of the film, ``.mp4`` or ``.gif``.
+        episodes: Number of episodes, one after the other.
+        seed: Seed of the starts and of the skill's random actions.
+        deterministic: Take the best action in each state instead of a random one.
+        report: Called after each frame.
+        env_kwargs: Keyword arguments of the environment.
+        kwargs: The same, as separate keywords.
 
     Returns:
-        The number of pictures in it.
+        The number of frames.
 
     Raises:
-        SkillbankError: The suffix is neither, or ``episodes`` or ``seed`` make no sense.
-        UnsupportedEnvironment: Unknown id, or the task cannot be drawn here.
+        SkillbankError: The suffix is neither, or ``episodes`` or ``seed`` is invalid.
+        UnsupportedEnvironment: Unknown id, or the task cannot be rendered.
         IncompatibleSkill: The skill does not fit the task.
         StorageError: The film cannot be written.
     """
@@ -67,7 +67,7 @@ def film(
     try:
         policy = skill.fitted_to(task).reseeded(seed)
         frames = _frames(policy, task, episodes, seed, deterministic, report)
-        # Whatever cannot be drawn is known with the first picture, before a file is made.
+        # Render the first frame before a file is created, so that rendering errors come first.
         frames = itertools.chain([next(frames)], frames)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".film.", dir=path.parent) as folder:
@@ -127,7 +127,7 @@ def _frames(
 
 
 def _frame(task: Task) -> Frame:
-    """The picture [H, W, 3] of the only copy."""
+    """Render a frame [H, W, 3] of the only copy."""
     try:
         frames = task.envs.render()
     except NotImplementedError:

@@ -1,21 +1,21 @@
-"""Fine-tuning: a skill on another task, by the paper's schedule or anchored to the skill.
+"""Fine-tuning of a skill on another task, by the paper's schedule or anchored to the skill.
 
 Both anneal alpha log-linearly and shrink a fixed noise set to one member (appendix D.1).
 
-``paper``: the skill's Q-function and sampling network go on learning on the new reward.
+``paper``: training of the skill's Q-function and sampling network continues on the new reward.
 
 ``anchored``: the skill is the prior. The objective is ``r - alpha KL(pi || pi_0)`` with pi_0 the
-skill's sampling distribution, whose density is exact; the task's Q starts at zero, so that step 0
-*is* the skill; ``V(s) = alpha log E_{a ~ pi_0} exp(Q(s, a) / alpha)`` and pi is proportional to
-``pi_0 exp(Q / alpha)``.
+skill's sampling distribution, whose density is exact. The task's Q starts at zero, so the policy
+starts as the skill; ``V(s) = alpha log E_{a ~ pi_0} exp(Q(s, a) / alpha)``, and pi is proportional
+to ``pi_0 exp(Q / alpha)``.
 
-The hand-over from densities to the finite noise set: a finite set has no density. The log-weights
+A finite noise set has no density, so densities are phased out as the set shrinks. The log-weights
 of the soft value (log prior - log q) and the entropy in the sampling network's objective are
-multiplied by ``lambda = (K_xi - 1) / (K_0 - 1)``, which falls with the set from 1 to 0. At 1 the
-estimate is eq. 10; at 0 it is ``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``, the soft value
-of the set; in between each member that goes moves it by O(1 / K_xi), so that nothing jumps but
-what the last few members differ by. (With uniform proposals, as in preset ``paper``, the soft value
-stays that of the whole box.)
+multiplied by ``lambda = (K_xi - 1) / (K_0 - 1)``, the hand-over, which falls from 1 to 0 with the
+size of the set. At 1 the estimate is eq. 10; at 0 it is
+``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``, the soft value of the set. In between, each
+removed member changes the estimate by O(1 / K_xi), so it is smooth up to the last few members.
+(With uniform proposals, as in preset ``paper``, the soft value remains that of the whole box.)
 """
 
 import warnings
@@ -47,50 +47,50 @@ def finetune(
     hooks: Hooks | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Skill:
-    """Learn a task from a skill.
+    """Fine-tune a skill on a task.
 
     Args:
-        skill: Where to start; not changed. Observation blocks that it does not know enter at zero
-            weight.
+        skill: The skill to start from; not modified. Observation blocks of the task that it does
+            not have are added with zero weights.
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
-        config: How; None takes the recipe of the task, in the skill's own units.
-        seed: Of the simulation and all sampling.
-        name: Of the new skill; None: the skill's with the task's.
+        config: The configuration; None: the recipe of the task, in the skill's units.
+        seed: Seed of the simulation and all sampling.
+        name: Name of the new skill; None: the names of skill and task, joined by a dot.
         device: ``cpu``, ``cuda``, ...
-        hooks: Progress, stopping, checkpoints.
-        env_kwargs: For the environment.
+        hooks: Callbacks for progress and stopping, and checkpoints.
+        env_kwargs: Keyword arguments of the environment.
 
     Raises:
-        IncompatibleSkill: The skill does not fit the task, or has no density to be anchored to.
-        UnsupportedEnvironment: Unknown id, spaces that cannot be learned on, or a bad step.
-        pydantic.ValidationError: The name cannot be.
+        IncompatibleSkill: The skill does not fit the task or the schedule.
+        UnsupportedEnvironment: Unknown id, unsupported spaces, or an invalid step.
+        pydantic.ValidationError: The name is invalid.
         Interrupted: The hooks stopped it.
     """
     seed = check_run(seed, device)
     env_id = resolve(env_id)
     check_policy(skill)
     if not isinstance(skill, Skill):
-        raise IncompatibleSkill(f"{skill!r} is not a skill; distill() makes one of a composition")
+        raise IncompatibleSkill(f"{skill!r} is not a skill; distill() turns a composition into one")
     if not isinstance(config, FinetuneConfig | None):
         raise SkillbankError(
-            "a skill is fine-tuned by a FinetuneConfig, as finetuning.recipe_for(skill.spec, "
-            f"env_id) makes, not by {type(config).__name__}"
+            "fine-tuning takes a FinetuneConfig, for example finetuning.recipe_for(skill.spec, "
+            f"env_id), not {type(config).__name__}"
         )
     config = recipe_for(skill.spec, env_id) if config is None else config
     for unit in ("discount", "reward_scale"):
         own, asked = getattr(skill.spec, unit), getattr(config, unit)
         if config.schedule == "paper" and own != asked:
             warnings.warn(
-                f"the Q-function of '{skill.spec.name}' is for {unit} {own}, not {asked}, and will "
-                "have to be unlearned; finetuning.recipe_for(skill.spec, task) is in its units",
+                f"the Q-function of '{skill.spec.name}' is for {unit} {own}, not {asked}, and must "
+                "be relearned; finetuning.recipe_for(skill.spec, task) uses the skill's units",
                 stacklevel=2,
             )
     updates = (config.total_steps - config.learning_starts) // config.steps_per_update
     at_once = max(1, config.num_envs // config.steps_per_update)
     if 0 < updates <= -(-config.frozen_updates // at_once) * at_once:
         warnings.warn(
-            f"the policy will stay as it is: all {updates} updates are within the first "
-            f"frozen_updates={config.frozen_updates}; take fewer, or more steps",
+            f"the policy will not change: all {updates} updates are within the first "
+            f"frozen_updates={config.frozen_updates}; reduce these, or increase total_steps",
             stacklevel=2,
         )
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
@@ -109,7 +109,7 @@ def finetune(
     bare = task.env_id.split("/")[-1].rsplit("-v", 1)[0]
     name = name or f"{skill.spec.name}.{bare}"
     try:
-        finished_skill(training, config, name=name, parents=parents)  # what cannot be, now
+        finished_skill(training, config, name=name, parents=parents)  # invalid metadata raises now
         training.run(hooks or Hooks())
     finally:
         task.close()
@@ -119,10 +119,11 @@ def finetune(
 def recipe_for(
     spec: SkillSpec, env_id: str, preset: Preset = "default", schedule: ScheduleName | None = None
 ) -> FinetuneConfig:
-    """How a skill is fine-tuned on a task when nothing else is said.
+    """The default configuration for fine-tuning a skill on a task.
 
-    The task's recipe in the skill's own units: Q and alpha are those of its scaled reward. What
-    has a noise-fed network goes by the paper's schedule, for its density is not known.
+    This is the recipe of the task in the units of the skill: its discount and reward scale, with
+    alpha scaled accordingly. A skill with a noise-fed network uses the paper's schedule by default,
+    because its density is unknown.
     """
     noise = spec.architecture.sampler == "noise"
     config = finetune_recipe(env_id, preset, schedule or ("paper" if noise else None))
@@ -140,7 +141,7 @@ def recipe_for(
 def started_agent(
     skill: Skill, task: Task, config: FinetuneConfig, seed: int, device: str
 ) -> Agent:
-    """An agent whose policy is the skill."""
+    """An agent initialised from the skill."""
     spec, anchor = skill.spec, None
     if spec.architecture.sampler == "noise" and config.objective == "divergence":
         raise IncompatibleSkill(
@@ -152,14 +153,14 @@ def started_agent(
     sizes = (spec.observation_size, spec.action_size)
     if config.schedule == "paper" and spec.anchored and skill.noise_set is None:
         raise IncompatibleSkill(
-            f"skill '{spec.name}' is anchored to the one it came from, and its critic alone does "
-            "not say what it does; use schedule 'anchored'"
+            f"skill '{spec.name}' is anchored to its parent, so its critic alone does not "
+            "determine its policy; use schedule 'anchored'"
         )
     if config.schedule == "anchored":
         if skill.noise_set is not None:
             raise IncompatibleSkill(
-                f"skill '{spec.name}' acts by a finite noise set, which has no density to be "
-                "anchored to; use schedule 'paper'"
+                f"skill '{spec.name}' acts by a finite noise set, which has no density for an "
+                "anchor; use schedule 'paper'"
             )
         if spec.architecture.sampler != "flow":
             raise IncompatibleSkill(
@@ -167,7 +168,7 @@ def started_agent(
                 "use schedule 'paper', or pretrain it with sampler 'flow'"
             )
         prior: Sampler | None = skill.sampler
-    else:  # half handed over: with the prior that is left
+    else:  # a skill with a partly shrunk noise set may still have an anchor
         prior = skill.anchor
     if prior is not None:
         anchor = FlowSampler(spec.architecture, *sizes)
@@ -181,7 +182,7 @@ def started_agent(
         agent.critic.load_arrays(skill.critic.arrays())
         agent.target_critic.load_arrays(skill.target_critic.arrays())
     else:
-        with torch.no_grad():  # the task's Q starts at zero: step 0 is the skill
+        with torch.no_grad():  # the task's Q starts at zero, so the policy starts as the skill
             for critic in (agent.critic, agent.target_critic):
                 critic["out.weight"].zero_()
                 critic["out.bias"].zero_()
@@ -189,14 +190,14 @@ def started_agent(
 
 
 class Schedule:
-    """alpha log-linear to its end, and the fixed noise set shrinking linearly to one (D.1)."""
+    """Anneals alpha log-linearly and shrinks the fixed noise set linearly to one member (D.1)."""
 
     def __init__(self, config: FinetuneConfig, skill: Skill, seed: int, device: str) -> None:
         self.config = config
         self.start = config.temperature or skill.spec.temperature
         self.frozen = config.frozen_updates
         self.finite = skill.noise_set is not None
-        if skill.noise_set is not None:  # goes on with the members that it has learned
+        if skill.noise_set is not None:  # keep the members that the skill was trained with
             noises = skill.noise_set[: config.noise_set]
         else:
             generator = torch.Generator().manual_seed(seed)
@@ -207,7 +208,7 @@ class Schedule:
             self.full = max(config.noise_set, getattr(skill.spec.config, "noise_set", 1))
 
     def __call__(self, agent: Agent, steps: int) -> bool:
-        """Set alpha, noise set and hand-over for this step; says whether the sampler learns."""
+        """Set alpha, noise set and hand-over for this step; return whether the sampler learns."""
         config = self.config
         learned = max(0, steps - config.learning_starts)
         progress = min(1.0, learned / config.anneal_steps)

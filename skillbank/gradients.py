@@ -1,11 +1,11 @@
-"""The networks once more, for training: forward passes that remember, and gradients by hand.
+"""Forward passes of the networks for training, with manually derived gradients.
 
-`skillbank.networks` says what the networks are and serves everybody, with gradients by autograd.
-An update needs few of these gradients, always the same ones; written out they cost half, because
-nothing is computed or recorded that is not used. Both forms agree to rounding, which the tests
-hold them to.
+`skillbank.networks` defines the networks, and its forward passes are differentiated by autograd.
+An update needs only a few gradients, always the same ones; computed manually they cost half,
+because nothing unused is computed or recorded. Both forms agree up to rounding, as the tests check.
 
-``dX`` is the gradient of the loss over ``X``. C critics, B states, K actions of each, N = B K.
+``dX`` is the gradient of the loss with respect to ``X``. There are C critics, B states, K actions
+per state, and N = B K.
 """
 
 import math
@@ -23,45 +23,45 @@ from skillbank.networks import (
     NoiseSampler,
 )
 
-threshold_backward = torch.ops.aten.threshold_backward.grad_input  # in place: relu's mask
+threshold_backward = torch.ops.aten.threshold_backward.grad_input  # gradient of relu, in place
 layer_norm_backward = torch.ops.aten.native_layer_norm_backward
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.functional.layer_norm's
-Gradients = dict[str, Tensor]  # by the parameter's name
+Gradients = dict[str, Tensor]  # by parameter name
 
 
 class Product(Protocol):
-    """How the large products are made, those from hidden layer to hidden layer."""
+    """A function for the large matrix products, those between hidden layers."""
 
     def __call__(self, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         """``a @ b + bias``."""
 
 
 def exact(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``a @ b + bias``, of matrices or of batches of them."""
+    """``a @ b + bias`` for matrices or batches of matrices."""
     if a.ndim == 2:
         return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
     return torch.bmm(a, b) if bias is None else torch.baddbmm(bias, a, b)
 
 
 def rounded(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``a @ b + bias``, the factors and their product rounded to bfloat16 (8 bits)."""
+    """``a @ b + bias`` with factors and product rounded to bfloat16 (8 significant bits)."""
     found = exact(a.bfloat16(), b.bfloat16()).to(a.dtype)
     return found if bias is None else found.add_(bias)
 
 
 def skinny(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` for b of few columns, by its transpose: four times as fast."""
+    """``a @ b`` for b with few columns, computed as ``(b^T a^T)^T``, which is 4 times faster."""
     return torch.matmul(b.mT, a.mT).mT.contiguous()
 
 
 class CriticPass:
-    """The critics at some actions: ``z = x W + b``, ``h = relu(layer norm z)``, ``q = h w + b``.
+    """Forward pass of the critics: ``z = x W + b``, ``h = relu(layer norm z)``, ``q = h w + b``.
 
     Args:
         critic: The networks.
         obs: [B, S].
         action: [B, A], or [B, K, A].
-        remember: Keep what the gradients need.
+        remember: Keep the activations that the gradients need.
         product: ``exact`` or ``rounded``.
 
     Attributes:
@@ -83,14 +83,14 @@ class CriticPass:
         self.first: Tensor | None = None  # input of the first layer [C, B, S + A]
         self.outputs: list[Tensor] = []  # h of each layer [C, N, H]
         self.centred: list[Tensor] = []  # z - mean(z) of each normalised layer
-        self.inverse: list[Tensor] = []  # 1 / sd of it [C, N, 1]
+        self.inverse: list[Tensor] = []  # 1 / its standard deviation [C, N, 1]
         z = self._first(obs, action)
         for layer in range(1, critic.hidden):
             weight, bias = critic[f"{layer}.weight"], critic[f"{layer}.bias"]
             z = product(self._activate(z), weight, bias)
         h = self._activate(z)
         last = zip(critic["out.bias"].view(-1, 1), h, critic["out.weight"].squeeze(2), strict=True)
-        q = torch.stack([torch.addmv(*terms) for terms in last])  # a product, too slow as one of C
+        q = torch.stack([torch.addmv(*terms) for terms in last])  # faster than a batched product
         self.q = q.view(-1, *self.shape[:-1])
 
     def _first(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class CriticPass:
         return z
 
     def _activate(self, z: Tensor) -> Tensor:
-        """Relu(layer norm z); overwrites z."""
+        """Compute relu(layer norm z); overwrites z."""
         if not self.critic.layer_norm:
             h = z.relu_()
         else:
@@ -124,7 +124,7 @@ class CriticPass:
         return h
 
     def _into(self, layer: int, dh: Tensor) -> Tensor:
-        """From the gradient over a layer's output, overwritten, to the one over its z [C, N, H]."""
+        """Backpropagate from a layer's output to its z [C, N, H]; overwrites dh."""
         threshold_backward(dh, self.outputs[layer], 0.0, grad_input=dh)
         if not self.critic.layer_norm:
             return dh
@@ -135,7 +135,7 @@ class CriticPass:
 
     @torch.no_grad()
     def of_parameters(self, dq: Tensor) -> Gradients:
-        """Gradients over all parameters, for one action per state: dq [C, B]."""
+        """Gradients with respect to all parameters, for one action per state: dq [C, B]."""
         critic, first = self.critic, self.first
         assert first is not None, "one action per state"
         found: Gradients = {}
@@ -156,7 +156,7 @@ class CriticPass:
 
     @torch.no_grad()
     def of_action(self, dq: Tensor) -> Tensor:
-        """The gradient over the actions: dq as ``q`` -> [B, A] or [B, K, A]."""
+        """Gradient with respect to the actions: dq, shaped as ``q`` -> [B, A] or [B, K, A]."""
         critic = self.critic
         dz = dq.reshape(len(dq), -1, 1) * critic["out.weight"].mT
         for layer in range(critic.hidden - 1, 0, -1):
@@ -167,7 +167,7 @@ class CriticPass:
 
 
 class FlowPass:
-    """The flow at some noise: affine couplings, then the state's affine map.
+    """Forward pass of the flow: affine couplings, then an affine map that depends on the state.
 
     Args:
         sampler: The network.
@@ -187,7 +187,7 @@ class FlowPass:
         self.sampler, self.product = sampler, product
         batch, count, size = noise.shape
         layers, units = sampler.couplings, sampler.coupling_hidden
-        # Everything that depends on the state alone, once per state.
+        # The part that depends on the state only, computed once per state.
         self.trunk = [obs]
         for layer in range(sampler.trunk):
             weight, bias = sampler[f"{layer}.weight"], sampler[f"{layer}.bias"]
@@ -201,11 +201,11 @@ class FlowPass:
         rows = batch * count
         biases = head[:, 2 * size :].unsqueeze(1).expand(-1, count, -1)
         biases = biases.reshape(rows, len(sampler.masks), units)
-        # A coupling reads the kept half and moves the other: masks as factors of the weights.
+        # A coupling reads the kept half and moves the other; the masks are applied to the weights.
         self.into = sampler["coupling.in"] * sampler.reads
         self.out = sampler["coupling.out"] * sampler.moves
         out_bias = sampler["coupling.bias"] * sampler.moves.squeeze(1)
-        self.x = noise.new_empty(layers + 1, rows, size)  # before each coupling, and at the end
+        self.x = noise.new_empty(layers + 1, rows, size)  # input of each coupling, and the output
         self.hidden = noise.new_empty(layers, rows, units)
         self.log_scales = noise.new_empty(layers, rows, size)
         self.scales: list[Tensor] = []
@@ -227,17 +227,22 @@ class FlowPass:
 
     @torch.no_grad()
     def of_parameters(self, du: Tensor, dlog_q: float = 0.0) -> Gradients:
-        """Gradients over all parameters: du [B, K, A]; dlog_q, the same for every particle."""
+        """Gradients with respect to all parameters.
+
+        Args:
+            du: Gradient with respect to u [B, K, A].
+            dlog_q: Gradient with respect to each log q(u | s), equal for all particles.
+        """
         sampler = self.sampler
         batch, count, size = du.shape
         layers, units = sampler.couplings, sampler.coupling_hidden
         dx = (du * self.scale).view(-1, size)
         dlog_scale = (dx * self.x[-1]).view(du.shape).sum(1) - count * dlog_q
         draw = dlog_scale * (1.0 - self.raw.squeeze(1).square()) * LOG_SCALE_RANGE
-        # A coupling's log-scale is r tanh(raw), which has the slope r - log_scale^2 / r.
+        # A coupling's log-scale is r tanh(raw), whose derivative is r - log_scale^2 / r.
         slope = LOG_COUPLING_RANGE - self.log_scales.square() / LOG_COUPLING_RANGE
         x_slope, dlog_det = self.x[:-1] * slope, slope * -dlog_q
-        dout = du.new_empty(layers, len(dx), 2 * size)  # over raw and shift
+        dout = du.new_empty(layers, len(dx), 2 * size)  # with respect to raw and shift
         dhidden = torch.empty_like(self.hidden)
         terms = (dout, dhidden, self.hidden, self.scales, x_slope, dlog_det, self.out, self.into)
         for both, dh, hidden, scale, xs, dlog, out, into in reversed(
@@ -257,14 +262,14 @@ class FlowPass:
                 "coupling.out": torch.bmm(self.hidden.mT, dout) * sampler.moves,
                 "coupling.bias": dout.sum(1) * sampler.moves.squeeze(1),
             }
-        else:  # none, or none used for want of a second component
+        else:  # no couplings, or an action of one component, for which they are not used
             dbias = du.new_zeros(batch, sampler["head.bias"].numel() - 2 * size)
             names = ("coupling.in", "coupling.out", "coupling.bias")
             found = {name: torch.zeros_like(sampler[name]) for name in names}
         return found | self._of_trunk(torch.cat((du.sum(1), draw, dbias), 1))
 
     def _of_trunk(self, dhead: Tensor) -> Gradients:
-        """From the gradient over what the trunk says of each state [B, .]."""
+        """Backpropagate through the trunk, from its output for each state [B, .]."""
         sampler, dz = self.sampler, dhead
         found: Gradients = {}
         names = [*(str(layer) for layer in range(sampler.trunk)), "head"]
@@ -279,7 +284,7 @@ class FlowPass:
 
 
 class NoisePass:
-    """The paper's noise-fed network at some noise: ``u = f(xi; s)``.
+    """Forward pass of the paper's noise-fed network: ``u = f(xi; s)``.
 
     Args:
         sampler: The network.
@@ -309,7 +314,7 @@ class NoisePass:
 
     @torch.no_grad()
     def of_parameters(self, du: Tensor) -> Gradients:
-        """Gradients over all parameters: du [B, K, A]."""
+        """Gradients with respect to all parameters: du [B, K, A]."""
         sampler, dz = self.sampler, du.flatten(0, 1)
         found: Gradients = {}
         names = [*(str(layer) for layer in range(1, sampler.hidden)), "out"]

@@ -1,7 +1,7 @@
 """The two networks of a skill: soft Q-functions, and a sampling network a = tanh(f(xi; s)).
 
-Actions are scaled to [-1, 1]^A; ``u`` is an action before squashing, ``a = tanh(u)``. Names and
-shapes of all parameters are dictated by ``skillbank.spec``.
+Actions are scaled to [-1, 1]^A; ``u`` is an action before squashing, ``a = tanh(u)``.
+``skillbank.spec`` defines the names and shapes of all parameters.
 """
 
 import math
@@ -19,12 +19,12 @@ from skillbank.spec import Shape, critic_shapes, sampler_shapes
 
 LOG_SCALE_CENTRE, LOG_SCALE_RANGE = -1.5, 3.5  # the flow's last scale stays in exp([-5, 2])
 LOG_COUPLING_RANGE = 2.0  # each coupling scales by at most exp(2)
-EDGE = 1.0 - 1e-6  # a rounding error away from the walls of the actions
-SATURATED = math.atanh(EDGE)  # |u| beyond which an action does not tell it any more
+EDGE = 1.0 - 1e-6  # a rounding error inside the action bounds
+SATURATED = math.atanh(EDGE)  # larger |u| cannot be recovered from the action
 
 
 class Network(nn.Module):
-    """A module whose parameters have the names and shapes of a table."""
+    """A module with the parameters given by a table of names and shapes."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class Network(nn.Module):
             self.register_parameter(_attribute(name), parameter)
 
     def __getitem__(self, name: str) -> nn.Parameter:
-        """The parameter of that name in the table."""
+        """The parameter with that name in the table."""
         return self._table[name]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        # Moves or converts, perhaps into new parameters.
+        # Moving or converting a module may create new parameters; look them up again.
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._table = {name: self.get_parameter(_attribute(name)) for name in self._names}
         return self
@@ -57,7 +57,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, names: Iterable[str] | None = None) -> None:
-        """Uniform in +-1/sqrt(inputs) for weights and hidden biases, as torch.nn.Linear."""
+        """Initialise weights and biases uniformly in +-1/sqrt(inputs), as torch.nn.Linear does."""
         for name in self._names if names is None else names:
             fan_in = self[name.replace("bias", "weight")].shape[-2]
             bound = 1.0 / math.sqrt(fan_in)
@@ -66,7 +66,7 @@ class Network(nn.Module):
 
 
 def flat_arrays(networks: "Mapping[str, Network]") -> dict[str, NDArray[np.float32]]:
-    """Copies of all parameters of several networks, as ``part/name``."""
+    """Copies of all parameters of several networks, named ``part/name``."""
     return {
         f"{part}/{name}": value
         for part, network in networks.items()
@@ -77,7 +77,7 @@ def flat_arrays(networks: "Mapping[str, Network]") -> dict[str, NDArray[np.float
 def load_flat_arrays(
     networks: "Mapping[str, Network]", arrays: Mapping[str, NDArray[np.float32]]
 ) -> None:
-    """Set all parameters of several networks; arrays of other parts may be among them."""
+    """Set all parameters of several networks; arrays of other parts are ignored."""
     for part, network in networks.items():
         prefix = f"{part}/"
         network.load_arrays(
@@ -86,7 +86,7 @@ def load_flat_arrays(
 
 
 class Critic(Network):
-    """C soft Q-functions of the same shape, evaluated as one batch of products."""
+    """C soft Q-functions of the same shape, evaluated with batched matrix products."""
 
     def __init__(self, architecture: Architecture, observation: int, action: int) -> None:
         super().__init__(critic_shapes(architecture, observation, action))
@@ -122,8 +122,8 @@ class Critic(Network):
 class FlowSampler(Network):
     """An invertible sampling network: noise -> affine couplings -> state's affine map -> u.
 
-    Each coupling moves half of the components by an amount that depends on the other half and on
-    the state, so the density is exact (eq. 33) and modes may be many.
+    Each coupling transforms half of the components, depending on the other half and on the state,
+    so the density is exact (eq. 33) and can have many modes.
     """
 
     def __init__(self, architecture: Architecture, observation: int, action: int) -> None:
@@ -134,8 +134,8 @@ class FlowSampler(Network):
         self.coupling_hidden = architecture.coupling_hidden
         self.masks: Tensor
         self.register_buffer("masks", coupling_masks(architecture.couplings, action), False)
-        # For training, the masks as factors of what goes into a coupling and comes out of it,
-        # raw scale (in units of tanh's range) and shift.
+        # For training: masks as factors on the weights into a coupling, and on those out of it,
+        # for raw scale (in units of tanh's range) and shift.
         self.reads: Tensor
         self.moves: Tensor
         moved = 1.0 - self.masks
@@ -145,7 +145,7 @@ class FlowSampler(Network):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, names: Iterable[str] | None = None) -> None:
-        """Start at about u = xi for every state: couplings are the identity, the scale is one."""
+        """Initialise to about u = xi in every state: identity couplings, and a scale of one."""
         super().initialise(generator, [name for name in self._names if "coupling" not in name])
         head = self["head.weight"]
         head[:, : 2 * self.action] *= 0.1
@@ -159,7 +159,7 @@ class FlowSampler(Network):
         self["coupling.bias"].zero_()
 
     def forward(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise [B, K, A] -> u [B, K, A] and log q(u | s) [B, K] (eq. 33)."""
+        """Map noise [B, K, A] -> u [B, K, A] and log q(u | s) [B, K] (eq. 33)."""
         state = self._state(obs)
         x, log_det = noise, torch.zeros((), device=noise.device)
         for layer in range(self.couplings):
@@ -171,12 +171,12 @@ class FlowSampler(Network):
         return u, log_normal(noise) - log_det
 
     def log_density(self, obs: Tensor, u: Tensor) -> Tensor:
-        """Log q(u | s) of given u [B, K, A] -> [B, K]: the couplings are undone one by one."""
+        """Log q(u | s) of given u [B, K, A] -> [B, K], by inverting the couplings in turn."""
         state = self._state(obs)
         x = (u - state.mean) * (-state.log_scale).exp()
         log_det = state.log_scale.sum(-1)
         for layer in reversed(range(self.couplings)):
-            log_scale, shift = self._coupling(layer, x, state)  # sees the unmoved half only
+            log_scale, shift = self._coupling(layer, x, state)  # depends on the kept half only
             x = (x - shift) * (-log_scale).exp()
             log_det = log_det + log_scale.sum(-1)
         return log_normal(x) - log_det
@@ -187,13 +187,13 @@ class FlowSampler(Network):
         Args:
             obs: [B, S].
             action: [B, K, A].
-            u: Before squashing, where it is known: it says more of an action that has saturated.
+            u: The actions before squashing, if known; more accurate for saturated actions.
         """
         u = unsquash(action) if u is None else u
         return self.log_density(obs, u) - log_squash(u)
 
     def _state(self, obs: Tensor) -> "_FlowState":
-        """Everything that depends on the state alone, computed once per state."""
+        """The part that depends on the state only, computed once per state."""
         h = obs
         for layer in range(self.trunk):
             h = torch.relu(torch.addmm(self[f"{layer}.bias"], h, self[f"{layer}.weight"]))
@@ -218,7 +218,7 @@ class FlowSampler(Network):
 
 
 class _FlowState(NamedTuple):
-    """What the trunk says about a state."""
+    """The trunk's output for each state."""
 
     mean: Tensor  # [B, 1, A]
     log_scale: Tensor  # [B, 1, A]
@@ -226,7 +226,7 @@ class _FlowState(NamedTuple):
 
 
 class NoiseSampler(Network):
-    """The paper's sampling network: an MLP fed with state and noise."""
+    """The paper's sampling network: an MLP of state and noise."""
 
     def __init__(self, architecture: Architecture, observation: int, action: int) -> None:
         super().__init__(sampler_shapes(architecture, observation, action))
@@ -235,10 +235,10 @@ class NoiseSampler(Network):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, names: Iterable[str] | None = None) -> None:
-        """Start with u spread by about one, half of it by the noise (He's scale for ReLU).
+        """Initialise u to a spread of about one, half of it from the noise (He's scale for ReLU).
 
-        A narrower start puts all particles in one place, from where Stein's direction may find
-        one mode only.
+        With a narrower start all particles are close together, and the Stein direction may find
+        only one mode.
         """
         super().initialise(generator)  # uniform in +-1/sqrt(inputs)
         first = self["0.weight"]
@@ -250,18 +250,18 @@ class NoiseSampler(Network):
         self["out.weight"].mul_(math.sqrt(6.0))
 
     def forward(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Noise [B, K, A] -> u [B, K, A]."""
+        """Map noise [B, K, A] -> u [B, K, A]."""
         h = self._first(obs, noise)
         for layer in range(1, self.hidden):
             h = torch.relu(h) @ self[f"{layer}.weight"] + self[f"{layer}.bias"]
         return torch.relu(h) @ self["out.weight"] + self["out.bias"]
 
     def with_log_density(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """U [B, K, A] and log q(u | s) [B, K] by the Jacobian du/dxi (eq. 33, appendix C.2).
+        """Return u [B, K, A] and log q(u | s) [B, K] from the Jacobian du/dxi (eq. 33, app. C.2).
 
-        The network need not be one-to-one. Where several noises give the same action, this is the
-        density of one branch only; where the Jacobian is singular, it is +inf. A flow has neither
-        trouble.
+        The network need not be one-to-one. If several noises map to the same action, this is the
+        density of one branch only; if the Jacobian is singular, it is +inf. A flow has neither
+        problem.
         """
         h = self._first(obs, noise)
         tangents = self["0.weight"][self.observation :].expand(*noise.shape, -1)  # [B, K, A, H]
@@ -283,16 +283,17 @@ Sampler = FlowSampler | NoiseSampler
 
 
 def make_sampler(architecture: Architecture, observation: int, action: int) -> Sampler:
-    """The sampling network that the architecture names."""
+    """Create the sampling network of the architecture."""
     kind = FlowSampler if architecture.sampler == "flow" else NoiseSampler
     return kind(architecture, observation, action)
 
 
 def coupling_masks(couplings: int, action: int) -> Tensor:
-    """Which components each coupling keeps, [L, A] of 0 and 1.
+    """Masks of the components that each coupling keeps, [L, A] of 0 and 1.
 
-    Pairs of layers split the components by the bits of their index in turn (odd from even, then
-    pairs from pairs, ...), first one half and then the other, so that all meet soon.
+    Each pair of layers splits the components by one bit of their index (first odd from even, then
+    pairs from pairs, ...) and keeps one half after the other, so that all components interact
+    after a few layers.
     """
     bits = max(1, (action - 1).bit_length())
     layer, index = np.arange(couplings)[:, None], np.arange(action)
@@ -311,13 +312,13 @@ def log_squash(u: Tensor) -> Tensor:
 
 
 def unsquash(action: Tensor) -> Tensor:
-    """U = artanh(a), with a kept a rounding error away from the walls: |u| <= SATURATED."""
+    """Compute u = artanh(a), with a clipped to +-EDGE, so that |u| <= SATURATED."""
     return torch.atanh(action.clamp(-EDGE, EDGE))
 
 
 @torch.no_grad()
 def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
-    """Move target by ``rate`` of its distance to source; rate 1 copies."""
+    """Update target to ``(1 - rate) target + rate source``; a rate of 1 copies."""
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
 
 

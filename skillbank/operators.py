@@ -1,6 +1,6 @@
-"""What skills and compositions have in common: units, Q-values, and arithmetic between them.
+"""The common base of skills and compositions: units, Q-values and composition operators.
 
-``a & b``, ``a | b``, ``a - 0.5 * b``: what it means stands in ``compose``.
+``skillbank.compose`` defines the meaning of ``a & b``, ``a | b`` and ``a - 0.5 * b``.
 """
 
 import copy
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Composable(ABC):
-    """What can be composed: skills, and what has been composed of them.
+    """Base class of skills and of their compositions.
 
     Args:
-        spec: What its numbers mean.
-        seed: Of the actions drawn without one.
+        spec: The metadata.
+        seed: Seed of the actions that are sampled without an explicit seed.
     """
 
     spec: "SkillSpec | ComposedSpec"
@@ -38,29 +38,30 @@ class Composable(ABC):
 
     @property
     def observation_space(self) -> Box:
-        """What it takes: S numbers."""
+        """The space of observations: S unbounded numbers."""
         return Box(-np.inf, np.inf, (self.spec.observation_size,), np.float32)
 
     @property
     def action_space(self) -> Box:
-        """What it gives: A numbers between its bounds, in the environment's units."""
+        """The space of actions: A bounded numbers in the environment's units."""
         kind = np.dtype(self.spec.action_dtype)
         low, high = np.array(self.spec.action_low, kind), np.array(self.spec.action_high, kind)
         return Box(low, high, dtype=kind.type)
 
-    # What it says about actions.
+    # Q-values.
 
     @abstractmethod
     def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Q-value of scaled actions [B, K, A] -> [B, K]."""
+        """Q-values of scaled actions [B, K, A] -> [B, K]."""
 
     @torch.no_grad()
     def q(self, obs: ArrayLike, action: ArrayLike) -> NDArray[np.float32]:
-        """Soft Q-value, in units of scaled reward.
+        """Soft Q-values, in units of scaled reward.
 
-        A skill's is the smallest of its critics; an anchored skill's is the task's plus
-        ``alpha * log pi_0``: the same soft-optimal policy ``exp((q - value) / alpha)``, for the
-        reward ``r + alpha log pi_0``. A composed skill's is what its expression says.
+        For a skill, this is the minimum of its critics. For an anchored skill, ``alpha * log pi_0``
+        is added: that is the soft Q-value for the reward ``r + alpha log pi_0``, with the same
+        soft-optimal policy ``exp((q - value) / alpha)``. For a composition, its expression is
+        evaluated.
 
         Args:
             obs: [B, S].
@@ -70,7 +71,7 @@ class Composable(ABC):
             [B] or [B, K].
 
         Raises:
-            ValueError: The shapes do not go together.
+            ValueError: The shapes do not match.
         """
         states, actions = self.observed(obs), self.scaled(action)
         if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
@@ -87,7 +88,7 @@ class Composable(ABC):
         return -self.q(obs, action) / np.float32(self.spec.temperature)
 
     def reseeded(self, seed: int) -> Self:
-        """The same with random actions of its own; the same seed gives the same actions."""
+        """A copy with its own random generator; the same seed gives the same actions."""
         other = copy.copy(self)
         other._generator = torch.Generator().manual_seed(int(seed))
         return other
@@ -98,31 +99,31 @@ class Composable(ABC):
         """Observations [B, S] as a tensor.
 
         Raises:
-            ValueError: They have another shape, or are not finite.
+            ValueError: The shape is wrong, or a value is not finite.
         """
         array, blocks = np.asarray(obs, np.float32), self.spec.observation_blocks
         if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
             if array.shape == (self.spec.observation_size,):
                 raise ValueError(
                     f"expected observations [B, {self.spec.observation_size}], got one observation "
-                    f"{array.shape}: give obs[None], a batch of one"
+                    f"{array.shape}: pass obs[None], a batch of one"
                 )
             raise ValueError(
                 f"expected observations [B, {self.spec.observation_size}], got {array.shape}: the "
-                f"skill observes {blocks_text(blocks)}. For a task with more blocks fit it to that "
-                'first, as in skill.fitted_to("PointMassHallway")'
+                f"skill observes {blocks_text(blocks)}. For a task with more blocks, fit it to the "
+                'task first, as in skill.fitted_to("PointMassHallway")'
             )
         finite = np.isfinite(array)
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
-            raise ValueError(f"observation {row} is {array[row, column]} at number {column}")
+            raise ValueError(f"observation {row} is {array[row, column]} at index {column}")
         return torch.from_numpy(array.copy())
 
     def scaled(self, action: ArrayLike) -> Tensor:
         """Actions [..., A] in the environment's units -> scaled to [-1, 1].
 
         Raises:
-            ValueError: They have another size.
+            ValueError: The last axis is not of size A.
         """
         array = np.asarray(action, np.float64)
         if array.shape[-1:] != self._low.shape:
@@ -139,35 +140,35 @@ class Composable(ABC):
     # Arithmetic.
 
     def __and__(self, other: object) -> "Composed":
-        """The mean: good at both. ``a & b & c`` is the mean of three."""
+        """Mean of the Q-functions: good at both. ``a & b & c`` is the mean of three."""
         if not isinstance(other, Composable):
             return NotImplemented
         return _joined("&", self, other)
 
     def __or__(self, other: object) -> "Composed":
-        """Soft-OR: good at either. ``a | b | c`` is the soft-OR of three."""
+        """Soft-OR of the Q-functions: good at either. ``a | b | c`` is the soft-OR of three."""
         if not isinstance(other, Composable):
             return NotImplemented
         return _joined("|", self, other)
 
     def __add__(self, other: object) -> "Composed":
-        """Sum of rewards."""
+        """Sum of the rewards."""
         if not isinstance(other, Composable):
             return NotImplemented
         return _added(self, 1.0, other, 1.0)
 
     def __radd__(self, other: object) -> "Composable":
-        """The start of ``sum([a, b])``, which is 0."""
+        """Support ``sum([a, b])``, which starts with 0."""
         return self if other == 0 else NotImplemented
 
     def __sub__(self, other: object) -> "Composed":
-        """Difference of rewards: one but not the other."""
+        """Difference of the rewards: one but not the other."""
         if not isinstance(other, Composable):
             return NotImplemented
         return _added(self, 1.0, other, -1.0)
 
     def __mul__(self, weight: object) -> "Composed":
-        """So many times the reward."""
+        """The reward times a number."""
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             return NotImplemented
         composed: Composed = import_module("skillbank.compose").add([(self, float(weight))])
@@ -176,13 +177,13 @@ class Composable(ABC):
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: object) -> "Composed":
-        """A fraction of the reward."""
+        """The reward divided by a number."""
         if isinstance(divisor, bool) or not isinstance(divisor, int | float):
             return NotImplemented
         return self * (1.0 / divisor)
 
     def __neg__(self) -> "Composed":
-        """The opposite reward."""
+        """The negative of the reward."""
         return self * -1.0
 
 

@@ -1,4 +1,4 @@
-"""Pretraining: one broad maximum-entropy skill from nothing (algorithm 1)."""
+"""Pretraining: learn a broad maximum-entropy skill from scratch (algorithm 1)."""
 
 import operator
 from typing import Any
@@ -30,24 +30,24 @@ def pretrain(
 
     Args:
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
-        config: How; None takes the recipe of the task. Where an action has one component only, the
-            network is the noise-fed one, whatever the configuration says (``for_one_action``).
-        seed: Of the simulation, the parameters and all sampling.
-        name: Of the skill.
+        config: The configuration; None: the recipe of the task. For actions with one component,
+            the sampling network is always the noise-fed one (see ``for_one_action``).
+        seed: Seed of the simulation, the initial parameters and all sampling.
+        name: Name of the skill.
         device: ``cpu``, ``cuda``, ...
-        hooks: Progress, stopping, checkpoints.
-        env_kwargs: For the environment.
+        hooks: Callbacks for progress and stopping, and checkpoints.
+        env_kwargs: Keyword arguments of the environment.
 
     Raises:
-        UnsupportedEnvironment: Unknown id, spaces that cannot be learned on, or a bad step.
-        pydantic.ValidationError: The name cannot be.
+        UnsupportedEnvironment: Unknown id, unsupported spaces, or an invalid step.
+        pydantic.ValidationError: The name is invalid.
         Interrupted: The hooks stopped it.
     """
     seed = check_run(seed, device)
     env_id = resolve(env_id)
     if not isinstance(config, PretrainConfig | None):
         raise SkillbankError(
-            "a skill is pretrained by a PretrainConfig, as config.recipe(env_id) makes, not by "
+            "pretraining takes a PretrainConfig, for example config.recipe(env_id), not "
             f"{type(config).__name__}"
         )
     config = recipe(env_id) if config is None else config
@@ -73,7 +73,7 @@ def pretrain(
         level=config.level_critics,
     )
     try:
-        finished_skill(training, config, name=name)  # what cannot be a skill is told now
+        finished_skill(training, config, name=name)  # invalid metadata raises before the training
         training.run(hooks or Hooks())
     finally:
         task.close()
@@ -81,12 +81,11 @@ def pretrain(
 
 
 def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:
-    """The alpha after so many environment steps: log-linear from the first one to the skill's.
+    """Alpha after ``steps`` environment steps, log-linear from ``first_temperature``.
 
-    It gets there in half of the steps that were planned when the training began.
-
-    While little entropy is asked for the body learns to move at all; what it does by then it
-    learns to do in more ways, as the soft Q-function of the higher alpha is reached.
+    The skill's temperature is reached after half of the steps planned at the start of the training.
+    At a low temperature the body first learns to move; as the temperature rises, it learns more
+    diverse ways to do so.
     """
     if config.first_temperature is None:
         return config.temperature
@@ -95,7 +94,7 @@ def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:
 
 
 def for_one_action(config: PretrainConfig) -> PretrainConfig:
-    """The same, with the paper's noise-fed network: a coupling needs two components to couple."""
+    """The configuration with the paper's noise-fed network: a coupling needs two components."""
     if config.architecture.sampler == "noise":
         return config
     network = config.architecture.model_copy(update={"sampler": "noise"})
@@ -103,7 +102,11 @@ def for_one_action(config: PretrainConfig) -> PretrainConfig:
 
 
 def check_run(seed: int, device: str) -> int:
-    """The seed, NumPy's too; one, or a device, that cannot be is refused."""
+    """Check seed and device; return the seed (an int or a NumPy integer) as an int.
+
+    Raises:
+        SkillbankError: The seed is out of range, or the device is not available.
+    """
     import torch
 
     seed = operator.index(seed)
@@ -114,7 +117,7 @@ def check_run(seed: int, device: str) -> int:
     except (RuntimeError, AssertionError) as error:
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise SkillbankError(
-            f"device '{device}' cannot be used; there is: {', '.join(there)}"
+            f"device '{device}' cannot be used; available: {', '.join(there)}"
         ) from error
     return seed
 
@@ -126,11 +129,11 @@ def finished_skill(
     name: str,
     parents: tuple[str, ...] = (),
 ) -> Skill:
-    """The skill that a training has learned so far."""
+    """The skill learned so far by a training."""
     agent, task = training.agent, training.task
     members = 0 if agent.noise_set is None else len(agent.noise_set)
     networks = agent.networks()
-    if members == 1:  # the hand-over is made: Q is the task's alone, without the prior
+    if members == 1:  # the hand-over is complete: Q no longer includes the prior
         networks.pop("anchor", None)
     parameters = flat_arrays(networks)
     if agent.noise_set is not None:
@@ -147,7 +150,7 @@ def finished_skill(
         action_high=tuple(task.action_high.tolist()),
         action_dtype="float64" if task.action_dtype == np.float64 else "float32",
         architecture=agent.architecture,
-        # As it acted while it learned: through random symmetries, but for a finite noise set.
+        # As during training: random symmetries, unless the noise set is finite.
         symmetries=() if members or not config.symmetry else task.symmetries,
         anchored="anchor" in networks,
         noise_set=members,

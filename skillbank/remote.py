@@ -1,8 +1,8 @@
-"""Banks elsewhere: the same files at any fsspec URL (``s3://``, ``hf://``, ``memory://``, a path).
+"""Remote banks: the same files at any fsspec URL (``s3://``, ``hf://``, ``memory://``, a path).
 
 A remote bank has the layout of a local one without its index and lock: ``x.h5`` is version 1 of
-skill x, ``x@2.h5`` version 2, ``x@best.alias`` an alias. A version is never overwritten, appears
-in one step, and nothing of it is believed before its hashes are checked on this side.
+skill x, ``x@2.h5`` version 2, ``x@best.alias`` an alias. A version is never overwritten and appears
+atomically; a downloaded file is verified locally before anything in it is used.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from skillbank import bank_folder, errors, storage
 from skillbank.bank import Bank
 from skillbank.bank_folder import Version
 
-_HERE = Path()  # of names: the other side's folder is no path of this machine
-# Bytes fetched at a time, but from the web; an interrupted pull goes on after the last one.
+_HERE = Path()  # placeholder: the folder of a remote bank is not a local path
+# Bytes per request, except over HTTP; an interrupted pull resumes after the last complete chunk.
 CHUNK = 1 << 20
-# Stores where a file appears only when all of it has arrived; elsewhere it is renamed into place.
+# File systems with atomic uploads; on others a temporary file is renamed into place.
 _ALL_AT_ONCE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"}
 
 
@@ -28,21 +28,22 @@ class RemoteBank:
     """A bank at a URL."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        """Connect to a bank; its folder is made by the first push.
+        """Connect to a bank; its folder is created by the first push.
 
         Args:
             url: such as ``s3://bucket/skills``, ``hf://datasets/name/skills`` or a path.
-            options: for the fsspec file system, such as ``endpoint_url`` or ``token``.
+            options: keyword arguments of the fsspec file system, such as ``endpoint_url`` or
+                ``token``.
 
         Raises:
-            StorageError: the URL's file system is not known, not installed, or refuses.
+            StorageError: the URL's file system is unknown or not installed, or cannot be opened.
         """
         self.url = url
         try:
             import fsspec
         except ImportError as error:
             raise errors.StorageError(
-                "banks elsewhere need fsspec: pip install 'skillbank[remote]'"
+                "remote banks need fsspec: pip install 'skillbank[remote]'"
             ) from error
         with self._reaching("open"):
             self._fs, root = fsspec.core.url_to_fs(url, **options)
@@ -50,37 +51,39 @@ class RemoteBank:
             protocols = self._fs.protocol
             names = {protocols} if isinstance(protocols, str) else set(protocols)
             self._at_once = bool(names & _ALL_AT_ONCE)
-            self._web = bool(names & {"http", "https"})  # pages of links, in which @ is %40
+            self._web = bool(names & {"http", "https"})  # listings are pages of links, @ is %40
 
     def __repr__(self) -> str:
         return f"<RemoteBank {self.url}>"
 
     def names(self) -> list[str]:
-        """Names of all skills there, sorted."""
+        """Names of all skills in the remote bank, sorted."""
         return sorted({version.name for version in self._scan().versions})
 
     def versions(self, name: str) -> list[int]:
-        """Numbers of a skill's versions there, oldest first; none if it is not there."""
+        """Version numbers of a skill, oldest first; empty if the remote bank does not have it."""
         return sorted(version.number for version in self._scan().versions if version.name == name)
 
     def push(self, bank: Bank, reference: str, name: str | None = None) -> str:
-        """Publish a skill as the next version of a name there.
+        """Upload a skill as the next version of a name.
 
-        It is checked here before and, read back, after. Interrupted, it leaves nothing that
-        looks like a skill; pushing what is already there as the newest version does nothing.
+        The file is verified before the upload and read back after it. An interrupted push leaves
+        nothing that looks like a skill. If the newest version already is this skill, nothing is
+        uploaded.
 
         Args:
-            bank: to take it from.
-            reference: what to push.
-            name: to publish it under; by default its name in the bank.
+            bank: the local bank.
+            reference: the skill to push.
+            name: name in the remote bank; by default its name in the local bank.
 
         Returns:
-            Its reference there.
+            Its reference in the remote bank.
 
         Raises:
-            SkillNotFound: the bank has no such skill.
-            SkillFileError: the file must not be used, here or as it arrived.
-            StorageError: the other side cannot be reached or written.
+            SkillNotFound: the local bank has no such skill.
+            SkillFileError: the local file is invalid.
+            StorageError: the remote bank cannot be reached or written, or the uploaded file reads
+                back differently.
         """
         version = bank.resolve(reference)
         image = storage.read_bytes(version.path)
@@ -89,17 +92,17 @@ class RemoteBank:
             raise errors.StorageError(f"{version.path} changed while it was read: try again")
         name = bank_folder.checked_name(version.name if name is None else name)
         with self._reaching("write to"):
-            if not self._at_once:  # object stores have no folders
+            if not self._at_once:  # object stores have no folders to create
                 try:
                     self._fs.makedirs(self._root, exist_ok=True)
                 except FileExistsError as error:
                     raise errors.StorageError(
                         f"{self.url} is a file; a bank is a folder"
                     ) from error
-            for _ in range(100):  # somebody else may take the number that was free a moment ago
+            for _ in range(100):  # another writer may take the same number first
                 scan = self._scan()
                 numbers = sorted(v.number for v in scan.versions if v.name == name)
-                used = [v.number for v in scan.gone if v.name == name]  # and never given again
+                used = [v.number for v in scan.gone if v.name == name]  # removed, never reused
                 if numbers and self._is_there(self._version(name, numbers[-1]), image):
                     return f"{name}@{numbers[-1]}"
                 number = max([*numbers, *used], default=0) + 1
@@ -107,27 +110,28 @@ class RemoteBank:
                 with contextlib.suppress(FileExistsError):
                     self._publish(target, image)
                     return target.reference
-        raise errors.StorageError(f"cannot write to {self.url}: too many others do")
+        raise errors.StorageError(f"cannot write to {self.url}: too many concurrent writers")
 
     def pull(self, bank: Bank, reference: str, name: str | None = None) -> str:
-        """Fetch a skill into a bank.
+        """Download a skill into a bank.
 
-        Bytes that arrived stay in the bank's folder until all have: an interrupted pull of the same
-        file goes on where it stopped, but from a web server, whence all of it comes anew. The file
-        is then opened as any file of a stranger.
+        An interrupted pull leaves the bytes received so far in the bank's folder, and the next pull
+        of the same file resumes there; over HTTP it starts from the beginning. The complete file is
+        verified like any untrusted file.
 
         Args:
-            bank: to keep it in.
-            reference: ``name``, ``name@2`` or ``name@alias`` there.
-            name: to keep it under; by default its name there.
+            bank: the local bank.
+            reference: ``name``, ``name@2`` or ``name@alias`` in the remote bank.
+            name: name in the local bank; by default its name in the remote bank.
 
         Returns:
-            Its reference in the bank; if the newest version there is this very skill, that one's.
+            Its reference in the local bank. If the newest version already is this skill, the
+            reference of that version.
 
         Raises:
-            SkillNotFound: there is no such skill.
-            SkillFileError: what arrived must not be used; nothing was kept.
-            StorageError: the other side cannot be reached, or the bank not written.
+            SkillNotFound: the remote bank has no such skill.
+            SkillFileError: the downloaded file is invalid; nothing was saved.
+            StorageError: the remote bank cannot be reached, or the local bank cannot be written.
         """
         version = self._resolve(reference)
         with self._reaching("read from"):
@@ -145,9 +149,9 @@ class RemoteBank:
             try:
                 return bank.add(storage.read_bytes(partial), name or version.name)
             finally:
-                partial.unlink(missing_ok=True)  # good or bad: it is of no use to go on with
+                partial.unlink(missing_ok=True)  # complete, valid or not: nothing to resume
 
-    # The other side.
+    # The remote files.
 
     def _scan(self) -> bank_folder.Scan:
         with self._reaching("list"):
@@ -163,21 +167,21 @@ class RemoteBank:
         return Version(name, number, _HERE)
 
     def _at(self, path: Path | str) -> str:
-        """Where a file of the bank's layout is there."""
+        """Remote path of a file of the bank."""
         return f"{self._root}/{path}"
 
     def _bytes(self, path: Path, start: int, end: int) -> bytes:
-        """Bytes of a file there, fewer if it ends before."""
-        if self._web:  # which may send the whole file, whatever is asked
+        """Bytes ``start`` to ``end`` of a remote file, fewer if it ends before."""
+        if self._web:  # a server may ignore the requested range and send the whole file
             data = bytearray()
             with self._fs.open(self._at(path), "rb", block_size=0) as stream:
                 while len(data) < end and (more := stream.read(end - len(data))):
-                    data += more  # what has arrived by now
+                    data += more  # a read may return less than requested
             return bytes(data[start:])
         return bytes(self._fs.cat_file(self._at(path), start=start, end=end))
 
     def _is_there(self, version: Version, image: bytes) -> bool:
-        """Whether a file there has these very bytes, and not only their header."""
+        """Whether a remote file has exactly these bytes; compares the headers first."""
         if self._header(version) != image[: storage.HEADER_BYTES]:
             return False
         return bytes(self._fs.cat_file(self._at(version.path))) == image
@@ -206,14 +210,14 @@ class RemoteBank:
         return self._bytes(version.path, 0, storage.HEADER_BYTES)
 
     def _fetch(self, version: Version, partial: Path, size: int) -> None:
-        """Append to the partial file what it still lacks; from the web all of it comes anew."""
+        """Append the missing bytes to the partial file; over HTTP, download it from the start."""
         with partial.open("wb" if self._web else "ab") as file:
             while (have := file.tell()) < size:
                 end = size if self._web else min(have + CHUNK, size)
                 with self._reaching("read from"):
                     data = self._bytes(version.path, have, end)
                     if len(data) != end - have:
-                        raise OSError(f"{end - have} bytes were promised and {len(data)} came")
+                        raise OSError(f"expected {end - have} bytes, got {len(data)}")
                 try:
                     file.write(data)
                     file.flush()
@@ -223,10 +227,10 @@ class RemoteBank:
                     ) from error
 
     def _publish(self, target: Version, image: bytes) -> None:
-        """Let a new file appear in one step, and read it back.
+        """Create a file atomically, and read it back to verify it.
 
         Raises:
-            FileExistsError: somebody else's file is there.
+            FileExistsError: another writer's file is there.
         """
         path = self._at(target.path)
         if self._at_once:
@@ -234,7 +238,7 @@ class RemoteBank:
                 self._fs.pipe_file(path, image, mode="create")
             except Exception as error:
                 self._fs.invalidate_cache()
-                if self._fs.exists(path):  # stores refuse in their own ways; or it did arrive
+                if self._fs.exists(path):  # error types differ; or the upload has succeeded
                     raise FileExistsError(path) from error
                 raise
         else:
@@ -251,18 +255,18 @@ class RemoteBank:
         self._fs.invalidate_cache()
         there = bytes(self._fs.cat_file(path))
         if there[: storage.HEADER_BYTES] != image[: storage.HEADER_BYTES]:
-            raise FileExistsError(path)  # another's, written at the same time: not ours to delete
+            raise FileExistsError(path)  # a concurrent writer's file: not ours to delete
         if there != image:
             self._fs.rm_file(path)
-            raise OSError("what was written reads back differently, and was deleted")
+            raise OSError("the uploaded file reads back differently, and was deleted")
 
     @contextlib.contextmanager
     def _reaching(self, what: str) -> Iterator[None]:
-        """Turn whatever a file system raises into one clear error."""
+        """Convert any exception of the file system into a StorageError."""
         try:
             yield
         except (errors.SkillbankError, FileExistsError):
             raise
-        except Exception as error:  # every file system has its own kinds
+        except Exception as error:  # exception types differ between file systems
             reason = str(error).split("\n", 1)[0] or type(error).__name__
             raise errors.StorageError(f"cannot {what} {self.url}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Replay memory: a ring of transitions in one table, one row each."""
+"""Replay memory: a ring buffer of transitions, one row each in a single table."""
 
 from typing import NamedTuple
 
@@ -14,9 +14,9 @@ class Transitions(NamedTuple):
     obs: Tensor  # [N, S]
     action: Tensor  # [N, A]
     reward: Tensor  # [N]
-    terminated: Tensor  # [N], 1 where the episode ended for good
-    ended: Tensor  # [N], 1 where the episode ended, for good or by the clock
-    next_obs: Tensor  # [N, S], the true one, also at an episode's end
+    terminated: Tensor  # [N], 1 where the episode terminated
+    ended: Tensor  # [N], 1 where the episode terminated or was truncated
+    next_obs: Tensor  # [N, S], before any reset, also at an episode's end
 
 
 class Batch(NamedTuple):
@@ -25,26 +25,26 @@ class Batch(NamedTuple):
     obs: Tensor  # [B, S]
     action: Tensor  # [B, A]
     reward: Tensor  # [B], discounted sum of the rewards of the n steps
-    discount: Tensor  # [B], gamma^n, what the value of ``next_obs`` counts
+    discount: Tensor  # [B], gamma^n, the weight of the value of ``next_obs``
     terminated: Tensor  # [B]
     next_obs: Tensor  # [B, S], after the n steps
 
 
 class Replay:
-    """A ring of the last ``capacity`` transitions, ``4 (2 S + A + 3)`` bytes each.
+    """A ring buffer of the last ``capacity`` transitions, ``4 (2 S + A + 3)`` bytes each.
 
-    Memory is claimed by the operating system as rows are first written, so a short training
-    pays for what it stored.
+    The operating system allocates memory as rows are first written, so a short training uses only
+    as much as it has stored.
 
     Args:
-        capacity: Transitions kept.
-        observation: S.
-        action: A.
-        copies: N, the transitions of each ``add``; a copy's next step lies N rows on.
-        device: Where the table lives.
+        capacity: Number of transitions kept.
+        observation: S, the size of an observation.
+        action: A, the size of an action.
+        copies: N, transitions per ``add``; a copy's next step is N rows later.
+        device: Device of the table.
 
     Raises:
-        SkillbankError: The table is larger than the memory there is.
+        SkillbankError: The table does not fit into memory.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Replay:
         except RuntimeError as error:
             raise SkillbankError(
                 f"a replay of {capacity} transitions needs {4e-9 * capacity * width:.1f} GB, "
-                "which is not there; a smaller replay_capacity would help"
+                "which cannot be allocated; use a smaller replay_capacity"
             ) from error
         self.added = 0  # transitions ever added
 
     def __len__(self) -> int:
-        """Transitions that can be sampled."""
+        """Number of transitions that can be sampled."""
         return min(self.added, self.capacity)
 
     @property
@@ -73,9 +73,9 @@ class Replay:
         return self._widths[0], self._widths[1]
 
     def add(self, step: Transitions) -> None:
-        """Append one transition of every copy, over the oldest where the ring is full.
+        """Append one transition per copy, overwriting the oldest if the buffer is full.
 
-        The step may lie on another device: it moves as one block.
+        The step may be on another device; it is copied as one block.
         """
         scalars = torch.stack((step.reward, step.terminated, step.ended), dim=1)
         rows = torch.cat((step.obs, step.action, scalars, step.next_obs), dim=1)
@@ -88,24 +88,27 @@ class Replay:
         self.added += len(rows)
 
     def end_episodes(self) -> None:
-        """Say that no copy goes on from its last transition: nothing spans a new beginning."""
+        """Mark the last transition of each copy as its episode's end, so n-step returns stop there.
+
+        Call it before the episodes restart.
+        """
         last = torch.arange(max(0, self.added - self.copies), self.added, device=self.rows.device)
         self.rows[last % self.capacity, self._reward + 2] = 1.0
 
     def rewards(self) -> Tensor:
-        """All rewards that are kept [len]."""
+        """All stored rewards [len]."""
         return self.rows[: len(self), self._reward]
 
     def sample(
         self, count: int, generator: torch.Generator, discount: float, n_step: int = 1
     ) -> Batch:
-        """``count`` transitions, uniformly with replacement.
+        """Sample ``count`` transitions uniformly with replacement.
 
         Args:
             count: B.
-            generator: Of the choice.
+            generator: Random generator.
             discount: gamma, per step.
-            n_step: Steps that a transition spans, fewer where its episode ends or the ring does.
+            n_step: Steps per transition; fewer where the episode or the stored data ends.
         """
         device = self.rows.device
         age = torch.randint(len(self), (count,), generator=generator, device=device)  # 0: oldest

@@ -1,8 +1,8 @@
-"""Work done side by side on the cores there are: simulation, critics and sampling network.
+"""Run simulation, critics and sampling network in parallel on the available cores.
 
-Torch's operations and the simulator release the interpreter lock, so that threads are enough. The
-pieces do not depend on each other and draw nothing at random, so that a training gives the same
-numbers, bit for bit, whether they run one after the other or at once.
+Torch's operations and the simulator release the interpreter lock, so threads are enough. The
+parallel calls are independent and draw no random numbers, so a training gives bit-identical
+results whether they run sequentially or in parallel.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,27 +13,27 @@ from typing import Generic, ParamSpec, TypeVar
 
 import torch
 
-MOST = 3  # threads that find work: the critics, the sampling network, and the simulation
+MOST = 3  # threads that can be used: for critics, sampling network and simulation
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class InTurn(Executor):
-    """An executor without threads: does at once what it is given."""
+    """An executor without threads: it runs each call immediately."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call, and return the result as a future that is done."""
+        """Call the function and return its result as a finished future."""
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except Exception as error:  # noqa: BLE001 - raised by Future.result
             future.set_exception(error)
         return future
 
 
 class Piece(Generic[T]):
-    """A call given to an executor; whoever needs its result makes it where nobody has begun."""
+    """A call submitted to an executor; ``result`` runs it itself if no thread has started it."""
 
     def __init__(
         self, executor: Executor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -42,17 +42,17 @@ class Piece(Generic[T]):
         self._future = executor.submit(self._call)
 
     def result(self) -> T:
-        """What the call returns."""
+        """The return value of the call."""
         return self._call() if self._future.cancel() else self._future.result()
 
 
 @contextmanager
 def side_by_side() -> Iterator[Executor]:
-    """An executor for what may run beside the caller, as many threads as torch is set to use.
+    """An executor for work parallel to the caller, with as many threads in all as torch uses.
 
-    With one (``OMP_NUM_THREADS=1`` or ``torch.set_num_threads(1)``) everything runs in turn. With
-    more, torch's own threads are set aside meanwhile: splitting the small products of an update
-    gains less than doing two of them at once.
+    With one thread (``OMP_NUM_THREADS=1`` or ``torch.set_num_threads(1)``) everything runs
+    sequentially. With more, torch is limited to one thread per operation meanwhile: running two of
+    an update's small matrix products at once gains more than splitting each over threads.
     """
     threads = torch.get_num_threads()
     if threads == 1:

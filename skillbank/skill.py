@@ -34,17 +34,17 @@ from skillbank.symmetry import Symmetries
 from skillbank.task import Layout, TaskLike, layout_of
 
 Array = NDArray[Any]
-VALUE_SAMPLES = 256  # proposals of a skill's soft value
-CANDIDATES = 32  # actions among which a deterministic prediction takes the best
+VALUE_SAMPLES = 256  # proposals per state for the soft value of a skill
+CANDIDATES = 32  # sampled actions of which a deterministic prediction takes the best
 
 
 class Skill(Composable):
-    """A maximum-entropy policy and what its numbers mean.
+    """A maximum-entropy policy with its soft Q-function and its metadata.
 
     Args:
         spec: The metadata.
-        parameters: Every parameter that ``spec.parameter_shapes`` names, float32.
-        content_hash: Of the file it came from; None where it was never saved.
+        parameters: All parameters listed by ``spec.parameter_shapes``, float32.
+        content_hash: Content hash of the skill's file; None if it was never saved.
     """
 
     spec: SkillSpec
@@ -74,7 +74,7 @@ class Skill(Composable):
         return f"<Skill {self.spec.name}: {task}, {self.spec.steps:,} steps, {content}>"
 
     def networks(self) -> dict[str, Critic | Sampler]:
-        """The networks by the name that their parameters carry in a file."""
+        """The networks by their name in a skill file."""
         parts: dict[str, Critic | Sampler] = {
             "critic": self.critic,
             "target_critic": self.target_critic,
@@ -83,18 +83,18 @@ class Skill(Composable):
         return parts | ({"anchor": self.anchor} if self.anchor else {})
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters, by the names of ``spec.parameter_shapes``."""
+        """Copies of all parameters, by their names in ``spec.parameter_shapes``."""
         arrays = flat_arrays(self.networks())
         return arrays | ({} if self.noise_set is None else {"noise": self.noise_set.numpy().copy()})
 
-    # What the skill says about actions; its Q-value: ``Composable.q``.
+    # Values and actions; for Q-values see ``Composable.q``.
 
     @torch.no_grad()
     def value(self, obs: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
         """Soft value (eq. 10) [B], with respect to actions scaled to [-1, 1]^A.
 
-        Proposals come from the sampling network by its density; a noise-fed network's are uniform.
-        A skill with a finite noise set has the soft value of that set,
+        Proposals are drawn from the sampling network, weighted by its density; for a noise-fed
+        network they are uniform. For a finite noise set, this is the soft value of the set,
         ``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``.
         """
         states, alpha = self.observed(obs), self.spec.temperature
@@ -114,12 +114,12 @@ class Skill(Composable):
 
     @torch.no_grad()
     def sample(self, obs: ArrayLike, n: int, seed: int | None = None) -> Array:
-        """``n`` actions for each state from the sampling network, in the environment's units.
+        """Sample ``n`` actions per state from the sampling network, in the environment's units.
 
         Args:
             obs: [B, S].
             n: Actions per state.
-            seed: The same seed gives the same actions; None: the skill's own stream goes on.
+            seed: The same seed gives the same actions; None: use the skill's own generator.
 
         Returns:
             [B, n, A].
@@ -137,13 +137,14 @@ class Skill(Composable):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[Array, None]:
-        """One action per observation, by Stable-Baselines3's convention.
+        """One action per observation, with the interface of Stable-Baselines3.
 
         Args:
             observation: [S] or [B, S].
-            state: Ignored; a skill has no memory.
+            state: Ignored; a skill is stateless.
             episode_start: Ignored.
-            deterministic: Take the best by Q of a fixed set of samples instead of a random one.
+            deterministic: Take the action with the highest Q among those of a fixed set of noises,
+                instead of a random one.
 
         Returns:
             Actions [A] or [B, A] in the environment's units, and None.
@@ -164,22 +165,22 @@ class Skill(Composable):
         own = self.unscaled(action)
         return (own[0] if np.ndim(observation) == 1 else own), None
 
-    # Keeping it.
+    # Saving and loading.
 
     def stored(self) -> tuple[SkillSpec, dict[str, NDArray[np.float32]]]:
-        """What a skill file holds of it."""
+        """The contents of its skill file: spec and parameters."""
         return self.spec, self.parameters()
 
     @classmethod
     def from_stored(cls, stored: storage.StoredSkill) -> "Skill":
-        """The skill that a file holds."""
+        """Create the skill from the contents of a file."""
         return cls(stored.spec, stored.parameters, stored.content_hash)
 
     def save(self, path: str | Path) -> None:
         """Write one HDF5 file, atomically and durably.
 
         Raises:
-            StorageError: It cannot be written; what was there before is untouched.
+            StorageError: It cannot be written; an existing file is unchanged.
         """
         self.content_hash = storage.write(Path(path), *self.stored())
 
@@ -188,34 +189,35 @@ class Skill(Composable):
         """Read a skill file.
 
         Raises:
-            SkillFileError: It is damaged or not a skill; nothing of it was used.
+            SkillFileError: The file is damaged or not a skill; no part of it is used.
         """
         return cls.from_stored(storage.read(Path(path)))
 
     def as_parents(self) -> tuple[str, ...]:
-        """Content hashes that what is made of it names as its parents.
+        """The content hashes that a skill derived from this one lists as its parents.
 
-        Its own; of one that was never saved, and that no bank knows, those of its parents besides.
+        That is this skill's own hash. If it was never saved, no bank knows that hash, so those of
+        its own parents are added.
         """
         if self.content_hash:
             return (self.content_hash,)
         return (storage.content_hash(*self.stored()), *self.spec.parents)[:MAX_PARENTS]
 
     def with_spec(self, **changes: Any) -> "Skill":
-        """The same networks under a changed spec (a name, an evaluation, ...)."""
+        """The same networks with a changed spec (a name, an evaluation, ...)."""
         whole = SkillSpec.model_validate(self.spec.model_dump() | changes)
         spec = self.spec.model_copy(update={key: getattr(whole, key) for key in changes})
         return Skill(spec, self.parameters(), self.content_hash if not changes else None)
 
     def at_temperature(self, temperature: float) -> "Skill":
-        """The same policy with its numbers at another temperature, the reward in proportion."""
+        """The same policy with Q and reward scaled to another temperature."""
         return self._child(*variants.at_temperature(self.spec, self.parameters(), temperature))
 
     def turned(self, angle: float) -> "Skill":
         """A skill that does towards ``angle`` (rad) what this one does towards 0, exactly.
 
         Raises:
-            IncompatibleSkill: It observes no block ``heading`` that could be turned.
+            IncompatibleSkill: It has no observation block ``heading``, or it observes its position.
         """
         return self._child(*variants.turned(self.spec, self.parameters(), angle))
 
@@ -225,18 +227,18 @@ class Skill(Composable):
     # Fitting it to a task.
 
     def fitted_to(self, task: TaskLike) -> "Skill":
-        """This skill on a task's observations: blocks it does not know enter at zero weight.
+        """This skill for the observations of a task; unknown blocks are added with zero weights.
 
-        Its Q-values and actions are unchanged. Warns if the task goes by the name of the skill's
-        own, but simulates another model.
+        Its Q-values and actions are unchanged. Warns if the task has the id of the skill's own
+        task, but simulates another model.
 
         Args:
-            task: A Gymnasium id, or the bare name of one of skillbank's tasks; or an environment
-                that was made, single or vectorised.
+            task: A Gymnasium id, the bare name of one of skillbank's tasks, or an environment
+                instance, single or vectorised.
 
         Raises:
             IncompatibleSkill: A block is missing or has another size, or the actions differ.
-            UnsupportedEnvironment: The id is unknown, or its spaces cannot be used.
+            UnsupportedEnvironment: The id is unknown, or its spaces are not supported.
         """
         task = layout_of(task)
         own, theirs = self.spec.observation_blocks, task.observation_blocks
@@ -248,7 +250,7 @@ class Skill(Composable):
         if self.spec.env_id == task.env_id and None not in models and models[0] != models[1]:
             warnings.warn(
                 f"'{self.spec.name}' was trained on another model of {task.env_id} (sha256 "
-                f"{models[0]:.8}..., here {models[1]:.8}...): its numbers may not hold here",
+                f"{models[0]:.8}..., here {models[1]:.8}...): its results may differ here",
                 stacklevel=2,
             )
         if own == theirs:
@@ -266,7 +268,7 @@ class Skill(Composable):
         return Skill(spec, parameters, self.content_hash)
 
     def known_blocks(self) -> set[ObservationBlock]:
-        """The blocks that it goes by; not those that it was only fitted to, at zero weight."""
+        """The blocks that it uses; not those that ``fitted_to`` added with zero weights."""
         weights = [network["0.weight"] for network in self.networks().values()]
         known, start = set(), 0
         for block in self.spec.observation_blocks:
@@ -276,19 +278,23 @@ class Skill(Composable):
             start += block.size
         return known
 
-    # Inside.
+    # Internals.
 
     def tensor_q(self, obs: Tensor, action: Tensor, u: Tensor | None = None) -> Tensor:
-        """Scaled actions [B, K, A] -> Q [B, K]; u says more of an action that it has saturated."""
+        """Q-values [B, K] of scaled actions [B, K, A].
+
+        ``u``, the actions before squashing, makes the anchor's density of saturated actions more
+        accurate.
+        """
         q: Tensor = self.critic(obs, action).amin(0)
         if self.anchor is None:
             return q
         return q + self.spec.temperature * self.anchor.log_action_density(obs, action, u)
 
     def _draw(self, obs: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        """Scaled actions [B, n, A] by fresh noise, or by members of the fixed set.
+        """Sample scaled actions [B, n, A] with fresh noise, or with members of the noise set.
 
-        Each action is drawn through a random symmetry of the skill.
+        A random symmetry of the skill is applied for each action.
         """
         if self.noise_set is None:
             noise = torch.randn((len(obs), n, self.spec.action_size), generator=generator)
@@ -311,7 +317,7 @@ class Skill(Composable):
 def block_columns(
     own: Sequence[ObservationBlock], theirs: Sequence[ObservationBlock]
 ) -> NDArray[np.int64] | None:
-    """For each column of ``own`` its column in ``theirs``; None where a block does not fit."""
+    """The column in ``theirs`` of each column of ``own``; None if a block is missing there."""
     starts, column = {}, 0
     for block in theirs:
         starts[block.name, block.size] = column
@@ -324,7 +330,7 @@ def block_columns(
 def _widened(
     weight: NDArray[np.float32], columns: NDArray[np.int64], observation: int
 ) -> NDArray[np.float32]:
-    """First-layer weights [..., S (+ A), H] with rows of zeros for the columns that are new."""
+    """First-layer weights [..., S (+ A), H] with rows of zeros for the new observation columns."""
     extra = weight.shape[-2] - len(columns)  # the action's (or the noise's) rows come last
     wide = np.zeros((*weight.shape[:-2], observation + extra, weight.shape[-1]), np.float32)
     wide[..., columns, :] = weight[..., : len(columns), :]
@@ -333,7 +339,7 @@ def _widened(
 
 
 def _extended(symmetry: Symmetry, columns: NDArray[np.int64], observation: int) -> Symmetry:
-    """The same relabelling on a wider observation, whose new columns it leaves alone."""
+    """The same symmetry for a wider observation, whose new columns it leaves unchanged."""
     index, sign = np.arange(observation), np.ones(observation, np.int64)
     index[columns] = columns[list(symmetry.obs_index)]
     sign[columns] = symmetry.obs_sign
@@ -347,7 +353,7 @@ def _side_by_side(
     own = {block.name: block.size for block in spec.observation_blocks}
     theirs = {block.name: block.size for block in task.observation_blocks}
     lines = [
-        f"skill '{spec.name}' does not fit {task.env_id}; every block of the skill must be there:",
+        f"skill '{spec.name}' does not fit {task.env_id}; the task must have all of its blocks:",
         f"  {'block':<20} {'skill':>8} {'task':>8}",
     ]
     for name in own | theirs:

@@ -10,8 +10,8 @@ def soft_value(q: Tensor, log_weight: Tensor, temperature: float) -> Tensor:
     """Soft value by importance sampling (eq. 10).
 
     ``V = alpha [ logsumexp_k (Q(s, a_k) / alpha + log w_k) - log K ]`` where ``w_k`` is the
-    density of the base measure over that of the proposal: for the paper's objective
-    ``1 / q(a_k | s)``, for an anchored one ``pi_0(a_k | s) / q(a_k | s)``.
+    density of the base measure divided by that of the proposal: ``1 / q(a_k | s)`` for the paper's
+    objective, ``pi_0(a_k | s) / q(a_k | s)`` for an anchored one.
 
     Args:
         q: Q(s, a_k) [B, K], a_k drawn from q.
@@ -29,7 +29,7 @@ def soft_value(q: Tensor, log_weight: Tensor, temperature: float) -> Tensor:
 
 
 def effective_sample_size(q: Tensor, log_weight: Tensor, temperature: float) -> Tensor:
-    """Share of the K proposals that carry the soft value: ``(sum w)^2 / (K sum w^2)`` -> [B]."""
+    """Effective sample size as a share of the K proposals: ``(sum w)^2 / (K sum w^2)`` -> [B]."""
     log_w = q / temperature + log_weight
     doubled = 2.0 * torch.logsumexp(log_w, -1) - torch.logsumexp(2.0 * log_w, -1)
     return doubled.exp() / q.shape[-1]
@@ -38,6 +38,6 @@ def effective_sample_size(q: Tensor, log_weight: Tensor, temperature: float) -> 
 def soft_bellman_target(
     reward: Tensor, discount: Tensor, terminated: Tensor, next_value: Tensor
 ) -> Tensor:
-    """``y = r + gamma (1 - terminated) V(s')`` (eq. 7); a truncated episode goes on. All [B]."""
+    """``y = r + gamma (1 - terminated) V(s')`` (eq. 7), also for truncated episodes. All [B]."""
     assert reward.shape == discount.shape == terminated.shape == next_value.shape
     return reward + discount * (1.0 - terminated) * next_value

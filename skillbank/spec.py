@@ -1,6 +1,6 @@
-"""What a skill's numbers mean: its metadata, and the name and shape of every parameter.
+"""The metadata of a skill, and the name and shape of every parameter.
 
-No torch here: a bank is listed and a file is checked without it.
+This module does not import torch: listing a bank and checking a file do not need it.
 """
 
 import warnings
@@ -22,7 +22,7 @@ MAX_NAME = 128
 Name = Annotated[
     str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 ]
-# No control characters, and none that turn the direction of writing: terminals obey them.
+# No control characters and no bidirectional overrides: terminals would interpret them.
 _CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 Text = Annotated[str, Field(max_length=4096, pattern=rf"^[^{_CONTROL}]*$")]
 Line = Annotated[str, Field(max_length=4096, pattern=rf"^[^\t\n{_CONTROL}]*$")]
@@ -35,18 +35,19 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _many(most: int, least: int = 0) -> Any:
-    """Of a list: so many entries, and no more than one error for all that are wrong."""
+    """Limit the number of entries of a list; validation stops at the first invalid entry."""
     return Field(min_length=least, max_length=most, fail_fast=True)
 
 
-# Keywords that say how a task is simulated and drawn, not what it is; a skill remembers none.
+# Keywords for running and rendering a task, which do not define the task; skills do not store them.
 OF_GYMNASIUM = {
     *("self", "id", "env_id", "num_envs", "render_mode"),
     *("vectorization_mode", "vector_kwargs", "wrappers"),
 }
 _OF_OUR_TASKS = {"num_threads", "camera", "width", "height"}
 Keyword = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-# A text is a name and a number bounded: a file leads no environment to a path, nor to excess.
+# Strings must be names and numbers are bounded, so a file cannot pass paths or huge sizes to an
+# environment.
 Bounded = Field(ge=-1_000_000, le=1_000_000)
 Setting = bool | Annotated[int, Bounded] | Annotated[float, Bounded] | Name | None
 EnvKwargs = Annotated[
@@ -56,14 +57,14 @@ EnvKwargs = Annotated[
 
 
 class ObservationBlock(Strict):
-    """A named run of the observation vector, for example ``velocity``, 3 numbers."""
+    """A named block of consecutive observation entries, for example ``velocity`` of size 3."""
 
     name: Name
     size: Annotated[int, Field(ge=1, le=65536)]
 
 
 def blocks_text(blocks: Sequence[ObservationBlock]) -> str:
-    """``velocity 3, position 2``."""
+    """The blocks as text: ``velocity 3, position 2``."""
     return ", ".join(f"{block.name} {block.size}" for block in blocks)
 
 
@@ -71,9 +72,9 @@ Sign = Literal[-1, 1]
 
 
 class Symmetry(Strict):
-    """A relabelling under which the task looks the same, as signed permutations.
+    """A symmetry of the task: signed permutations of observation and action.
 
-    ``obs[obs_index] * obs_sign`` is what the relabelled robot observes; likewise for actions.
+    The transformed observation is ``obs[obs_index] * obs_sign``; likewise for actions.
     """
 
     name: Line
@@ -102,7 +103,7 @@ class CurvePoint(Strict):
 
 
 class EvaluationRecord(Strict):
-    """A measured result, as kept in the skill."""
+    """The result of an evaluation, as stored in the skill."""
 
     env_id: Line
     episodes: Count
@@ -125,20 +126,20 @@ class SkillSpec(Strict):
     temperature: Positive  # alpha at which q is soft-optimal
     discount: Annotated[float, Field(gt=0, lt=1)]
     reward_scale: Positive
-    reward: Line = ""  # what its scaled reward is, where it is not the task's own
+    reward: Line = ""  # description of its scaled reward, if that is not the task's own
     env_id: Line
-    env_kwargs: EnvKwargs = Field(default_factory=dict)  # what its environment was made with
+    env_kwargs: EnvKwargs = Field(default_factory=dict)  # keyword arguments of its environment
     observation_blocks: Annotated[tuple[ObservationBlock, ...], _many(256, 1)]
     action_low: Annotated[tuple[Finite, ...], _many(4096, 1)]
     action_high: Annotated[tuple[Finite, ...], _many(4096, 1)]
     action_dtype: Literal["float32", "float64"]
     architecture: Architecture
-    symmetries: Annotated[tuple[Symmetry, ...], _many(64)] = ()  # drawn from when acting
+    symmetries: Annotated[tuple[Symmetry, ...], _many(64)] = ()  # a random one applies per action
     anchored: bool = False  # q = critic + temperature * log-density of the anchor sampler
     noise_set: Annotated[int, Field(ge=0, le=65536)] = 0  # fixed noises xi_i; 0: fresh noise
     config: Annotated[PretrainConfig | FinetuneConfig, Field(union_mode="left_to_right")]
     seed: Seed
-    steps: Annotated[int, Field(ge=0)]  # environment steps it was trained for
+    steps: Annotated[int, Field(ge=0)]  # environment steps of its training
     updates: Annotated[int, Field(ge=0)]
     learning_curve: Annotated[tuple[CurvePoint, ...], _many(10_000)] = ()
     evaluations: Annotated[tuple[EvaluationRecord, ...], _many(1_000)] = ()
@@ -161,14 +162,14 @@ class SkillSpec(Strict):
             raise ValueError("symmetries do not have the sizes of observation and action")
         for name in self.env_kwargs:
             if _is_running(self.env_id, name):
-                raise ValueError(f"env_kwargs: {name} says how a task is run, not what it is")
+                raise ValueError(f"env_kwargs: {name} configures how a task is run, not the task")
         if self.anchored and self.architecture.sampler != "flow":
-            raise ValueError("only a flow sampler has the density that an anchor needs")
+            raise ValueError("an anchor needs the density of sampler 'flow'")
         return self
 
     @property
     def task(self) -> str:
-        """Its environment as people read it: ``skillbank/PointMassReach-v0, goals=left``."""
+        """A readable name of its environment: ``skillbank/PointMassReach-v0, goals=left``."""
         lists = {k: v if isinstance(v, tuple) else (v,) for k, v in self.env_kwargs.items()}
         made = (f"{name}={'+'.join(map(str, values))}" for name, values in lists.items())
         return ", ".join([self.env_id, *made])
@@ -185,10 +186,10 @@ class SkillSpec(Strict):
 
 
 def kept_kwargs(env_id: str, kwargs: Mapping[str, Any]) -> EnvKwargs:
-    """What a skill remembers of the keywords that its environment was made with.
+    """The keyword arguments of the environment that a skill stores.
 
-    These are numbers, booleans, names, and lists and arrays of them; a warning says which were
-    none. How a task is simulated and drawn is left out.
+    These are numbers, booleans, names, and lists and arrays of them; other values are dropped with
+    a warning. Keywords for running and rendering the task are omitted.
     """
     kept: EnvKwargs = {}
     for name, value in kwargs.items():
@@ -201,7 +202,7 @@ def kept_kwargs(env_id: str, kwargs: Mapping[str, Any]) -> EnvKwargs:
             warnings.warn(
                 f"a skill's file cannot keep {name}={value!r}, only numbers within 1,000,000 of "
                 "zero, booleans, names (letters, digits and _.-), and lists of them: "
-                "give it again when the skill is evaluated or fine-tuned",
+                "pass it again to evaluate or fine-tune the skill",
                 stacklevel=2,
             )
     return kept
@@ -212,14 +213,14 @@ def _is_running(env_id: str, name: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, a list as a tuple."""
+    """Convert NumPy scalars and arrays to Python values, and lists to tuples."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     return tuple(_plain(one) for one in value) if isinstance(value, list | tuple) else value
 
 
 def critic_shapes(architecture: Architecture, observation: int, action: int) -> dict[str, Shape]:
-    """Name and shape of the parameters of the C critics, which are kept as one batch."""
+    """Name and shape of the parameters of the C critics, which are stored as one batch."""
     count = architecture.critics
     shapes: dict[str, Shape] = {}
     inputs = observation + action  # the observation's columns come first
@@ -253,7 +254,7 @@ def sampler_shapes(architecture: Architecture, observation: int, action: int) ->
 
 
 def parameter_shapes(spec: SkillSpec) -> dict[str, Shape]:
-    """Name and shape of every parameter of a skill; a file must hold exactly these, as float32."""
+    """Name and shape of every parameter of a skill; a file contains exactly these, as float32."""
     sizes = (spec.observation_size, spec.action_size)
     parts = {
         "critic": critic_shapes(spec.architecture, *sizes),

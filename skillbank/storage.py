@@ -1,4 +1,4 @@
-"""Skill files: the only door between bytes on disk and a skill (docs/skill-file.md).
+"""Reading and writing skill files; all of them pass through this module (docs/skill-file.md).
 
 A file is a 512-byte header, which is HDF5's user block, and an HDF5 body:
 
@@ -8,9 +8,9 @@ A file is a 512-byte header, which is HDF5's user block, and an HDF5 body:
     body <sha256 of everything after the header>
     metadata <offset in the body> <length>
 
-Reading never hands a file to the HDF5 library of this process: a separate one looks and answers
-with a table of contents (or the bank already has it), and the bytes are taken from the copy in
-memory that was hashed.
+Reading never passes a file to the HDF5 library in this process: a separate process lists the data
+sets (unless the bank has the list already), and the parameters are taken from the copy in memory
+that was hashed.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 HEADER_BYTES = 512
 MAX_FILE_BYTES = 256 << 20
 MAX_METADATA_BYTES = 4 << 20
-MAX_KEYS = 1024  # of one object of the metadata
+MAX_KEYS = 1024  # in one JSON object of the metadata
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAGIC = b"skillbank skill file\n"
 METADATA = "metadata"
@@ -47,7 +47,7 @@ Parameters = dict[str, NDArray[np.float32]]
 
 
 class Header(NamedTuple):
-    """What the first 512 bytes of a skill file say."""
+    """The header of a skill file: its first 512 bytes, parsed."""
 
     content_hash: str
     body_hash: str
@@ -56,14 +56,14 @@ class Header(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where the parameters lie in a body, for whoever has had it checked before."""
+    """Offsets of the parameters in a body whose structure was checked before."""
 
-    body_hash: str  # of the body that it describes, and of no other
-    offsets: tuple[int, ...]  # bytes from the start of the body, in the order of the names
+    body_hash: str  # of the only body that the offsets are valid for
+    offsets: tuple[int, ...]  # bytes from the start of the body, in the order of the sorted names
 
 
 class StoredSkill(NamedTuple):
-    """A skill as it lies in a file: all of it, and nothing that can run."""
+    """The complete content of a skill file: data only, no code and no networks."""
 
     spec: SkillSpec
     parameters: Parameters
@@ -77,8 +77,8 @@ class StoredSkill(NamedTuple):
 def metadata_document(spec: SkillSpec) -> bytes:
     """Canonical metadata: ASCII JSON with sorted keys and no spaces.
 
-    Of a spec that was read it is the document that it was read from, without the keys that were
-    not there (see ``Strict``), but for what was changed since.
+    For a spec that was read from a file it is the original document: keys that were absent there
+    stay absent (see ``Strict``), unless they were changed since.
     """
     document = spec.model_dump(mode="json", exclude_unset=True)
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -86,7 +86,7 @@ def metadata_document(spec: SkillSpec) -> bytes:
 
 
 def content_hash(spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> str:
-    """Hash of everything that a skill is; equal for equal skills, wherever they are kept."""
+    """Hash of a skill's metadata and parameters; equal for equal skills, in any file."""
     return hash_of(metadata_document(spec), parameters)
 
 
@@ -105,7 +105,7 @@ def hash_of(document: bytes, parameters: Mapping[str, NDArray[np.float32]]) -> s
 
 
 def encode(spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """Turn a skill into the bytes of its file; the same skill always gives the same bytes.
+    """Encode a skill as the bytes of its file; the same skill always gives the same bytes.
 
     Raises:
         SkillFileError: the parameters are not those that the spec dictates, or not finite.
@@ -143,7 +143,7 @@ def _header(
 def prepare(
     spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]
 ) -> tuple[bytes, StoredSkill]:
-    """Make the bytes of a skill's file, and read them back.
+    """Encode a skill as the bytes of its file, and decode them again to verify them.
 
     Raises:
         SkillFileError: the parameters are not those that the spec dictates, or not finite.
@@ -151,17 +151,17 @@ def prepare(
     from skillbank import storage_hdf5
 
     image = encode(spec, parameters)
-    # Our own bytes of a moment ago: the only ones that this process lets the HDF5 library read.
+    # These bytes were just made here: only such a body is opened by HDF5 in this process.
     stored = decode(image, look=storage_hdf5.contents)
     if stored.spec != spec or any(
         stored.parameters[name].tobytes() != array.tobytes() for name, array in parameters.items()
     ):
-        raise errors.StorageError("the skill does not survive being written: please report this")
+        raise errors.StorageError("the skill is not the same when read back: please report this")
     return image, stored
 
 
 def write(path: Path, spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> str:
-    """Write a skill file, durably and all at once: a crash leaves the old file or the new one.
+    """Write a skill file durably and atomically: a crash leaves the old file or the new one.
 
     Returns:
         The content hash.
@@ -179,12 +179,12 @@ def write(path: Path, spec: SkillSpec, parameters: Mapping[str, NDArray[np.float
 
 
 def read(path: Path, placement: Placement | None = None) -> StoredSkill:
-    """Read and check a skill file.
+    """Read and verify a skill file.
 
     Args:
         path: the file.
-        placement: kept from an earlier read of this file. The HDF5 library is then not asked
-            again; the content hash, names, shapes and values are checked just the same.
+        placement: from an earlier read of this file. The HDF5 library is then not needed again;
+            the content hash and the values are still checked.
 
     Raises:
         SkillFileError: the subclass says what is wrong with the file.
@@ -204,8 +204,8 @@ def read_spec(path: Path) -> SkillSpec:
 def read_metadata(path: Path) -> tuple[Header, SkillSpec]:
     """Read header and metadata of a skill file after checking the hash of its bytes.
 
-    The HDF5 library is not asked, so the structure of the body stays unchecked, and with it the
-    content hash that the header claims.
+    The HDF5 library is not used, so the structure of the body, and with it the content hash in the
+    header, is not verified.
     """
     image = read_bytes(path)
     with _named(path):
@@ -216,7 +216,7 @@ def read_metadata(path: Path) -> tuple[Header, SkillSpec]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Begin the text of a file's error with the file."""
+    """Prefix the message of a ``SkillFileError`` with the path of the file."""
     try:
         yield
     except errors.SkillFileError as error:
@@ -226,7 +226,7 @@ def _named(path: Path) -> Iterator[None]:
 def read_bytes(path: Path) -> bytes:
     """Read a regular file of bounded size into memory, once."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: a device may react to that
+        if not stat.S_ISREG(os.stat(path).st_mode):  # before opening, to which a device may react
             raise errors.NotASkillFile(f"{path}: not a regular file")
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
@@ -245,7 +245,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_header(image: bytes) -> Header:
-    """Check the form of the header of a file's bytes."""
+    """Parse and validate the header of a file's bytes."""
     if not image.startswith(MAGIC):
         raise errors.NotASkillFile(
             "not a skill file: it does not begin with 'skillbank skill file'"
@@ -269,7 +269,7 @@ def parse_header(image: bytes) -> Header:
 
 
 def check_body(image: bytes, header: Header) -> None:
-    """Check that all bytes after the header are those that the header was made for."""
+    """Check all bytes after the header against the hash in the header."""
     body = memoryview(image)[HEADER_BYTES:]
     if hashlib.sha256(body).hexdigest() != header.body_hash:
         raise errors.DamagedFile("the bytes do not match the hash in the header")
@@ -282,17 +282,17 @@ def decode(
     placement: Placement | None = None,
     look: Callable[[bytes], Contents] = storage_sandbox.contents,
 ) -> StoredSkill:
-    """Check the bytes of a skill file and take the skill out of them; see ``read``.
+    """Verify and decode the bytes of a skill file; see ``read``.
 
     Args:
         image: the bytes.
-        placement: kept from an earlier read.
-        look: asks the HDF5 library what a body contains.
+        placement: from an earlier read of the same file.
+        look: lists the data sets of a body, by the HDF5 library.
     """
     header = parse_header(image)
     if placement is not None and placement.body_hash == header.body_hash:
-        # Seen before. The content hash covers all that is used; a wrong placement or a damaged
-        # file is found by it, and looked at as if nothing were known.
+        # Seen before: the content hash covers every byte that is used, so it detects a wrong
+        # placement or a damaged file, which is then checked from scratch below.
         with contextlib.suppress(errors.SkillFileError, ValidationError):
             document = _document(image, header)
             spec = SkillSpec.model_validate_json(document, context=AS_READ)
@@ -322,12 +322,12 @@ def _document(image: bytes, header: Header) -> bytes:
     start = HEADER_BYTES + header.metadata_offset
     document = image[start : start + header.metadata_length]
     if len(document) != header.metadata_length:
-        raise errors.InvalidMetadata("the metadata reaches beyond the file")
+        raise errors.InvalidMetadata("the metadata extends beyond the end of the file")
     return document
 
 
 def parse_metadata(document: bytes) -> SkillSpec:
-    """Validate a metadata document: strict JSON, the strict model, no key twice."""
+    """Validate a metadata document: strict JSON without duplicate keys, canonical, of the model."""
     try:
         json.loads(document, object_pairs_hook=unique, parse_constant=_no_constant)
         spec = SkillSpec.model_validate_json(document, context=AS_READ)
@@ -337,17 +337,17 @@ def parse_metadata(document: bytes) -> SkillSpec:
         raise errors.InvalidMetadata(f"metadata: {where}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise errors.InvalidMetadata(f"metadata: {error}") from error
-    if metadata_document(spec) != document:  # written again it would be another skill
+    if metadata_document(spec) != document:  # writing it again would change the content hash
         raise errors.InvalidMetadata(
-            "metadata: not written as it must be: ASCII, sorted keys, no spaces, numbers as Python "
+            "metadata: not in canonical form: ASCII, sorted keys, no spaces, numbers as Python "
             "writes them"
         )
     return spec
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Make a JSON object of its pairs; a key that is there twice is a ValueError."""
-    if len(pairs) > MAX_KEYS:  # each that is wrong has an error of its own
+    """Build a JSON object from its pairs; a duplicate key or too many keys is a ValueError."""
+    if len(pairs) > MAX_KEYS:  # pydantic would report every unknown key
         raise ValueError(f"an object of {len(pairs):,} keys; at most {MAX_KEYS:,}")
     document = dict(pairs)
     if len(document) != len(pairs):
@@ -360,10 +360,10 @@ def _no_constant(name: str) -> object:
 
 
 def _offsets(contents: Contents, header: Header, shapes: Mapping[str, Shape]) -> list[int]:
-    """Check that a body contains what the spec dictates and no more; where each parameter is."""
+    """Check that a body contains exactly what the spec dictates; return the parameters' offsets."""
     table = {path: (shape, offset) for path, shape, offset in contents}
     if table.pop(METADATA, None) != ((header.metadata_length,), header.metadata_offset):
-        raise errors.InvalidMetadata("the header and HDF5 place the metadata differently")
+        raise errors.InvalidMetadata("header and HDF5 disagree on the place of the metadata")
     for path in table:
         if not path.startswith(PARAMETERS):
             raise errors.UnknownParameter(f"unknown data set {path!r}")
@@ -375,13 +375,13 @@ def _offsets(contents: Contents, header: Header, shapes: Mapping[str, Shape]) ->
 def _parameters(image: bytes, shapes: Mapping[str, Shape], offsets: Sequence[int]) -> Parameters:
     """Copy the parameters out of the bytes of a file."""
     if len(offsets) != len(shapes):
-        raise errors.InvalidStructure("not as many places as parameters")
+        raise errors.InvalidStructure("the number of offsets is not the number of parameters")
     parameters: Parameters = {}
     for name, offset in zip(sorted(shapes), offsets, strict=True):
         shape = shapes[name]
         count, start = math.prod(shape), HEADER_BYTES + offset
         if not HEADER_BYTES <= start <= start + 4 * count <= len(image):
-            raise errors.ForbiddenStorage(f"parameter {name!r} reaches beyond the file")
+            raise errors.ForbiddenStorage(f"parameter {name!r} extends beyond the end of the file")
         values = np.frombuffer(image, "<f4", count, start) if count else np.empty(0)
         parameters[name] = values.reshape(shape).astype(np.float32)
     _check_finite(parameters)

@@ -1,8 +1,8 @@
-"""The HDF5 body of a skill file: how it is written, and what a body says it contains.
+"""The HDF5 body of a skill file: encoding it, and listing its data sets.
 
-This is the only module that imports h5py, and it imports nothing of skillbank: bodies of files are
-given to it only in the separate process of ``storage_reader``. What it says of a body is where each
-data set lies; the caller takes the data from its own copy of the body.
+This is the only module that imports h5py. It imports nothing from skillbank, because bodies from
+files are opened only in the separate process of ``storage_reader``. It reports where each data set
+lies; the caller takes the data from its own copy of the body.
 """
 
 import json
@@ -21,7 +21,7 @@ PARAMETERS = "parameters/"
 
 
 class Refused(Exception):
-    """A body that breaks the specification: the name of the error class, and what was found."""
+    """A body that violates the specification; holds the name of an error class and a message."""
 
 
 class Extent(NamedTuple):
@@ -33,7 +33,7 @@ class Extent(NamedTuple):
 
 
 def encode(metadata: bytes, parameters: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """Write the body in memory: the same arguments always give the same bytes.
+    """Encode a body in memory; the same arguments always give the same bytes.
 
     Args:
         metadata: the canonical JSON document.
@@ -76,13 +76,13 @@ def _write(file: Any, path: str, array: NDArray[Any], kind: Any, plain: Any) -> 
 
 
 def contents(body: bytes) -> list[Extent]:
-    """List every data set of a body, in the order of their paths, or refuse the body.
+    """List all data sets of a body, sorted by path.
 
-    Only hard links are followed, one component at a time; nothing is read from the data sets.
+    Only hard links are followed, one component at a time; no data is read from the data sets.
 
     Raises:
-        Refused: with the name of an error class and a sentence.
-        Exception: whatever h5py raises on a body that is not sound.
+        Refused: the body violates the specification.
+        Exception: whatever h5py raises on a malformed body.
     """
     file = h5f.open_file_image(body)
     try:
@@ -98,7 +98,7 @@ def contents(body: bytes) -> list[Extent]:
         if extent.offset < end:
             raise Refused("ForbiddenStorage", f"{extent.path!r} shares bytes with {previous!r}")
         if extent.offset + size > len(body):
-            raise Refused("ForbiddenStorage", f"{extent.path!r} reaches beyond the file")
+            raise Refused("ForbiddenStorage", f"{extent.path!r} extends beyond the end of the file")
         if size:
             end, previous = extent.offset + size, extent.path
     return found
@@ -135,7 +135,7 @@ def _walk(group: Any, path: str, found: list[Extent], seen: set[object]) -> None
         kind = h5i.get_type(child)
         if kind == h5i.GROUP:
             if here.count("/") + 1 >= MAX_DEPTH:
-                raise Refused("ForbiddenObject", f"{here!r}: groups nest too deep")
+                raise Refused("ForbiddenObject", f"{here!r}: groups are nested too deeply")
             _walk(child, here, found, seen)
         elif kind == h5i.DATASET:
             found.append(_extent(child, here))
@@ -144,7 +144,7 @@ def _walk(group: Any, path: str, found: list[Extent], seen: set[object]) -> None
 
 
 def _extent(data: Any, path: str) -> Extent:
-    """Check that a data set is one plain run of bytes of the expected type, and say where."""
+    """Check that a data set is one contiguous run of the expected type; return its extent."""
     if h5o.get_info(data).num_attrs:
         raise Refused("ForbiddenAttribute", f"{path!r} has attributes")
     expected = h5t.STD_U8LE if path == METADATA else h5t.IEEE_F32LE
@@ -157,19 +157,19 @@ def _extent(data: Any, path: str) -> Extent:
     if creation.get_external_count():
         raise Refused("ForbiddenStorage", f"{path!r} keeps its data in another file")
     if creation.get_nfilters():
-        raise Refused("ForbiddenStorage", f"{path!r} goes through a filter")
+        raise Refused("ForbiddenStorage", f"{path!r} uses a filter")
     space = data.get_space()
     if space.get_simple_extent_type() != h5s.SIMPLE:
         raise Refused("ForbiddenStorage", f"{path!r} is not an array")
     shape = tuple(int(length) for length in space.get_simple_extent_dims())
     extent = Extent(path, shape, int(data.get_offset() or 0))
     if data.get_storage_size() != _bytes(extent) or (_bytes(extent) and not extent.offset):
-        raise Refused("ForbiddenStorage", f"{path!r} has not all of its {_bytes(extent)} bytes")
+        raise Refused("ForbiddenStorage", f"{path!r} does not store all {_bytes(extent)} bytes")
     return extent
 
 
 def answer(body: bytes) -> bytes:
-    """Table of contents or refusal, as a line of JSON; whatever the HDF5 library raises."""
+    """Table of contents, or error class and message, as one line of JSON; never raises."""
     said: tuple[object, ...]
     try:
         said = "contents", contents(body)
@@ -177,6 +177,6 @@ def answer(body: bytes) -> bytes:
         said = refusal.args
     except MemoryError:
         said = "ReaderStopped", "opening it takes too much memory"
-    except Exception as error:  # noqa: BLE001 - whatever h5py raises means "not sound"
+    except Exception as error:  # noqa: BLE001 - whatever h5py raises means "malformed"
         said = "InvalidStructure", f"the HDF5 library refuses it: {str(error)[:200]}"
     return json.dumps(said).encode()

@@ -1,8 +1,8 @@
-"""The process that shows a body to the HDF5 library: it can answer, and do nothing else.
+"""The sandboxed process that opens a body with the HDF5 library and lists its data sets.
 
-A program: ``python -I storage_reader.py LENGTH MAX_ANSWER FOLDER...`` reads that many bytes from
-standard input, gives up its rights for good, and answers one line of JSON. It imports nothing of
-skillbank, so that it starts quickly; h5py and NumPy may lie in the folders.
+``python -I storage_reader.py LENGTH MAX_ANSWER FOLDER...`` reads LENGTH bytes from standard input,
+gives up its rights irrevocably, and writes one line of JSON. It imports nothing from skillbank, to
+start quickly; h5py and NumPy are also searched for in the folders.
 """
 
 import ctypes
@@ -17,9 +17,9 @@ from pathlib import Path
 CPU_SECONDS = 10
 EXTRA_MEMORY = 256 << 20  # bytes of address space beyond two copies of the body
 
-# Linux system calls that computing needs, with their numbers by machine. With all others refused, a
-# library that was taken over cannot delete, rename, signal or start anything either.
-_MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # as the kernel's audit calls them
+# Linux system calls needed for pure computation, with their numbers by machine. All others are
+# refused, so a compromised library cannot delete, rename, signal or start anything.
+_MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # the kernel's AUDIT_ARCH constants
 _CALLS = {
     "read": (0, 63),
     "write": (1, 64),
@@ -47,10 +47,10 @@ _CALLS = {
 
 
 def main() -> None:
-    """Answer for the body on standard input."""
+    """List the data sets of the body on standard input."""
     length, max_answer = map(int, sys.argv[1:3])
     sys.path += sys.argv[3:]
-    # By path: importing the package would bring in far more than is needed here.
+    # Run by path: importing the package would load far more than is needed here.
     answer = runpy.run_path(str(Path(__file__).with_name("storage_hdf5.py")))["answer"]
     body = sys.stdin.buffer.read(length)
     give_up_rights(2 * length + EXTRA_MEMORY, max_answer)
@@ -59,11 +59,11 @@ def main() -> None:
 
 
 def give_up_rights(more_memory: int, max_answer: int) -> None:
-    """Set limits that cannot be raised again: no new file, socket or process, little else.
+    """Set irrevocable limits: no new file, socket or process; little time, memory and output.
 
     Args:
         more_memory: bytes of address space beyond what is in use.
-        max_answer: most bytes that a file may be written to.
+        max_answer: maximum size of a written file, in bytes.
     """
     limits = {
         resource.RLIMIT_CORE: 0,
@@ -83,7 +83,7 @@ def give_up_rights(more_memory: int, max_answer: int) -> None:
 
 
 def _allow_only_computing(libc: ctypes.CDLL) -> bool:
-    """Have the kernel refuse all other system calls (seccomp); False where it cannot."""
+    """Make the kernel refuse all other system calls (seccomp); False if it does not support it."""
     machine = platform.machine()
     if machine not in _MACHINES:
         return False

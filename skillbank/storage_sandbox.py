@@ -1,7 +1,7 @@
-"""Have the HDF5 library look at a body that nobody vouches for, where it can do no harm.
+"""Listing the data sets of an untrusted HDF5 body in a sandboxed process.
 
-The library runs in a separate process (``storage_reader``) that holds the body, may
-open nothing else, and answers with a table of contents. Its answer is checked like any input.
+The HDF5 library runs in a separate process (``storage_reader``) that holds the body, cannot open
+anything else, and answers with a table of contents. The answer is validated like any other input.
 """
 
 import importlib.util
@@ -29,11 +29,11 @@ class Extent(NamedTuple):
 
 
 def contents(body: bytes) -> list[Extent]:
-    """Have a separate process say what a body contains.
+    """List the data sets of a body, using a separate process.
 
     Raises:
-        SkillFileError: the subclass says why the body is refused; ``ReaderStopped`` that the
-            process crashed or ran into a limit.
+        SkillFileError: the body is refused; the subclass says why. ``ReaderStopped`` means that
+            the process crashed or hit a limit.
         StorageError: the process could not be started.
     """
     command = [sys.executable, "-I", str(PROGRAM), str(len(body)), str(MAX_ANSWER), *_homes()]
@@ -57,24 +57,24 @@ def contents(body: bytes) -> list[Extent]:
     except OSError as error:
         raise errors.StorageError(f"cannot start the reader: {error}") from error
     if done.returncode:
-        raise errors.ReaderStopped(f"opening it stopped the reader (status {done.returncode})")
+        raise errors.ReaderStopped(f"opening it crashed the reader (status {done.returncode})")
     return parse(text)
 
 
 def _homes() -> list[str]:
-    """Folders of what the reader imports: ``-I`` hides a user's own site and PYTHONPATH."""
+    """Folders of the reader's imports: ``-I`` ignores the user's site-packages and PYTHONPATH."""
     found = (importlib.util.find_spec(name) for name in ("h5py", "numpy"))
     return [str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin]
 
 
 def _environment() -> dict[str, str]:
-    """No HDF5 plug-ins, no secrets; only what the loader may need to find libraries."""
+    """Environment without HDF5 plug-ins and secrets; keeps only the search paths of libraries."""
     kept = {k: v for k, v in os.environ.items() if k in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")}
     return kept | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def parse(text: bytes) -> list[Extent]:
-    """Check an answer: the process that gave it may have been taken over."""
+    """Parse and validate an answer: the process that wrote it may be compromised."""
     try:
         kind, answer = json.loads(text)
         if kind == "contents":
@@ -85,7 +85,7 @@ def parse(text: bytes) -> list[Extent]:
         told = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(answer)[:1000])
         refusal: errors.SkillFileError = named(told)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise errors.ReaderStopped("opening it confused the reader") from error
+        raise errors.ReaderStopped("opening it led to an invalid answer of the reader") from error
     raise refusal
 
 

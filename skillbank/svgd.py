@@ -1,7 +1,7 @@
 """Stein variational gradient descent: the direction that moves particles towards a target.
 
-Pure functions of tensors. Particles live in any space R^d; the agent uses the space before
-squashing, where the target has no walls.
+Pure functions of tensors. Particles are points in R^d; the agent uses the space before squashing,
+where the target has no boundary.
 """
 
 import math
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NARROWEST = 1e-4  # least bandwidth: where particles coincide, rounding must not drive them apart
+NARROWEST = 1e-4  # minimum bandwidth, so that rounding does not drive coinciding particles apart
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Squared distances between two sets of particles, x [B, M, d] and y [B, K, d] -> [B, M, K]."""
     assert x.ndim == y.ndim == 3, (x.shape, y.shape)
-    centre = x.mean(1, keepdim=True)  # products cancel least around the particles' own centre
+    centre = x.mean(1, keepdim=True)  # centring reduces cancellation errors
     x, y = x - centre, y - centre
     sums = x.square().sum(-1).unsqueeze(2) + y.square().sum(-1).unsqueeze(1)
     return torch.baddbmm(sums, x, y.transpose(1, 2), alpha=-2.0).clamp_min_(0.0)
@@ -25,10 +25,10 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 def bandwidth(squared: Tensor) -> Tensor:
     """Kernel bandwidth of each state from the median heuristic (appendix D.1).
 
-    The paper prints ``h = d / (2 log(M + 1))`` with d "the median of pairwise distance". A kernel
-    ``exp(-|x - y|^2 / h)`` has h in units of a squared distance, so d is read as the median of
-    the *squared* distances, which makes the direction equivariant to a change of units; so do
-    Liu & Wang (2016).
+    The paper gives ``h = d / (2 log(M + 1))`` with d "the median of pairwise distance". In the
+    kernel ``exp(-|x - y|^2 / h)``, h has the unit of a squared distance, so d is taken to be the
+    median of the *squared* distances, as in Liu & Wang (2016). This makes the direction equivariant
+    to a change of units.
 
     Args:
         squared: Squared distances [B, M, K].
@@ -52,7 +52,7 @@ def _median(values: Tensor) -> Tensor:
 def stein_direction(
     fixed: Tensor, updated: Tensor, score: Tensor, temperature: float, h: Tensor | None = None
 ) -> Tensor:
-    """The direction that decreases the divergence to the target fastest (eq. 13, appendix C.1).
+    """The direction of steepest descent of the KL divergence to the target (eq. 13, app. C.1).
 
     ``phi(y_j) = mean_i [ k(x_i, y_j) grad Q(x_i) + alpha grad_x k(x_i, y_j) ]`` with the kernel
     ``k(x, y) = exp(-|x - y|^2 / h)``.
@@ -62,7 +62,7 @@ def stein_direction(
         updated: Particles y_j [B, K, d]; may be the same as ``fixed``.
         score: Gradient of alpha * log target at ``fixed`` [B, M, d] (for exp(Q/alpha): grad Q).
         temperature: alpha, the weight of the repulsion.
-        h: Bandwidth [B, 1, 1]; the median heuristic where it is None.
+        h: Bandwidth [B, 1, 1]; None: the median heuristic.
 
     Returns:
         phi [B, K, d].
@@ -72,8 +72,8 @@ def stein_direction(
     h = bandwidth(squared) if h is None else h
     kernel = torch.exp(-squared / h).transpose(1, 2)  # k(x_i, y_j) as [B, K, M]
     attraction = kernel @ score  # [B, K, d]
-    # sum_i grad_x k(x_i, y_j) = -2/h sum_i (x_i - y_j) k(x_i, y_j), as one product; around the
-    # particles' centre, so that those which coincide cancel exactly
+    # sum_i grad_x k(x_i, y_j) = -2/h sum_i (x_i - y_j) k(x_i, y_j), as one matrix product; centred,
+    # so that the terms of coinciding particles cancel exactly
     centre = fixed.mean(1, keepdim=True)
     x, y = fixed - centre, updated - centre
     repulsion = (2.0 / h) * (y * kernel.sum(-1, keepdim=True) - kernel @ x)

@@ -13,12 +13,12 @@ from skillbank.spec import Symmetry
 
 
 class Symmetries:
-    """G relabellings under which the task looks the same.
+    """G symmetries of a task: relabellings of observation and action that leave it unchanged.
 
-    Replayed transitions are seen through a random one, so that what is learned in one direction
-    is learned in all; and a skill acts through a random one, which makes its policy exactly as
-    symmetric as the task (the mixture ``mean_g f(xi; g s)`` relabelled back) where the network is
-    only nearly so.
+    A random one is applied to each replayed transition, so that what is learned in one direction
+    is learned in all. A skill also applies a random one to each state when acting and undoes it on
+    the action, which makes its policy exactly as symmetric as the task (the mixture
+    ``mean_g f(xi; g s)``, relabelled back), although the network is only nearly symmetric.
     """
 
     def __init__(self, declared: Sequence[Symmetry], device: str = "cpu") -> None:
@@ -32,7 +32,7 @@ class Symmetries:
         self._obs_sign = table("obs_sign", np.float32)
         self._action_index = table("action_index", np.int64)  # [G, A]
         self._action_sign = table("action_sign", np.float32)
-        # The same for a whole transition in one row: observation, action, next observation.
+        # The same for a whole transition as one row: observation, action, next observation.
         size = self._obs_index.shape[1]
         width = size + self._action_index.shape[1]
         self._row_index = torch.cat(
@@ -42,16 +42,16 @@ class Symmetries:
         self._widths = (size, width - size, size)
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """One symmetry for each of ``batch`` states [B]."""
+        """Draw one symmetry for each of ``batch`` states [B]."""
         device = generator.device
         return torch.randint(self.count, (batch,), generator=generator, device=device)
 
     def obs(self, obs: Tensor, which: Tensor) -> Tensor:
-        """Observations [B, S] as the relabelled robots see them."""
+        """Apply the symmetries ``which`` [B] to observations [B, S]."""
         return obs.gather(1, self._obs_index[which]) * self._obs_sign[which]
 
     def transitions(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Each transition seen through a random symmetry."""
+        """Apply a random symmetry to each transition."""
         which = self.draw(len(batch.obs), generator)
         rows = torch.cat((batch.obs, batch.action, batch.next_obs), 1)
         rows = rows.gather(1, self._row_index.index_select(0, which))
@@ -60,7 +60,7 @@ class Symmetries:
         return batch._replace(obs=obs, action=action, next_obs=next_obs)
 
     def undo_action(self, action: Tensor, which: Tensor) -> Tensor:
-        """Actions [B, K, A] of relabelled robots as the original ones do them."""
+        """Undo the symmetries ``which`` [B] on actions [B, K, A]."""
         signed = action * self._action_sign[which].unsqueeze(1)
         index = self._action_index[which].unsqueeze(1).expand_as(action)
         return torch.empty_like(action).scatter_(2, index, signed)

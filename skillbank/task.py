@@ -1,8 +1,8 @@
-"""A Gymnasium environment as the learner sees it: many copies, flat tensors, scaled actions.
+"""The learner's interface to a Gymnasium environment: many copies, flat tensors, scaled actions.
 
-Any environment with a one-dimensional Box observation and a bounded one-dimensional Box action
-works by its id; what skillbank's own environments declare beyond that (observation blocks,
-symmetries, the model's hash) is used where it is there.
+Any registered environment with a one-dimensional Box observation and a bounded one-dimensional Box
+action is supported. Optional declarations, as of skillbank's own environments (observation blocks,
+symmetries, model hash), are used if present.
 """
 
 import itertools
@@ -24,18 +24,18 @@ Array = NDArray[Any]
 
 
 class Step(NamedTuple):
-    """What one step of all copies gave."""
+    """The result of one step of all copies."""
 
-    next_obs: Tensor  # [N, S], the true one, also where the episode ended
+    next_obs: Tensor  # [N, S], before any reset, also where the episode ended
     reward: Tensor  # [N]
-    terminated: Tensor  # [N], 1 where the episode ended for good
+    terminated: Tensor  # [N], 1 where the episode terminated
     ended: Array  # [N] bool, terminated or truncated
     obs: Tensor  # [N, S], where the next step starts: after a reset where the episode ended
-    info: dict[str, Any]  # as Gymnasium's: of ``obs``; ``final_info`` has the ends of episodes
+    info: dict[str, Any]  # Gymnasium's info for ``obs``; ``final_info`` is that of ended episodes
 
 
 class Layout(NamedTuple):
-    """As much of a task as a skill asks for when it is fitted."""
+    """The properties of a task that are needed to fit a skill to it."""
 
     env_id: str
     observation_blocks: tuple[ObservationBlock, ...]
@@ -54,24 +54,24 @@ class Task:
 
     Args:
         env_id: A Gymnasium id, or the bare name of one of skillbank's (``QuadrupedRun``).
-        num_envs: N.
-        kwargs: For the environment.
+        num_envs: N, the number of copies.
+        kwargs: Keyword arguments of the environment.
 
     Raises:
-        UnsupportedEnvironment: The id is unknown, or its spaces cannot be learned on.
+        UnsupportedEnvironment: The id is unknown, or its spaces are not supported.
     """
 
     def __init__(self, env_id: str, num_envs: int, /, **kwargs: Any) -> None:
         self.env_id = resolve(env_id)
         try:
             self.envs = _made(self.env_id, num_envs, kwargs)
-        except Exception as error:  # whatever somebody's environment raises
+        except Exception as error:  # an environment may raise anything
             made = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
             raise UnsupportedEnvironment(
                 f"{self.env_id} cannot be made{made and f' with {made}'}: {error}"
             ) from error
         self.num_envs, self.kwargs = num_envs, kwargs
-        self.steps = 0  # of all copies, since they were made
+        self.steps = 0  # steps of all copies since they were made
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
         source = _declaring(self.envs)
         layout = _declared(self.env_id, obs_space, action_space, source)
@@ -82,7 +82,7 @@ class Task:
         self.action_size = len(self.action_low)
         self.model_hash = layout.model_hash
         self.arena: Any = getattr(source, "arena", None)
-        # Somebody's environment may belong to the thread that made it.
+        # Other environments may only work in the thread that made them.
         self.any_thread = bool(getattr(source, "any_thread", False))
         registered = getattr(_first(self.envs).spec, "max_episode_steps", None)
         self.max_episode_steps: int | None = getattr(source, "max_episode_steps", registered)
@@ -92,8 +92,8 @@ class Task:
             self.symmetries = tuple(map(_symmetry, declared))
         except (AttributeError, TypeError, ValueError) as error:
             raise UnsupportedEnvironment(
-                f"{self.env_id} declares symmetries that are none: a name, and for observation and "
-                "action an index, which is a permutation, and signs of +1 and -1 "
+                f"{self.env_id} declares invalid symmetries; each needs a name and, for "
+                "observation and action, an index (a permutation) and signs of +1 and -1 "
                 f"({str(error).splitlines()[0]})"
             ) from error
         for one in self.symmetries:
@@ -105,10 +105,10 @@ class Task:
                 )
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Tensor:
-        """Start all copies: the first observations [N, S]; what ``info`` said is in ``.info``.
+        """Reset all copies and return the first observations [N, S]; ``info`` is in ``.info``.
 
         Raises:
-            UnsupportedEnvironment: What came back has the wrong shape or is not finite.
+            UnsupportedEnvironment: The result has the wrong shape or is not finite.
         """
         try:
             obs, self.info = self.envs.reset(seed=seed, options=options)
@@ -119,10 +119,10 @@ class Task:
         return self._observation(obs, "reset")
 
     def step(self, action: Array, *, scaled: bool = True) -> Step:
-        """One step of all copies; action [N, A] scaled to [-1, 1], or in the task's own units.
+        """Step all copies with actions [N, A], scaled to [-1, 1] or in the task's own units.
 
         Raises:
-            UnsupportedEnvironment: What came back has the wrong shape or is not finite.
+            UnsupportedEnvironment: The result has the wrong shape or is not finite.
         """
         self.steps += 1
         own = self.unscale(action) if scaled else action
@@ -149,7 +149,7 @@ class Task:
         return own.clip(self.action_low, self.action_high).astype(self.action_dtype)
 
     def close(self) -> None:
-        """Free what the copies hold."""
+        """Close the environment."""
         self.envs.close()
 
     def _observation(self, obs: Array, what: str) -> Tensor:
@@ -157,7 +157,7 @@ class Task:
         return _tensor(obs)
 
     def _check(self, what: str, value: Array, shape: tuple[int, ...]) -> None:
-        with np.errstate(over="ignore"):  # what does not fit into 32 bits is not finite here
+        with np.errstate(over="ignore"):  # float32 overflow becomes inf and is reported below
             value = np.asarray(value, np.float32)
         where = f"{self.env_id}, step {self.steps}"
         if value.shape != shape:
@@ -172,10 +172,10 @@ class Task:
 
 
 class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One copy of somebody's environment: says which one it is when it returns a wrong shape.
+    """One copy of a user's environment; errors about observation shapes name the copy.
 
-    Of ``info`` it tells the numbers, as floats, and the position. Gymnasium keeps all copies'
-    in the type of whoever speaks first, and has objects for what it does not know.
+    ``info`` is reduced to its scalar numbers, as floats, and the position: Gymnasium stores the
+    values of all copies in an array of the type that the first copy reports, or of objects.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], copy: int) -> None:
@@ -183,12 +183,12 @@ class _CheckedCopy(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.copy = copy
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """As the environment."""
+        """Reset the environment."""
         obs, info = self.env.reset(**kwargs)
         return obs, _numbers(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As the environment, whose observation must have the shape that its space says."""
+        """Step the environment and check the shape of its observation."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         if np.shape(obs) != self.observation_space.shape:
             raise ValueError(
@@ -211,21 +211,21 @@ def _numbers(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_numeric(value: Any) -> bool:
-    """Whether it is an array of numbers or booleans."""
+    """Whether a value is an array of numbers or booleans."""
     return isinstance(value, np.ndarray) and value.dtype.kind in "fbiu"
 
 
-# What `gymnasium.make` and we wrap around an environment.
+# Wrappers added by `gymnasium.make` and by this module.
 _TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, _CheckedCopy)
 
 TaskLike = Task | Layout | str | gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
 
 def layout_of(task: TaskLike) -> Layout:
-    """Observation and actions of a task, of an environment by its id, or of one that was made.
+    """The layout of a task, of an environment id, or of an environment instance.
 
     Raises:
-        UnsupportedEnvironment: The id is unknown, or its spaces cannot be learned on.
+        UnsupportedEnvironment: The id is unknown, or its spaces are not supported.
     """
     if isinstance(task, str):
         made = Task(task, 1)
@@ -243,19 +243,19 @@ def layout_of(task: TaskLike) -> Layout:
 
 
 def _declaring(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> Any:
-    """Who declares blocks, symmetries and the like: the environment itself, or the first copy."""
+    """The object that declares blocks, model hash etc.: the unwrapped environment or first copy."""
     return _first(env.unwrapped).unwrapped
 
 
 def _first(envs: Any) -> Any:
-    """The first copy, where we have vectorised it."""
+    """The first copy if this module vectorised the environment, else the environment itself."""
     return envs.envs[0] if isinstance(envs, SyncVectorEnv) else envs
 
 
 def _outermost(envs: VectorEnv[Any, Any, Any]) -> Any:
-    """Who declares symmetries: the outermost that can change what is observed, done or rewarded.
+    """The object that declares symmetries: the outermost wrapper that can change the task.
 
-    A wrapper that keeps the symmetries of what is inside says so by having them.
+    A wrapper that preserves the symmetries of the environment inside must declare them itself.
     """
     env: Any = _first(envs)
     while isinstance(env, _TRANSPARENT):
@@ -266,7 +266,7 @@ def _outermost(envs: VectorEnv[Any, Any, Any]) -> Any:
 def _declared(
     env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Space[Any], source: Any
 ) -> Layout:
-    """What the spaces say, with the blocks that the environment declares, if it does."""
+    """The layout given by the spaces and by the environment's declarations, if any."""
     _check_spaces(env_id, obs, action)
     assert isinstance(action, gymnasium.spaces.Box)
     size = int(obs.shape[0])  # type: ignore[index]
@@ -278,7 +278,7 @@ def _declared(
             f"{env_id} declares observation_blocks {blocks}; they are pairs of a name and a size, "
             "as in (('velocity', 3), ('place', 2))"
         ) from error
-    if declared != size:  # none, or a wrapper changed the observation
+    if declared != size:  # no blocks are declared, or a wrapper changed the observation
         own = getattr(source, "single_observation_space", source.observation_space)
         if blocks and own.shape == obs.shape:
             raise UnsupportedEnvironment(
@@ -295,24 +295,24 @@ def _declared(
         model_hash = TypeAdapter(Sha256 | None).validate_python(model_hash)
     except ValidationError as error:
         raise UnsupportedEnvironment(
-            f"{env_id} declares observation_blocks {blocks} and model_hash {model_hash!r}: a name "
-            "has letters, digits and _.-, the hash is a SHA-256 in hexadecimal"
+            f"{env_id} declares observation_blocks {blocks} and model_hash {model_hash!r}: names "
+            "consist of letters, digits and _.-, the hash is a SHA-256 in hexadecimal"
         ) from error
     low, high = action.low.astype(np.float64), action.high.astype(np.float64)
     return Layout(env_id, named, low, high, model_hash)
 
 
 def resolve(env_id: str) -> str:
-    """The full id of an environment, given that or the bare name of one of skillbank's.
+    """The full id of an environment, from its id or the bare name of one of skillbank's tasks.
 
     Raises:
-        UnsupportedEnvironment: No such environment; the text names the nearest ones.
+        UnsupportedEnvironment: No such environment; the message suggests similar names.
     """
     if not isinstance(env_id, str):
         spec = getattr(env_id, "spec", None)
         hint = f": '{spec.id}'" if spec else ", as in 'Pendulum-v1'; register yours to have one"
         raise UnsupportedEnvironment(
-            f"the environment is made here, many copies of it: give its Gymnasium id{hint}, "
+            f"skillbank makes the copies of the environment itself: give its Gymnasium id{hint}, "
             f"not {env_id!r}"
         )
     for candidate in (env_id, f"skillbank/{env_id}", f"skillbank/{env_id}-v0"):
@@ -330,7 +330,7 @@ def resolve(env_id: str) -> str:
 
 
 def _made(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
-    """Copies that begin anew in the step in which they end, vectorised by themselves or by us."""
+    """Copies with same-step autoreset: the environment's own vector version, or a SyncVectorEnv."""
     if gymnasium.spec(env_id).vector_entry_point is not None:
         how = "vector_entry_point"
         envs = gymnasium.make_vec(env_id, num_envs, vectorization_mode=how, **kwargs)
@@ -371,7 +371,7 @@ def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Spac
         )
     if not (action.low < action.high).all():
         raise UnsupportedEnvironment(
-            f"{env_id} has actions {action} of which a component cannot move: leave it out"
+            f"{env_id} has actions {action} with a component whose bounds are equal: remove it"
         )
 
 

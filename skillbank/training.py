@@ -1,4 +1,4 @@
-"""The loop: collect with parallel simulations, store, update, report."""
+"""The training loop: collect with parallel simulations, store, update, report."""
 
 import time
 from collections import deque
@@ -21,14 +21,14 @@ from skillbank.side_by_side import InTurn, side_by_side
 from skillbank.spec import CurvePoint, kept_kwargs
 from skillbank.task import Step, Task
 
-RECENT_EPISODES = 50  # the learning curve's return is the mean of so many
+RECENT_EPISODES = 50  # episodes over which the learning curve averages the return
 CURVE_POINTS = 200  # points of a learning curve
-REPORT_SECONDS = 2.0  # wall clock between reports, at most
+REPORT_SECONDS = 2.0  # maximum wall clock between reports
 CHECKPOINT_SECONDS = 120.0  # wall clock between checkpoints
 
 
 class Progress(NamedTuple):
-    """What a training reports from time to time."""
+    """A progress report of a training."""
 
     steps: int  # environment steps so far, over all copies
     total_steps: int
@@ -36,41 +36,40 @@ class Progress(NamedTuple):
     seconds: float  # wall clock, over all sessions of this training
     mean_return: float  # undiscounted, of recent episodes; nan before the first has ended
     temperature: float
-    figures: dict[str, float]  # of the last update; empty before the first
+    figures: dict[str, float]  # diagnostics of the last update; empty before the first
 
 
 @dataclass
 class Hooks:
-    """How a caller watches and stops a training. The library itself never prints."""
+    """Callbacks and checkpoint settings of a training. The library itself never prints."""
 
     on_progress: Callable[[Progress], None] | None = None
-    on_warning: Callable[[str], None] | None = None  # something went wrong, training goes on
+    on_warning: Callable[[str], None] | None = None  # for problems that do not stop the training
     should_stop: Callable[[], bool] = lambda: False
-    checkpoint: Path | None = None  # where to save what is learned, from time to time and at a stop
-    resume: bool = False  # go on from that checkpoint
+    checkpoint: Path | None = None  # file to save to, every two minutes and when training stops
+    resume: bool = False  # resume from that checkpoint
     on_step: "Callable[[Training, Step], None] | None" = None  # after each step of all copies
-    # Environment steps between points at which all episodes start anew and the checkpoint is
-    # written, there and nowhere else: a training resumed from one ends bit for bit as if it had
-    # never been stopped.
+    # Environment steps per segment. At the end of each, all episodes restart and the checkpoint is
+    # written, at no other time. A resumed training then ends bit-identical to an uninterrupted one.
     segment_steps: int | None = None
-    memory: dict[str, NDArray[Any]] = field(default_factory=dict)  # the caller's, in the checkpoint
+    memory: dict[str, NDArray[Any]] = field(default_factory=dict)  # caller's data in the checkpoint
 
 
 @dataclass
 class Training:
-    """A training in progress: everything that a checkpoint must hold."""
+    """A training in progress, with the state that a checkpoint contains."""
 
     agent: Agent
     task: Task
     config: Learning
     seed: int
-    schedule: Callable[[Agent, int], bool]  # sets alpha and noise set; says if the sampler learns
-    warm: bool  # first steps by the sampling network (a skill's rollouts), not at random
-    level: bool  # start the critics at the value that the first rewards promise
+    schedule: Callable[[Agent, int], bool]  # sets alpha, noise set; returns if the sampler learns
+    warm: bool  # take the first actions from the sampling network (a skill's), not at random
+    level: bool  # initialise the critics to the value estimated from the first rewards
     parent: str | None = None  # content hash of the skill that it started from
     steps: int = 0
     seconds: float = 0.0
-    debt: float = 0.0  # updates owed to the steps made
+    debt: float = 0.0  # updates that are due for the steps so far
     curve: list[CurvePoint] = field(default_factory=list)
     returns: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
 
@@ -83,17 +82,18 @@ class Training:
         self.rng = np.random.default_rng(self.seed)
         self.disturbance = np.zeros((self.task.num_envs, self.task.action_size))  # OU noise
         self.memory: dict[str, NDArray[Any]] = {}  # see Hooks
-        # At its very start; a resumed one may train longer.
+        # As planned at the first start; a resumed training may be longer.
         self.planned_steps = self.config.total_steps
 
     def run(self, hooks: Hooks) -> None:
         """Train until ``config.total_steps``.
 
         Raises:
-            Interrupted: ``should_stop`` said so; the checkpoint, if any, is saved (in a training
-                with segments it stays where the last one ended).
-            UnsupportedEnvironment: The environment returned something unusable; likewise saved.
-            TrainingDiverged: What is learned is not finite; an earlier checkpoint stays.
+            Interrupted: ``should_stop`` returned True. The checkpoint, if any, is saved; in a
+                training with segments it remains that of the last complete segment.
+            UnsupportedEnvironment: The environment returned invalid data; likewise saved.
+            TrainingDiverged: A parameter, action or diagnostic is not finite; the previous
+                checkpoint remains.
         """
         self.memory = hooks.memory
         if hooks.resume:
@@ -104,9 +104,9 @@ class Training:
                 self.agent.beside = beside
                 self._segments(hooks, beside if self.task.any_thread else InTurn())
         except TrainingDiverged:
-            raise  # the checkpoint stays the last good one
+            raise  # keep the last good checkpoint
         except BaseException as error:
-            # Where nothing was done, a checkpoint that is there says more.
+            # Do not overwrite an existing checkpoint if this run has made no step.
             moved = self.steps > begun or not (hooks.checkpoint and hooks.checkpoint.exists())
             if hooks.checkpoint is not None and hooks.segment_steps is None and moved:
                 try:
@@ -125,13 +125,13 @@ class Training:
                 self._save_if_possible(hooks)
 
     def _loop(self, hooks: Hooks, beside: Executor) -> None:
-        """Each step of the simulation runs beside the updates that the steps before it have earned.
+        """Run each step of the simulation in parallel with the updates due for earlier steps.
 
-        So the policy that acts is at most one step of all copies behind.
+        So the acting policy lags behind by at most one step of all copies.
         """
         agent, task, config = self.agent, self.task, self.config
         copies = task.num_envs
-        obs = task.reset(seed=self.seed + self.steps)  # a resumed training sees new episodes
+        obs = task.reset(seed=self.seed + self.steps)  # new episodes for a resumed training
         running = np.zeros(copies)
         self.disturbance[:] = 0.0
         started = last_save = last_report = time.perf_counter()
@@ -162,7 +162,7 @@ class Training:
                 self._level_critics()
             if self.steps > config.learning_starts:
                 self.debt += copies / config.steps_per_update
-            if self.steps >= end:  # nothing is left to run beside
+            if self.steps >= end:  # no further simulation step to run them in parallel with
                 figures = self._learn(learns) or figures
             now = time.perf_counter()
             self.seconds = before + now - started
@@ -183,7 +183,7 @@ class Training:
         self.replay.add(Transitions(obs, torch.from_numpy(action), *told))
 
     def _learn(self, train_sampler: bool) -> Figures | None:
-        """The updates that are owed; figures of the last one."""
+        """Make the updates that are due; return the diagnostics of the last one."""
         figures = None
         while self.debt >= 1.0:
             self.debt -= 1.0
@@ -195,12 +195,12 @@ class Training:
             return
         try:
             checkpoint.save(self, hooks.checkpoint)
-        except StorageError as failure:  # a full disk may be emptied before the end
+        except StorageError as failure:  # for example a full disk; a later save may succeed
             if hooks.on_warning is not None:
                 hooks.on_warning(str(failure))
 
     def _action(self, obs: torch.Tensor) -> NDArray[np.float32]:
-        """Actions [N, A] for this step: at first at random, then the policy's, with OU noise."""
+        """Actions [N, A] for this step: random at first, then the policy's with OU noise."""
         config = self.config
         if not self.warm and self.steps < config.learning_starts:
             return self.rng.uniform(-1.0, 1.0, self.disturbance.shape).astype(np.float32)
@@ -219,7 +219,7 @@ class Training:
     def _level_critics(self) -> None:
         """Set the critics' last bias to mean reward / (1 - gamma).
 
-        A constant does not matter to the policy, but it reaches all states only at the slow rate
+        A constant offset of Q does not change the policy, but it is learned only at the slow rate
         of the target network: about 1 / ((1 - gamma) tau) updates per e-fold.
         """
         rewards = self.replay.rewards()
@@ -236,7 +236,7 @@ class Training:
 
     def _report(self, figures: Figures | None, hooks: Hooks, on_curve: bool) -> None:
         values = {} if figures is None else figures.summary()
-        # Not at the reports of the clock: whether a training diverges is no matter of its speed.
+        # Check only at curve points, not at timed reports, so the result is independent of speed.
         if on_curve and not all(np.isfinite(list(values.values()))):
             raise TrainingDiverged(
                 f"training diverged at step {self.steps}: {values}; "

@@ -1,6 +1,6 @@
-"""The same skill in other clothes: at another temperature, or turned to another direction.
+"""Exact variants of a skill: at another temperature, or turned to another direction.
 
-Both are exact changes of its parameters; nothing is learned. Functions of a spec and parameters.
+Both change its parameters in closed form, without training. Pure functions of spec and parameters.
 """
 
 import math
@@ -13,17 +13,17 @@ from skillbank.errors import IncompatibleSkill
 from skillbank.spec import MAX_NAME, SkillSpec, Symmetry, blocks_text
 
 Parameters = dict[str, NDArray[np.float32]]
-POSITION = "position"  # the block of a task where it matters where one is
-HEADING = "heading"  # the block of cos and sin of the yaw relative to the wanted direction
+POSITION = "position"  # the block of the position in the arena
+HEADING = "heading"  # the block of cos and sin of the yaw relative to the target direction
 
 
 def at_temperature(
     spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]], temperature: float
 ) -> tuple[SkillSpec, Parameters]:
-    """A skill of the same policy whose numbers are at another temperature.
+    """The skill with the same policy at another temperature.
 
     With ``c = temperature / alpha``, ``c Q`` is soft-optimal at ``c alpha`` for the reward ``c r``,
-    for ``exp(c Q / (c alpha))`` is the same policy; entropy counts in proportion.
+    because ``exp(c Q / (c alpha))`` is the same policy; the entropy term scales in proportion.
 
     Raises:
         ValueError: The temperature is not a positive number.
@@ -51,19 +51,20 @@ def turned(
 ) -> tuple[SkillSpec, Parameters]:
     """A skill that does towards ``angle`` what this one does towards 0.
 
-    Its heading block is ``(cos h, sin h)`` with h the yaw relative to the wanted direction; the
-    turned skill reads ``h - angle`` there. The turn goes into the first layers' weights. Of the
-    declared symmetries, each becomes its conjugate; one that is no signed permutation is dropped.
+    The heading block is ``(cos h, sin h)`` with h the yaw relative to the target direction; the
+    turned skill reads ``h - angle`` instead. The rotation is folded into the weights of the first
+    layers. Each declared symmetry is conjugated with it, and dropped if the result is not a signed
+    permutation.
 
     Args:
-        spec: Of the skill.
-        parameters: Of the skill.
+        spec: Metadata of the skill.
+        parameters: Parameters of the skill.
         angle: Radians counter-clockwise.
 
     Raises:
         ValueError: The angle is not finite.
-        IncompatibleSkill: The skill observes no heading, so that no one network serves all
-            directions; or its place besides, so that not all directions are alike to it.
+        IncompatibleSkill: The skill does not observe a heading, or it also observes its position,
+            which would have to be turned too.
     """
     if not math.isfinite(angle):
         raise ValueError(f"angle must be a finite number of radians, got {angle}")
@@ -75,7 +76,7 @@ def turned(
         start += block.size
     if size != 2:
         raise IncompatibleSkill(
-            f"skill '{spec.name}' has no block '{HEADING}' of cos and sin to turn; it observes "
+            f"skill '{spec.name}' has no block '{HEADING}' (cos and sin) to turn; it observes "
             f"{blocks_text(spec.observation_blocks)}. Pretrain it for the other direction instead"
         )
     if any(block.name == POSITION for block in spec.observation_blocks):
@@ -110,7 +111,7 @@ def turned(
 
 
 def _conjugate(symmetry: Symmetry, turn: NDArray[np.float64]) -> Symmetry | None:
-    """``turn^-1 S turn`` where it is a signed permutation: obs' = S obs becomes its turned form."""
+    """The conjugate ``turn^-1 S turn`` of a symmetry S; None if it is not a signed permutation."""
     size = len(symmetry.obs_index)
     matrix = np.zeros((size, size))
     matrix[np.arange(size), list(symmetry.obs_index)] = symmetry.obs_sign

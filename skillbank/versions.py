@@ -1,8 +1,8 @@
-"""The versions that a skill was made with."""
+"""The package versions that are recorded in a skill."""
 
 from importlib.metadata import version
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a skill's numbers depend on, by distribution name."""
+    """Versions of the packages that training results depend on, by distribution name."""
     return {name: version(name) for name in ("skillbank", "torch", "mujoco", "gymnasium", "numpy")}

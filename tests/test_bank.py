@@ -427,7 +427,7 @@ def test_shipped_skills_lie_under_the_users_own(
     assert bank.folder == tmp_path / "home"
     assert bank.names() == ["run"]
     assert [line.shipped for line in bank.listing()] == [True]
-    with pytest.raises(errors.StorageError, match="'run' comes with skillbank and stays"):
+    with pytest.raises(errors.StorageError, match="'run' is shipped with skillbank and cannot"):
         bank.remove("run")
     own = small_skill(seed=2)
     assert bank.save(own, "run") == "run@2"
@@ -483,7 +483,7 @@ def test_a_bank_is_a_container_of_skills(bank: Bank) -> None:
     assert list(bank) == bank.names() == ["x", "y"]
     assert len(bank) == 2
     assert repr(bank) == f"<Bank {bank.folder}>"
-    assert repr(Bank(bank.folder, shipped=True)).endswith("and what comes with skillbank>")
+    assert repr(Bank(bank.folder, shipped=True)).endswith("and the shipped skills>")
 
 
 def test_a_file_is_looked_at_like_a_skill_of_the_bank(bank: Bank, tmp_path: Path) -> None:

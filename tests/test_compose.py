@@ -324,7 +324,7 @@ def test_a_bank_keeps_no_composition(tmp_path):
         lambda: composed.save(tmp_path / "ab.h5"),
         lambda: finetune(composed, "PointMassRun"),
     ):
-        with pytest.raises(SkillbankError, match=r"distill\(\) makes one"):
+        with pytest.raises(SkillbankError, match=r"distill\(\) turns a composition into"):
             use()
 
 
@@ -475,7 +475,7 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="n must be at least 1"):
         composed.sample(OBS, 0)
     for one in (composed, three()[0]):
-        with pytest.raises(ValueError, match="observation 1 is nan at number 0"):
+        with pytest.raises(ValueError, match="observation 1 is nan at index 0"):
             one.predict([[0.0, 0.0], [np.nan, 0.0]])
 
 

@@ -372,7 +372,7 @@ def test_a_correction_is_kept_and_belongs_to_its_composition(learned, tmp_path):
             loaded = (a & b).with_correction(Correction.load(tmp_path / "d.npz"))
             np.testing.assert_array_equal(loaded.q(obs, action), corrected.q(obs, action))
         except SkillbankError as error:
-            refused += "not a correction that can be used" in str(error)
+            refused += "not a correction, or is damaged" in str(error)
     assert refused > 50
     with pytest.raises(SkillbankError, match="not a correction"):
         Correction.load(tmp_path / "none.npz")
@@ -484,7 +484,7 @@ def test_the_certificate_estimates_what_the_policy_lacks(learned):
     assert found.loss == pytest.approx(found.shortfall.mean() - found.unavoidable)
     assert found.per_step == pytest.approx((1 - GAMMA) * found.loss)  # an episode has no end
     assert found.divergence == pytest.approx(lacking.mean() / GAMMA / ALPHA, rel=0.3)
-    assert f"at most {found.loss:.3g} of soft value" in str(found)
+    assert f"soft value is an estimated {found.loss:.3g} at most" in str(found)
     # corrected, the promise is less, and kept
     after_all = corrected.certificate(episodes=48, seed=0)
     assert after_all.promised.mean() == pytest.approx(best.mean(), abs=0.1)

@@ -122,7 +122,7 @@ def test_an_ended_episode_earns_nothing_and_survival_pays_the_volume():
 
 def test_an_undiscounted_table_without_an_end_is_refused():
     table = exact.deterministic([[0]], [[1.0]], 1.0)
-    with pytest.raises(ArithmeticError, match="every policy has to end"):
+    with pytest.raises(ArithmeticError, match="every policy must terminate"):
         exact.soft_q_iteration(table, 0.1)
 
 

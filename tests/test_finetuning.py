@@ -106,7 +106,7 @@ def test_the_skill_itself_is_not_changed(skill):
 
 def test_the_anchor_stays_the_skill_and_the_sampler_starts_frozen(skill):
     brief = BRIEF | {"learning_starts": 20, "total_steps": 120, "frozen_updates": 1_000}
-    with pytest.warns(UserWarning, match="stay as it is: all .* frozen_updates=1000; take fewer"):
+    with pytest.warns(UserWarning, match="will not change: all .* frozen_updates=1000; reduce"):
         tuned = finetune(skill, PLANE, FinetuneConfig(schedule="anchored", **brief, **NEVER))
     after, before = tuned.parameters(), skill.parameters()
     assert tuned.spec.updates > 0
@@ -466,9 +466,9 @@ def test_seeds_and_devices_that_are_not_there(skill, wrong, message):
 def test_a_seed_may_be_numpys_and_the_other_recipe_is_refused(skill):
     own = pretrain(PLANE, PretrainConfig(architecture=TINY, **NOT_AT_ALL), seed=np.int64(3))
     assert own.spec.seed == 3
-    with pytest.raises(SkillbankError, match=r"FinetuneConfig.*not by PretrainConfig"):
+    with pytest.raises(SkillbankError, match=r"FinetuneConfig.*not PretrainConfig"):
         finetune(skill, PLANE, PretrainConfig(**NOT_AT_ALL))
-    with pytest.raises(SkillbankError, match=r"PretrainConfig.*not by FinetuneConfig"):
+    with pytest.raises(SkillbankError, match=r"PretrainConfig.*not FinetuneConfig"):
         pretrain(PLANE, FinetuneConfig(**NOT_AT_ALL))
 
 
@@ -476,7 +476,7 @@ def test_a_policy_that_stays_frozen_is_warned_of(skill):
     """Updates of one step of all copies are frozen together: 8 here, of 8 in all."""
     whole = {"learning_starts": 36, "total_steps": 52, "steps_per_update": 2, "num_envs": 16}
     config = FinetuneConfig(**BRIEF | whole | {"frozen_updates": 3})
-    with pytest.warns(UserWarning, match="the policy will stay as it is: all 8 updates"):
+    with pytest.warns(UserWarning, match="the policy will not change: all 8 updates"):
         finetune(skill, PLANE, config)
 
 

@@ -111,5 +111,5 @@ def test_wrong_number_of_rows_is_refused():
 
 
 def test_more_than_there_is_memory_is_a_clear_error():
-    with pytest.raises(SkillbankError, match="a smaller replay_capacity would help"):
+    with pytest.raises(SkillbankError, match="use a smaller replay_capacity"):
         Replay(10**15, 4, 2, 1)

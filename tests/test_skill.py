@@ -339,7 +339,7 @@ def test_metrics_are_of_the_end_also_where_they_are_told_there_alone(episodes):
     kept = found.record().metrics
     assert kept["t"] == found.lengths.mean()
     assert set(kept) == {"t", "is_success"} | ({"second"} if odd.any() else set())
-    with pytest.raises(SkillbankError, match="Errand-v0 tells no positions"):
+    with pytest.raises(SkillbankError, match="Errand-v0 reports no positions"):
         _ = found.sectors
 
 
@@ -569,7 +569,7 @@ def test_a_name_is_not_yet_a_skill():
             call("hallway", LOPSIDED)
         with pytest.raises(SkillbankError, match=r'skillbank\.Skill\.load\("a/hallway\.h5"\)'):
             call("a/hallway.h5", LOPSIDED)
-        with pytest.raises(SkillbankError, match=r"3 is no policy"):
+        with pytest.raises(SkillbankError, match=r"3 is not a policy"):
             call(3, LOPSIDED)
 
 

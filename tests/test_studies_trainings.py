@@ -169,7 +169,7 @@ def test_a_unit_is_held_by_one_process(tmp_path):
     where.folder(unit).mkdir(parents=True)
     with (
         alone(where.folder(unit)),
-        pytest.raises(Busy, match=f"process {os.getpid()} works in"),
+        pytest.raises(Busy, match=f"process {os.getpid()} is using"),
     ):
         performing.perform(unit, where, None, lambda _: None)
 

@@ -24,7 +24,7 @@ ONE = Box(-1, 1, (2,), np.float32)
         (Box(0, 1, (8, 8), np.float32), ONE, "one-dimensional Box"),
         (ONE, gymnasium.spaces.Discrete(4), "of real numbers, as in Pendulum-v1"),
         (ONE, Box(0, 3, (2,), np.int64), "of real numbers"),
-        (ONE, Box(np.float32([0, 0]), np.float32([1, 0])), "a component cannot move"),
+        (ONE, Box(np.float32([0, 0]), np.float32([1, 0])), "a component whose bounds are equal"),
         (ONE, Box(-np.inf, np.inf, (2,), np.float32), "unbounded actions.*RescaleAction"),
     ],
 )
@@ -202,7 +202,7 @@ def test_symmetries_that_are_none_are_refused(change):
         return Task("SmallWorld/Wrapped-v0", 1, wrapper=wrapper)
 
     assert declaring(**plain).symmetries[0].obs_sign == (1, -1)
-    with pytest.raises(UnsupportedEnvironment, match="declares symmetries that are none"):
+    with pytest.raises(UnsupportedEnvironment, match="declares invalid symmetries"):
         declaring(**plain | change)
 
 
@@ -232,7 +232,7 @@ def test_an_environment_without_a_vector_entry_point_declares_for_itself():
         ({"length": 2, "declared": (("clock", 2),)}, r"\(\('clock', 2\),\); its obs.* 1 numbers"),
         ({"length": 2, "declared": {"clock": 1}}, r"pairs of a name and a size"),
         ({"length": 2, "weather": True, "declared": (("a", 1), ("a", 1))}, r"a name of its own"),
-        ({"length": 2, "declared": (("the clock", 1),)}, r"the clock.*a name has letters"),
+        ({"length": 2, "declared": (("the clock", 1),)}, r"the clock.*names consist of letters"),
         ({"length": 2, "model_hash": "v1"}, r"model_hash 'v1'.* SHA-256"),
         ({"length": 1, "max_episode_steps": "ten"}, r"ten"),
     ],

@@ -176,7 +176,7 @@ def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
         checkpoint.load(training(seed=3), path)
     with pytest.raises(SkillbankError, match="env_id: SmallWorld/Plane-v0, now"):
         checkpoint.load(training("skillbank/MultiGoal-v0"), path)
-    with pytest.raises(SkillbankError, match="has made 400 steps; 200 in all are fewer"):
+    with pytest.raises(SkillbankError, match="is at 400 steps; total_steps=200 is less"):
         checkpoint.load(training(total_steps=200), path)
     other = training()
     other.parent = "ab" * 32

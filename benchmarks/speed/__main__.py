@@ -1,8 +1,8 @@
 """The benchmark suite: ``python benchmarks/speed`` prints a table and writes table, JSON and plot.
 
-Everything that a ratio compares is measured in the same run, in turns, by CPU time (wall clock
-where threads are the subject), as medians. Floors are computed on the spot: the floating-point
-operations of the mathematics over the measured rate of a large product.
+Both sides of a ratio are measured in the same run, in turns, as medians of CPU time (wall-clock
+time where threads are compared). Floors are computed in the same run: the floating-point operations
+of the mathematics, divided by the measured rate of a large product.
 """
 
 from pathlib import Path
@@ -15,11 +15,11 @@ RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results" / "
 
 INTRODUCTION = """# Speed
 
-Written by `python benchmarks/speed`; everything is of one run on one machine, so that only the
-ratios say something elsewhere. *Floor* is what arithmetic or bytes alone take at the rates of the
-first rows, *in floors* how many of them the median is. *Times better* is by how much ours is ahead
-of the rival beside it (below 1: behind), and *asked* what it should be. What follows from it:
-[performance](../../performance.md).
+Written by `python benchmarks/speed` from one run on one machine, so only the ratios carry over to
+other machines. *Floor* is what arithmetic or memory traffic alone would take at the rates of the
+first rows, and *in floors* is the median divided by it. *Times better* is how many times better
+ours is than the rival beside it (below 1: worse), and *asked* is the target. See
+[performance](../../performance.md) for conclusions.
 """
 
 
@@ -27,8 +27,8 @@ of the rival beside it (below 1: behind), and *asked* what it should be. What fo
 @click.option(
     "--only", type=click.Choice(SECTIONS), multiple=True, help="Sections; all by default."
 )
-@click.option("--seconds", default=3.0, show_default=True, help="For each thing measured.")
-@click.option("--against", default="", help="A git revision whose updates are timed beside these.")
+@click.option("--seconds", default=3.0, show_default=True, help="Seconds per measurement.")
+@click.option("--against", default="", help="A git revision to compare update times with.")
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default="docs")
 def main(only: tuple[str, ...], seconds: float, against: str, out: Path) -> None:
     """Measure, print a table, write it with its JSON and the plot of growth."""

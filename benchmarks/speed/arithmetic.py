@@ -1,7 +1,7 @@
-"""The floating-point operations that an update cannot do without: its matrix products.
+"""The floating-point operations that an update needs at least: its matrix products.
 
-Counted from the mathematics, not from the code: the state's part of a first layer once per state,
-no gradient where none is needed, only the unmasked half of each coupling's weights.
+Counted from the mathematics, not from the code: a first layer's product with the state once per
+state, no gradient where none is needed, only the unmasked half of each coupling's weights.
 """
 
 import itertools
@@ -18,8 +18,8 @@ class Needed:
     """Operations of the steps of one update.
 
     Args:
-        architecture: Of the networks.
-        learning: Batch, particles, value samples.
+        architecture: The networks' architecture.
+        learning: Batch size, particles and value samples.
         observation: S.
         action: A.
     """
@@ -31,7 +31,7 @@ class Needed:
         self.obs, self.act = observation, action
 
     def critic(self, states: int, actions: int, *, weights: bool, of_action: bool) -> float:
-        """All critics at so many actions of so many states; with gradients where asked."""
+        """All critics at a number of actions and states, with the gradients asked for."""
         first, *rest = self.net.critic_hidden
         later = layers(first, *rest, 1)
         forward = states * self.obs * first + actions * (self.act * first + later)
@@ -41,7 +41,7 @@ class Needed:
         return 2.0 * self.net.critics * (forward + back)
 
     def sampler(self, states: int, particles: int, *, gradient: bool) -> float:
-        """The sampling network pushing so many particles of so many states."""
+        """The sampling network for a number of particles and states."""
         first, *rest = self.net.sampler_hidden
         if self.net.sampler == "noise":
             later = layers(first, *rest, self.act)
@@ -75,5 +75,5 @@ class Needed:
         return total
 
     def update(self) -> float:
-        """Both."""
+        """Both steps."""
         return self.critic_step() + self.sampler_step()

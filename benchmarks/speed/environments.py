@@ -1,4 +1,4 @@
-"""The environment's step beside its peers: Gymnasium's Ant-v5 and dm_control composer's Ant."""
+"""The environment's step compared with Gymnasium's Ant-v5 and dm_control composer's Ant."""
 
 import time
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def composer_ant() -> Callable[[], object]:
 
 
 def measure(seconds: float) -> list[Row]:
-    """Microseconds of one thread per control step of one copy, and what a second thread gives."""
+    """Microseconds of one thread per control step of one copy, and the gain of a second thread."""
     envs, step = ours()
     source = envs.unwrapped.simulation
     cost = medians(

@@ -1,4 +1,4 @@
-"""Whole loops: our training and acting beside Stable-Baselines3's on the same environment."""
+"""Whole loops: our training and acting compared with Stable-Baselines3's, on one environment."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from skillbank.config import PretrainConfig, recipe
 from skillbank.training import Hooks, Progress
 
 UPDATES = 400  # of our training; the same number of steps for the rivals
-WARM_UP = 1_000  # steps at random before them
+WARM_UP = 1_000  # random steps before the first update
 
 
 def our_loop(changes: dict[str, Any] | None = None) -> tuple[float, float, float]:
@@ -39,7 +39,7 @@ def our_loop(changes: dict[str, Any] | None = None) -> tuple[float, float, float
 
 
 def rival(name: str) -> tuple[Any, Callable[[], object]]:
-    """A Stable-Baselines3 learner with its defaults, past its warm-up; a call learns on."""
+    """A Stable-Baselines3 learner with its defaults, past its warm-up; a call trains it further."""
     import stable_baselines3
 
     from skillbank.baselines import StableBaselinesTask

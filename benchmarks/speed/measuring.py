@@ -1,4 +1,4 @@
-"""How the suite measures: rival pieces of code in turns, medians, and floors found on the spot."""
+"""How the suite measures: rivals in turns, medians, and floors from rates of the same run."""
 
 import gc
 import json
@@ -22,15 +22,15 @@ class Row:
     """One line of the table.
 
     Attributes:
-        section: What it belongs to.
+        section: The section it belongs to.
         name: What was measured.
         value: The median.
-        unit: Of the value.
+        unit: The value's unit.
         floor: What the arithmetic or the memory traffic alone needs, in the same unit.
         rival: What it is compared with.
-        ratio: How many times better than the rival, measured in the same run.
-        mark: What is asked for.
-        met: Whether it is; None where nothing is asked.
+        ratio: How many times better ours is than the rival, measured in the same run.
+        mark: The target.
+        met: Whether the target is met; None without a target.
     """
 
     section: str
@@ -58,14 +58,14 @@ def medians(
 ) -> dict[str, float]:
     """Median seconds per call of each rival, all measured in turns.
 
-    Each turn times a block of calls that lasts about ``BLOCK_SECONDS``; other load on the machine
-    then meets all rivals alike.
+    Each turn times a block of calls that lasts about ``BLOCK_SECONDS``, so that other load on the
+    machine affects all rivals alike.
 
     Args:
         rivals: What to call, by name.
-        seconds: To spend on each.
-        clock: CPU seconds of this process, or wall clock where threads are the subject.
-        rounds: Turns of each at least.
+        seconds: Seconds to spend on each.
+        clock: CPU seconds of this process, or wall-clock time where threads are compared.
+        rounds: Minimum number of turns of each.
     """
     calls: dict[str, int] = {}
     for name, call in rivals.items():
@@ -94,7 +94,7 @@ OF_PRODUCT = 2.0 * PRODUCT**3  # its operations
 
 
 def large_product(dtype: torch.dtype = torch.float32) -> Callable[[], torch.Tensor]:
-    """A large matrix product, to be timed."""
+    """A call that computes a large matrix product, to be timed."""
     a, b = (torch.rand(PRODUCT, PRODUCT).to(dtype) for _ in range(2))
     out = torch.empty(PRODUCT, PRODUCT, dtype=dtype)
     return lambda: torch.mm(a, b, out=out)
@@ -114,7 +114,7 @@ def bandwidth() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Where this was measured."""
+    """A description of this machine."""
     model = "unknown"
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -131,7 +131,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown."""
+    """The rows as a Markdown table."""
     lines = [
         "| | what | median | floor | in floors | rival | times better | asked | met |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -149,11 +149,11 @@ def table(rows: list[Row]) -> str:
 
 
 def figure(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def as_json(rows: list[Row], extra: Mapping[str, Any]) -> str:
-    """Everything that was measured."""
+    """All rows, and the machine, as JSON."""
     measured = [asdict(row) | {"times_floor": row.times_floor} for row in rows]
     return json.dumps({"machine": machine(), **extra, "rows": measured}, indent=1) + "\n"

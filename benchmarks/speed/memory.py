@@ -16,7 +16,7 @@ STEPS = 12_000
 def peak_bytes() -> int:
     """Peak resident memory of this process."""
     status = Path("/proc/self/status")
-    if status.is_file():  # what getrusage says there may be that of the process it was forked from
+    if status.is_file():  # on Linux getrusage may report the peak of the parent process
         peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         assert peak is not None
         return int(peak[1]) * 1024
@@ -25,12 +25,12 @@ def peak_bytes() -> int:
 
 
 def measure() -> list[Row]:
-    """The table's part."""
+    """The table's rows."""
     output = subprocess.run(
         [sys.executable, __file__], check=True, capture_output=True, text=True, cwd=Path.cwd()
     ).stdout
     found = json.loads(output.splitlines()[-1])
-    data = 4.0 * (2 * OBSERVATION + ACTION + 2)  # what a transition is, without its clock
+    data = 4.0 * (2 * OBSERVATION + ACTION + 2)  # bytes of a transition, without its clock
     spent = found["replay_bytes"]
     whole = found["peak"] + (found["total_steps"] - STEPS) * spent
     return [
@@ -50,7 +50,7 @@ def measure() -> list[Row]:
 
 
 def run() -> dict[str, float]:
-    """In the fresh process: train, and say what it took."""
+    """Train in the fresh process, and report its memory."""
     from skillbank.config import recipe
     from skillbank.pretraining import pretrain
     from skillbank.replay import Replay

@@ -16,7 +16,7 @@ TURNS = 5
 
 
 def check_out(revision: str, folder: Path) -> Path:
-    """Unpack a revision so that it can be imported: a folder for PYTHONPATH."""
+    """Unpack a revision into a folder for PYTHONPATH."""
     archive = subprocess.run(
         ["git", "-C", ROOT, "archive", revision, "skillbank", "envs", "pretrained"],
         check=True,
@@ -29,9 +29,9 @@ def check_out(revision: str, folder: Path) -> Path:
 
 
 def timings_beside(revision: str, seconds: float) -> tuple[dict[str, float], Gains]:
-    """Milliseconds of this checkout by one thread, and how many times faster it is.
+    """Milliseconds of this checkout with one thread, and how many times faster than the revision.
 
-    The median of turns, in each of which all sides are timed one after the other.
+    Medians over turns, each of which times all sides one after the other.
     """
     with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
         now, then = check_out_tree(Path(here)), check_out(revision, Path(there))
@@ -50,7 +50,7 @@ def timings_beside(revision: str, seconds: float) -> tuple[dict[str, float], Gai
 
 
 def check_out_tree(folder: Path) -> Path:
-    """This checkout as it lies, uncommitted changes too, in the same form."""
+    """This checkout, with uncommitted changes, as a folder for PYTHONPATH."""
     package = folder / "skillbank"
     package.mkdir()
     for source in (ROOT / "skillbank").iterdir():

@@ -51,7 +51,7 @@ def make(
 
 
 def steps(way: str) -> dict[str, Callable[[], object]]:
-    """What one update at a preset is made of."""
+    """The update of a preset, its two steps, and acting, as calls."""
     agent, batch = make(recipe(TASK, "paper" if way == "paper" else "default"))
     return {
         f"{way} update": lambda: agent.update(batch),
@@ -62,7 +62,7 @@ def steps(way: str) -> dict[str, Callable[[], object]]:
 
 
 def needed(way: str) -> dict[str, float]:
-    """Operations of the same."""
+    """Floating-point operations of each call of ``steps``."""
     config = recipe(TASK, "paper" if way == "paper" else "default")
     least = Needed(config.architecture, config, OBSERVATION, ACTION)
     return {
@@ -74,7 +74,7 @@ def needed(way: str) -> dict[str, float]:
 
 
 def timings(seconds: float) -> dict[str, float]:
-    """Milliseconds of everything, in turns with a large product."""
+    """Milliseconds of every call, timed in turns with a large product."""
     calls = {name: call for way in WAYS for name, call in steps(way).items()}
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found = medians({PRODUCT: large_product()} | calls, seconds=seconds, clock=clock)
@@ -82,7 +82,7 @@ def timings(seconds: float) -> dict[str, float]:
 
 
 def rows(found: dict[str, float], gains: Gains | None) -> list[Row]:
-    """The table's part: against the arithmetic, and against an earlier revision."""
+    """The table's rows: compared with the arithmetic, and with an earlier revision."""
     rate = OF_PRODUCT / found[PRODUCT]  # operations per ms
     least = {name: value / rate for way in WAYS for name, value in needed(way).items()}
     out = []
@@ -97,7 +97,7 @@ def rows(found: dict[str, float], gains: Gains | None) -> list[Row]:
 
 
 def side_by_side_rows(seconds: float, gains: Gains | None) -> list[Row]:
-    """What a second thread gives: critics and sampling network at once, by wall clock."""
+    """The gain of a second thread: critics and sampling network in parallel, wall-clock time."""
     from skillbank.side_by_side import InTurn, side_by_side
 
     out = []
@@ -132,7 +132,7 @@ def side_by_side_rows(seconds: float, gains: Gains | None) -> list[Row]:
     return out
 
 
-# How the time of an update grows: one figure changed at a time.
+# How the time of an update grows: one setting changed at a time.
 
 GROWTH: dict[str, tuple[int, ...]] = {
     "batch": (16, 32, 64, 128, 256, 512, 1024),
@@ -143,7 +143,7 @@ GROWTH: dict[str, tuple[int, ...]] = {
 
 
 def changed(what: str, value: int, way: str) -> tuple[PretrainConfig, int]:
-    """A configuration with one figure changed, and its number of actions."""
+    """A configuration with one setting changed, and its action size."""
     config = recipe(TASK, "paper" if way == "paper" else "default")
     changes: dict[str, Any] = {
         "batch": {"batch_size": value},
@@ -186,7 +186,7 @@ def least_of(architecture: Architecture, learning: Learning, action: int) -> flo
 
 
 def draw_growth(found: dict[str, dict[str, list[list[float]]]], rate: float, path: Any) -> None:
-    """Measured time and arithmetic floor against each figure, on logarithmic axes."""
+    """Plot measured time and arithmetic floor against each setting, on logarithmic axes."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,12 +1,12 @@
-"""Composing skills: their energies add up, and what that lacks can be measured and learned.
+"""Composing skills: Q-functions are added; the resulting error can be measured and corrected.
 
     a & b               compose.mean([a, b])            reward  mean of r_i
     a - 0.5 * b         compose.add({a: 1, b: -0.5})    reward  sum_i w_i r_i
     a | b               compose.any_of([a, b])          reward  soft-OR of r_i
 
-A composed skill answers the calls of a skill, acts at once, and says how far from optimal it can
-be (``certificate``), can be ``corrected`` until it is optimal, and becomes one ordinary skill by
-``distill``.
+A composed skill has the interface of a skill and acts without further training. ``certificate``
+estimates how far from optimal it can be, ``corrected`` learns what is missing, and ``distill``
+turns it into one ordinary skill.
 """
 
 from skillbank.compose.acting import Acting

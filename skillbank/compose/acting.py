@@ -1,11 +1,11 @@
 """Actions from a composed energy, without any training.
 
-Candidates come from every part's sampling network and from the whole box, then from a Gaussian
-around the better ones. The density of their mixture is known, so that weighted by
-``exp(Q / alpha) / density`` they are a sample of the composed policy; their effective number says
-how good a sample. (Exact without the Gaussian. It is fitted to the candidates before it, so with it
-estimates are off by a few percent of alpha.) Pure functions of tensors; ``u`` is an action before
-squashing.
+Candidates come from every part's sampling network and uniformly from the action box, then from a
+Gaussian around the better ones. The density of their mixture is known, so weighting them by
+``exp(Q / alpha) / density`` gives a sample of the composed policy; the effective sample size
+measures its quality. (Without the Gaussian the weights are exact. The Gaussian is fitted to the
+earlier candidates, which shifts estimates by a few percent of alpha.) Pure functions of tensors;
+``u`` is an action before squashing.
 """
 
 import math
@@ -31,24 +31,24 @@ from skillbank.svgd import stein_direction
 
 Energy = Callable[[Tensor, Tensor], Tensor]  # obs [B, S], scaled actions [B, K, A] -> Q [B, K]
 Density = Callable[[Tensor], Tensor]  # u [B, K, A] -> log-density over u [B, K]
-WIDEST = 4.0  # |u| of candidates around the better ones: tanh(4) is 0.9993
-NARROWEST = 0.05  # standard deviation of those, over u
-NARROWING = (0.4, 0.15, 0.05)  # standard deviations, over u, of rounds around the best candidate
-STEIN_PARTICLES = 32  # moved for each state
-STEIN_STEP = 0.3  # share of the way to the mode that a step goes where the target is Gaussian
+WIDEST = 4.0  # largest |u| that proposals are centred on: tanh(4) is 0.9993
+NARROWEST = 0.05  # smallest standard deviation of a proposal, over u
+NARROWING = (0.4, 0.15, 0.05)  # standard deviations, over u, of searches around the best candidate
+STEIN_PARTICLES = 32  # per state
+STEIN_STEP = 0.3  # share of the distance to the mode that a step covers for a Gaussian target
 
 
 class Acting(Strict):
     """How candidates for one action are found."""
 
     per_part: Annotated[int, Field(ge=1, le=65536)] = 16  # from each skill's sampling network
-    uniform: Annotated[int, Field(ge=0, le=65536)] = 8  # from the whole box
-    refined: Annotated[int, Field(ge=0, le=65536)] = 24  # around the better ones of those
-    stein_steps: Annotated[int, Field(ge=0, le=1000)] = 0  # moves after resampling
-    averaged: bool = True  # each skill's Q over its symmetries, which its network nearly has
+    uniform: Annotated[int, Field(ge=0, le=65536)] = 8  # uniformly from the action box
+    refined: Annotated[int, Field(ge=0, le=65536)] = 24  # from a Gaussian around the better ones
+    stein_steps: Annotated[int, Field(ge=0, le=1000)] = 0  # Stein (SVGD) steps after resampling
+    averaged: bool = True  # average Q over each skill's symmetries; networks have them only nearly
 
     def enlarged(self, factor: int) -> "Acting":
-        """So many times the candidates."""
+        """The same settings with ``factor`` times as many candidates."""
         return self.model_copy(
             update={
                 "per_part": self.per_part * factor,
@@ -59,7 +59,7 @@ class Acting(Strict):
 
 
 class Chance(NamedTuple):
-    """Random numbers for B states; ``alike``: the same for each, so that batches do not matter."""
+    """Random numbers for B states; ``alike`` gives every state the same, whatever its batch."""
 
     generator: torch.Generator
     alike: bool = False
@@ -100,10 +100,10 @@ class FlowProposal:
 
 
 class KernelProposal:
-    """Actions without a known density, blurred so that they have one.
+    """A kernel density around sampled actions, for samplers whose own density is unknown.
 
-    For noise-fed sampling networks, and for skills with a finite noise set. A Gaussian kernel
-    around each of ``n`` actions; wide by their spread (Silverman's rule), and never a point.
+    Used for noise-fed sampling networks and for skills with a finite noise set. Each of ``n``
+    actions gets a Gaussian kernel of Silverman's width, at least ``NARROWEST``.
     """
 
     def __init__(self, skill: Skill) -> None:
@@ -148,10 +148,10 @@ class BoxProposal:
 
 
 class GaussianProposal:
-    """Around the better ones of a weighted cloud, so broad that it covers what they cover."""
+    """A Gaussian around the better candidates of a weighted cloud, broad enough to cover them."""
 
     def __init__(self, u: Tensor, log_weight: Tensor) -> None:
-        # Tempered: a Gaussian target gives a proposal of twice its variance.
+        # Tempered weights: for a Gaussian target the proposal has twice its variance.
         share = torch.softmax(0.5 * log_weight, 1).unsqueeze(-1)
         u = u.clamp(-WIDEST, WIDEST)
         self.mean = (share * u).sum(1, keepdim=True)  # [B, 1, A]
@@ -171,7 +171,7 @@ class GaussianProposal:
 
 
 def proposal_of(skill: Skill) -> Proposal:
-    """Where candidates of a skill come from."""
+    """The proposal that draws a skill's candidates."""
     if isinstance(skill.sampler, FlowSampler) and skill.noise_set is None:
         return FlowProposal(skill.sampler)
     return KernelProposal(skill)
@@ -189,7 +189,7 @@ class Cloud(NamedTuple):
         return self.q / temperature + self.log_base
 
     def taken(self, pick: Tensor) -> tuple[Tensor, Tensor]:
-        """The candidates of so many indices [B, n] for each state: u [B, n, A] and Q [B, n]."""
+        """The candidates at indices [B, n]: u [B, n, A] and Q [B, n]."""
         index = pick.unsqueeze(-1).expand(-1, -1, self.u.shape[-1])
         return self.u.gather(1, index), self.q.gather(1, pick)
 
@@ -207,7 +207,7 @@ def candidates(
     acting: Acting,
     chance: Chance,
 ) -> Cloud:
-    """Candidates for every state [B, S], with the density of all of them together."""
+    """Candidates for every state [B, S], with the density of their mixture."""
     counts: list[int] = [acting.per_part] * len(proposals)
     sources = list(proposals)
     densities: list[Density] = []
@@ -215,7 +215,7 @@ def candidates(
 
     def add(source: Proposal, count: int) -> None:
         u, density = source.draw(obs, count, chance)
-        parts.append(u.clamp(-SATURATED, SATURATED))  # as an energy knows it, by the action
+        parts.append(u.clamp(-SATURATED, SATURATED))  # the energy only sees tanh(u)
         densities.append(density)
 
     for source, count in zip(sources, counts, strict=True):
@@ -240,7 +240,7 @@ def candidates(
 
 
 def _mixture(logs: Tensor, counts: Sequence[int]) -> Tensor:
-    """Log-density of all candidates together, from each source's: [sources, B, N] -> [B, N]."""
+    """Log-density of the mixture of all sources: [sources, B, N] -> [B, N]."""
     total = sum(counts)
     share = torch.tensor([math.log(count / total) for count in counts])
     return torch.logsumexp(logs + share.view(-1, 1, 1), 0)
@@ -256,9 +256,9 @@ def resampled(cloud: Cloud, n: int, temperature: float, generator: torch.Generat
 def climbed(
     obs: Tensor, u: Tensor, q: Tensor, energy: Energy, acting: Acting, chance: Chance
 ) -> tuple[Tensor, Tensor]:
-    """Candidates u [B, N, A] with Q [B, N], and more, ever closer, around the best of each state.
+    """Extend candidates u [B, N, A] with Q [B, N] by ever narrower searches around the best.
 
-    The best of a sample is some way from the maximum, the further the more dimensions there are.
+    The best of a random sample is some way from the maximum, and further in more dimensions.
     """
     for width in NARROWING if acting.refined else ():
         best = u.gather(1, q.argmax(1).view(-1, 1, 1).expand(-1, -1, u.shape[-1]))
@@ -273,8 +273,8 @@ def moved(
 ) -> tuple[Tensor, Tensor]:
     """Resampled candidates after Stein steps on the composed energy: u [B, n, A] and Q [B, n].
 
-    The step is in units of the particles' variance, so that for a Gaussian target it goes a fixed
-    share of the way.
+    The step scales with the particles' variance, so that for a Gaussian target it covers a fixed
+    share of the distance to the mode.
     """
     u = cloud.taken(pick)[0].clamp(-WIDEST, WIDEST)
     for _ in range(acting.stein_steps):

@@ -1,22 +1,23 @@
 """How far from optimal a composition can be, before anything is learned for it.
 
-A composed Q promises more than its policy keeps. With soft-optimal parts, ``Q_i = r_i + gamma E
+A composed Q promises more than its policy achieves. With soft-optimal parts, ``Q_i = r_i + gamma E
 V_i(s')``, the composed ``Q_0`` is soft-optimal for the composed reward plus ``e(s') = b(s') -
-gamma V_0(s')`` at every step (the terms of ``correction``; for weights that sum to 1 ``e = gamma
-alpha D`` with D the policies' divergence). Two things follow, for every state and exactly:
+gamma V_0(s')`` at every step (terms as in ``correction``; for weights that sum to 1, ``e = gamma
+alpha D`` with D the divergence of the policies). For every state, exactly:
 
     V_0(s) - V^pi(s) = E_pi sum_t gamma^t e(s_t+1)              the composed policy's shortfall
     V_0(s) - V*(s)  >= least_pi' E_pi' sum_t gamma^t e(s_t+1)   what no policy can avoid
 
-so that their difference bounds what the composed policy lacks of the optimal one (for a soft-OR
-in deterministic dynamics). It is never
-above the printed theorem's bound, which has the worst policy in the first line and 0 in the second.
-The shortfall is estimated by running pi; what is unavoidable by the stretch with the least sum
-among all that pi and the parts' own policies run through, from any state on. With a learned
-correction C the same holds of ``Q_0 - C`` with ``e(s, a, s') = b(s') - gamma V(s') - C(s, a)``, V
-being its own soft value: nothing is left where C is exact.
+The difference of the two bounds how far the composed policy is from the optimal one (for a soft-OR,
+in deterministic dynamics). It never exceeds the bound of the paper's theorem, which takes the worst
+policy in the first line and 0 in the second.
 
-All of it is about composing. Parts that are themselves far from optimal are not seen here.
+The shortfall is estimated by running pi; the unavoidable part by the smallest sum over any stretch
+of the episodes of pi and of the parts' own policies. With a learned correction C, the same holds
+for ``Q_0 - C`` with ``e(s, a, s') = b(s') - gamma V(s') - C(s, a)``, where V is its own soft value:
+the expected e is 0 where C is exact.
+
+The certificate only covers the error of composing, not parts that are far from optimal themselves.
 """
 
 import time
@@ -40,27 +41,27 @@ if TYPE_CHECKING:
     from skillbank.compose.correction import Correction
 
 Float = NDArray[np.float64]
-VALUE_FACTOR = 2  # times the candidates of an action, for the values of a certificate
+VALUE_FACTOR = 2  # candidates for a soft value, as a multiple of those for an action
 SCOUTS = 4  # episodes of each part's own policy
-GOOD, POOR = 0.25, 2.0  # loss per step in units of alpha: up to GOOD well, from POOR badly
+GOOD, POOR = 0.25, 2.0  # loss per step in units of alpha: below GOOD is well, from POOR on badly
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """An estimate of what a composed policy lacks, along states that it visits.
+    """An estimate of how far a composed policy is from optimal, along states that it visits.
 
     Attributes:
-        name: Of the composition.
+        name: The composition's name.
         temperature: alpha.
         discount: gamma.
-        promised: V_0 at each episode's start [E], less a learned correction.
-        shortfall: What the policy keeps less than that [E].
-        unavoidable: What every policy keeps less than that, at least.
-        horizon: Discounted number of steps of an episode, its mean.
+        promised: V_0 at each episode's start [E]; with a correction, the soft value of ``Q_0 - C``.
+        shortfall: How much less than that the policy achieves [E].
+        unavoidable: How much less than that every policy achieves at least.
+        horizon: Mean discounted number of steps of an episode.
         divergence: Mean over visited states of ``(sum_i w_i V_i - V_0) / alpha``, in nats; nan
-            where the composition is no mean.
-        corrected: Is a learned correction part of it?
-        sample_size: Mean effective number of candidates behind an action.
+            unless the composition is a mean.
+        corrected: Whether it includes a learned correction.
+        sample_size: Mean effective number of candidates per action.
     """
 
     name: str
@@ -76,7 +77,7 @@ class Certificate:
 
     @property
     def loss(self) -> float:
-        """Estimated bound on how much soft value the policy lacks of the optimal one."""
+        """Estimated bound on the gap in soft value between the optimal policy and this one."""
         return float(self.shortfall.mean()) - self.unavoidable
 
     @property
@@ -91,7 +92,7 @@ class Certificate:
 
     @property
     def overlap(self) -> float:
-        """``exp(-divergence)``: 1 where all parts do the same."""
+        """``exp(-divergence)``: 1 if all parts act alike."""
         return float(np.exp(-self.divergence))
 
     @property
@@ -104,7 +105,7 @@ class Certificate:
         return self.text("corrected()")
 
     def text(self, correct: str) -> str:
-        """In words, with what learns a correction by the name that it has for the reader."""
+        """The certificate in words; ``correct`` is the call or option that learns a correction."""
         low, high = self.interval
         advice = {
             "well": "they compose well",
@@ -114,17 +115,17 @@ class Certificate:
         if self.corrected:
             advice = advice.replace("being composed", "being composed, even corrected")
         elif self.verdict != "well":
-            advice += f", and {correct} learns what"
+            advice += f", and {correct} learns what is lost"
         apart = (
             ""
             if np.isnan(self.divergence)
-            else f" Where it goes, the parts overlap by {100.0 * self.overlap:.3g} %."
+            else f" In the states it visits, the parts overlap by {100.0 * self.overlap:.3g} %."
         )
         return (
-            f"'{self.name}': {advice}. Its policy is by estimate at most {self.loss:.3g} of soft "
-            f"value (95 % interval over episodes {low:.3g} to {high:.3g}) from the optimal one, "
+            f"'{self.name}': {advice}. Its policy's soft value is an estimated {self.loss:.3g} at "
+            f"most (95 % interval over episodes {low:.3g} to {high:.3g}) below the optimal one, "
             f"{self.per_step:.2g} of reward per step.{apart} From {len(self.shortfall)} episodes, "
-            "as if no policy could do better than the best stretch of them."
+            "assuming that no policy does better than the best stretch of them."
         )
 
 
@@ -149,8 +150,8 @@ def certify(
         )
     if any(isinstance(atom, Best) for atom in expression.atoms(node)):
         raise IncompatibleSkill(
-            "the best of evaluated policies has no certificate: their values already are what "
-            "the policies keep"
+            "a composition made by improve() has no certificate: its values are already those that "
+            "the policies achieve"
         )
     if episodes < 1 or (steps is not None and steps < 1):
         raise SkillbankError(f"a certificate needs episodes and steps, got {episodes} of {steps}")
@@ -160,7 +161,7 @@ def certify(
     try:
         walk = _Walk(composed.fitted_to(task), node, correction, episodes, seed)
         obs = walk.start(task.reset(seed=seed))
-        longest = steps or task.max_episode_steps  # None: nobody knows
+        longest = steps or task.max_episode_steps  # None: unlimited
         while walk.alive.any() and (steps is None or walk.steps < steps):
             check_ending(task, walk.steps)
             action = walk.act(obs)
@@ -177,7 +178,7 @@ def certify(
 
 
 class _Walk:
-    """Episodes of a composed policy, and a few of its parts' own, with what each step says."""
+    """Runs episodes of a composed policy and a few of each part's own, and records their terms."""
 
     def __init__(
         self,
@@ -193,8 +194,8 @@ class _Walk:
         self.acting = policy.acting.enlarged(VALUE_FACTOR)
         self.copies = episodes + SCOUTS * len(policy.parts)
         self.alive = np.ones(self.copies, bool)
-        self.terms: list[Float] = []  # e [N], by step; nan after the end
-        self.endless = np.ones(self.copies, bool)  # has it not ended for good?
+        self.terms: list[Float] = []  # e [N] of each step; nan after an episode's end
+        self.endless = np.ones(self.copies, bool)  # has the episode not terminated?
         self.recent = np.zeros(self.copies)  # mean of its last terms
         self.late: list[Float] = []  # terms of the shortfall [E], by step
         self.apart: list[float] = []
@@ -202,7 +203,7 @@ class _Walk:
         self._started = time.perf_counter()
 
     def start(self, obs: Tensor) -> Tensor:
-        """The promise at the start."""
+        """Record the value promised at the start."""
         self.promised = self._backup(obs[: self.episodes]).value.double().numpy()
         self.shortfall = np.zeros(self.episodes)
         self.discounted = np.zeros(self.episodes)  # steps
@@ -230,7 +231,7 @@ class _Walk:
         terminated: Tensor,
         ended: NDArray[np.bool_],
     ) -> None:
-        """Take in a step of all copies."""
+        """Record a step of all copies."""
         gamma, alpha = self.policy.spec.discount, self.policy.spec.temperature
         found = self._backup(next_obs)
         goes_on = 1.0 - terminated
@@ -257,7 +258,7 @@ class _Walk:
         self.alive = self.alive & ~ended
 
     def progress(self, longest: int) -> Progress:
-        """How far it is, of episodes of at most so many steps."""
+        """Progress so far, in episodes of at most ``longest`` steps."""
         done, total = self.steps * self.copies, longest * self.copies
         seconds, nan = time.perf_counter() - self._started, float("nan")
         figures = {"shortfall": float(self.shortfall.mean())}
@@ -281,13 +282,13 @@ class _Walk:
         )
 
     def _least_stretch(self) -> float:
-        """The least ``sum_t gamma^t e`` from any visited state on."""
+        """The smallest ``sum_t gamma^t e`` from any visited state on."""
         gamma = self.policy.spec.discount
         terms = np.stack(self.terms)  # [T, N]
         total, least = np.zeros(self.copies), np.inf
         for now in terms[::-1]:
             alive = np.isfinite(now)
-            last = alive & (total == 0.0) & self.endless  # after it only the clock ran out
+            last = alive & (total == 0.0) & self.endless  # truncated, not terminated
             total = np.where(last, self.recent / (1.0 - gamma), total)
             total = np.where(alive, np.nan_to_num(now) + gamma * total, 0.0)
             if alive.any():
@@ -295,7 +296,7 @@ class _Walk:
         return least
 
     def _go_on(self, cut: NDArray[np.bool_]) -> None:
-        """For episodes [E] that the clock has cut: the rest is as it has been lately."""
+        """Extrapolate truncated episodes [E]: further terms equal the mean of the recent ones."""
         gamma = self.policy.spec.discount
         rest = cut * gamma**self.steps / (1.0 - gamma)
         self.shortfall = self.shortfall + rest * _mean_of_last(self.late)

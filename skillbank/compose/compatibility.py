@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def check_together(skills: Sequence[Skill]) -> None:
-    """Refuse skills that cannot be composed.
+    """Reject skills that cannot be composed.
 
     Raises:
-        IncompatibleSkill: Their observation blocks, action bounds, discounts or temperatures
-            differ; the text shows both sides.
+        IncompatibleSkill: Their discounts, temperatures or action bounds differ; the message shows
+            both.
     """
     first = skills[0].spec
     for skill in skills[1:]:
@@ -36,14 +36,14 @@ def check_together(skills: Sequence[Skill]) -> None:
         text = _table(first.name, other.name, rows)
         if [what for what, mine, theirs in rows if mine != theirs] == ["temperature"]:
             text += (
-                f"\nat one temperature they do: at_temperature({first.temperature:g}) of "
-                f"'{other.name}', or --rescale, has the same policy and its reward in proportion"
+                f"\nthey would at the same temperature: at_temperature({first.temperature:g}) of "
+                f"'{other.name}', or --rescale, keeps its policy and scales its reward"
             )
         raise IncompatibleSkill(text)
 
 
 def widest_layout(skills: Sequence[Skill], corrections: Sequence["Correction"]) -> Layout:
-    """What the correction or skill observes that has all blocks of all, in the widest's task."""
+    """The blocks of whichever skill or correction observes them all, in the widest skill's task."""
     widest = max((skill.spec for skill in skills), key=lambda spec: spec.observation_size)
     bounds = np.asarray(widest.action_low), np.asarray(widest.action_high)
     own = [skill.spec.observation_blocks for skill in skills]

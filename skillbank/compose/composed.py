@@ -1,4 +1,4 @@
-"""A composed skill: it answers what a skill answers, and knows the reward that it is for."""
+"""A composed skill: it has the interface of a skill, and knows the reward that it is for."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from skillbank.training import Hooks
 
 Array = NDArray[Any]
-VALUE_FACTOR = 8  # times the candidates of an action, for a soft value
+VALUE_FACTOR = 8  # candidates for a soft value, as a multiple of those for an action
 
 
 @dataclass(frozen=True)
 class ComposedSpec:
-    """What a composed skill's numbers mean; the names are those of a skill's spec."""
+    """The description of a composed skill; fields are named as in a skill's spec."""
 
-    name: str  # as one would write it, for example 0.5 east + 0.5 north
-    reward: str  # that it is for, in the parts' rewards r[name]
+    name: str  # the expression, for example 0.5 east + 0.5 north
+    reward: str  # the reward it is for, in terms of the parts' rewards r[name]
     temperature: float
     discount: float
     env_id: str  # of the part with the most observation blocks
-    env_kwargs: Mapping[str, Any]  # in which all parts agree
-    disputed: Mapping[str, tuple[Any, ...]]  # those in which they do not, None where not given
+    env_kwargs: Mapping[str, Any]  # those on which all parts agree
+    disputed: Mapping[str, tuple[Any, ...]]  # those on which they differ; None where not given
     observation_blocks: tuple[ObservationBlock, ...]
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     action_dtype: Literal["float32", "float64"]
     parents: tuple[str, ...]  # content hashes of all skills in it
-    symmetries: tuple[Symmetry, ...] = ()  # that all its skills have
+    symmetries: tuple[Symmetry, ...] = ()  # shared by all its skills
     reward_scale: float = 1.0  # the parts' own scales are in the reward
 
     @property
@@ -71,20 +71,20 @@ class Drawn(NamedTuple):
     action: Array  # [B, n, A], in the environment's units
     q: NDArray[np.float32]  # [B, n]
     sample_size: NDArray[np.float32]  # effective number of candidates [B]
-    candidates: int  # of how many
+    candidates: int  # total number of candidates
 
 
 class Composed(Composable):
-    """An expression over skills, evaluated when asked.
+    """An expression over skills, evaluated on demand.
 
     Args:
         node: The expression.
-        layout: Observation and actions; None: those of the skill that knows all blocks.
+        layout: Observation and actions; None: those of the skill that observes all blocks.
         acting: How candidates for actions are found.
-        joined: The operands, where ``&`` or ``|`` made it, and which did.
+        joined: The operator and its operands, if ``&`` or ``|`` made it.
 
     Raises:
-        IncompatibleSkill: The skills do not go together; the text shows both sides.
+        IncompatibleSkill: The skills cannot be composed; the message shows where they differ.
     """
 
     spec: ComposedSpec
@@ -102,7 +102,7 @@ class Composed(Composable):
         self._layout = layout or widest_layout(skills, expression.corrections(node))
         self.parts = tuple(skill.fitted_to(self._layout) for skill in skills)
         first = skills[0].spec
-        # Keywords are for the parts' own task, not for another one that they were fitted to.
+        # env_kwargs belong to the parts' own task, not to another one that they were fitted to.
         own = self._layout.env_id in {skill.spec.env_id for skill in skills}
         names = {name: None for skill in skills for name in skill.spec.env_kwargs if own}
         made = {name: tuple(s.spec.env_kwargs.get(name) for s in skills) for name in names}
@@ -129,7 +129,7 @@ class Composed(Composable):
     def __repr__(self) -> str:
         return f"<Composed {self.spec.name}>"
 
-    # What it says about actions; its Q-value: ``Composable.q``.
+    # Values and reward; Q itself is ``Composable.q``.
 
     def value(self, obs: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
         """Soft value of the composed Q (eq. 10) [B], over actions scaled to [-1, 1]^A."""
@@ -151,14 +151,14 @@ class Composed(Composable):
         *,
         deterministic: bool = False,
     ) -> Drawn:
-        """Actions of the composed policy, and how many candidates effectively stand behind them.
+        """Actions of the composed policy, with the effective number of candidates behind them.
 
         Args:
             obs: [B, S].
             n: Actions per state.
-            seed: The same seed gives the same actions; None: the own stream goes on.
-            deterministic: The best by Q of the candidates and of more around the best of them,
-                instead of random ones; best first.
+            seed: The same seed gives the same actions; None continues the skill's own stream.
+            deterministic: Take the actions with the highest Q, found by a further search around the
+                best candidates, instead of random ones; best first.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
@@ -224,10 +224,10 @@ class Composed(Composable):
         action = self.draw(obs, 1, seed, deterministic=deterministic).action[:, 0]
         return (action[0] if np.ndim(observation) == 1 else action), None
 
-    # The same in other clothes.
+    # Variants of the same skill.
 
     def fitted_to(self, task: TaskLike) -> "Composed":
-        """The same on a task's observations; blocks that no part knows are ignored.
+        """The same skill on a task's observations; blocks that no part observes are ignored.
 
         Args:
             task: A Gymnasium id, or the bare name of one of skillbank's tasks; or an environment
@@ -245,12 +245,12 @@ class Composed(Composable):
             and np.array_equal(layout.action_high, self._high)
         ):
             for part in self.parts:
-                part.fitted_to(layout)  # which warns of another model
+                part.fitted_to(layout)  # warns if the task has another model
             return self
         return Composed(self.node, layout, self.acting, self.joined)
 
     def acting_with(self, **changes: Any) -> "Composed":
-        """The same with other candidates (see ``Acting``)."""
+        """The same skill with other settings for its candidates (see ``Acting``)."""
         acting = Acting.model_validate(self.acting.model_dump() | changes)
         return Composed(self.node, self._layout, acting, self.joined)
 
@@ -262,12 +262,12 @@ class Composed(Composable):
         return Composed(node, self._layout, self.acting, joined)
 
     def replaced(self, node: Node) -> "Composed":
-        """Another expression over the same skills, on the same observation if that is enough."""
+        """Another expression over the same skills, on the same observation if it has all blocks."""
         blocks = {block for one in expression.corrections(node) for block in one.blocks}
         enough = blocks <= set(self._layout.observation_blocks)
         return Composed(node, self._layout if enough else None, self.acting)
 
-    # What composing lacks, and what can be done about it.
+    # Measuring and correcting the error of composing.
 
     def certificate(
         self,
@@ -279,19 +279,19 @@ class Composed(Composable):
         hooks: "Hooks | None" = None,
         env_kwargs: dict[str, Any] | None = None,
     ) -> "Certificate":
-        """How far from optimal the composed policy can be, estimated where it goes.
+        """Estimate how far from optimal the composed policy can be, along states that it visits.
 
         Args:
-            env_id: A task with the dynamics of the parts' tasks, whatever its reward; None: the
+            env_id: A task with the same dynamics as the parts' tasks, and any reward; None: the
                 parts' own.
-            episodes: To run.
-            steps: Of each; None for whole episodes.
-            seed: Of the episodes.
+            episodes: Number of episodes to run.
+            steps: Steps of each episode; None for whole episodes.
+            seed: Seeds the episodes.
             hooks: Progress and stopping.
-            env_kwargs: For the environment.
+            env_kwargs: Keyword arguments of the environment.
 
         Raises:
-            IncompatibleSkill: There is none for such a composition.
+            IncompatibleSkill: There is no certificate for this kind of composition.
             Interrupted: The hooks stopped it.
         """
         from skillbank.compose.certificate import certify
@@ -316,17 +316,18 @@ class Composed(Composable):
         hooks: "Hooks | None" = None,
         env_kwargs: dict[str, Any] | None = None,
     ) -> "Composed":
-        """The same task with what composing lacks learned and taken off: soft-optimal.
+        """Learn the error of composing and subtract it from Q, which makes the skill soft-optimal.
 
         Args:
-            env_id: A task with the dynamics of the parts' tasks, whatever its reward; None: the
+            env_id: A task with the same dynamics as the parts' tasks, and any reward; None: the
                 parts' own.
-            config: How it is learned.
-            transitions: To learn from, in place of gathering any: scaled actions, and rewards that
-                nobody looks at.
-            seed: Of the episodes, the parameters and all sampling.
-            hooks: Progress and stopping; what is learned so far goes to the checkpoint's path.
-            env_kwargs: For the environment.
+            config: How the correction is learned.
+            transitions: Learn from these instead of gathering any. Their actions are scaled to
+                [-1, 1]; their rewards are ignored.
+            seed: Seeds the episodes, the parameters and all sampling.
+            hooks: Progress and stopping; when stopped, the correction learned so far is saved to
+                the checkpoint's path.
+            env_kwargs: Keyword arguments of the environment.
 
         Raises:
             IncompatibleSkill: There is nothing to correct, or the transitions do not fit.
@@ -345,7 +346,7 @@ class Composed(Composable):
         )
 
     def with_correction(self, correction: "Correction") -> "Composed":
-        """The same with a correction that was learned, and perhaps saved, before.
+        """The same composition with a correction that was learned earlier.
 
         Raises:
             IncompatibleSkill: It was learned for another composition.
@@ -364,16 +365,16 @@ class Composed(Composable):
         hooks: "Hooks | None" = None,
         env_kwargs: dict[str, Any] | None = None,
     ) -> Skill:
-        """One ordinary skill that does the same: own critics, own sampling network, saveable.
+        """Distil into one ordinary skill, with its own critics and sampling network.
 
         Args:
-            env_id: A task with the dynamics of the parts' tasks, whatever its reward; None: the
+            env_id: A task with the same dynamics as the parts' tasks, and any reward; None: the
                 parts' own.
             config: How it is learned.
-            name: Of the skill.
-            seed: Of the episodes, the parameters and all sampling.
+            name: The new skill's name.
+            seed: Seeds the episodes, the parameters and all sampling.
             hooks: Progress and stopping.
-            env_kwargs: For the environment.
+            env_kwargs: Keyword arguments of the environment.
 
         Raises:
             Interrupted: The hooks stopped it.
@@ -385,19 +386,19 @@ class Composed(Composable):
         )
 
     def save(self, path: Any) -> None:
-        """Refused: an expression is no file.
+        """Always fails: only ordinary skills can be saved.
 
         Raises:
-            SkillbankError: Always; the text says what would be saved.
+            SkillbankError: Always; the message points to ``distill``.
         """
         raise SkillbankError(
-            f"a composition is not a skill that could be saved to {path}; distill() makes one of it"
+            f"cannot save {self!r} to {path}; distill() turns a composition into a skill"
         )
 
-    # Inside; used by what learns from a composition.
+    # Internal; used by the learners.
 
     def look(self, generator: torch.Generator) -> None:
-        """See each skill through another of its symmetries, where they are not averaged."""
+        """Draw the symmetry under which each skill is evaluated, unless Q is averaged over all."""
         self._critics.look(generator)
 
     def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -408,7 +409,7 @@ class Composed(Composable):
     def part_qs(self, obs: Tensor, action: Tensor, node: Node | None = None) -> dict[Atom, Tensor]:
         """Q of each atom of an expression at scaled actions [B, K, A] -> [B, K] each.
 
-        The expression is the own one, or another over the same skills.
+        The expression is ``node``, over the same skills; None: its own.
         """
         own = self._critics(obs, action)
         atoms = expression.atoms(node or self.node)
@@ -433,14 +434,14 @@ class Composed(Composable):
         return expression.fold(node, atom, self.spec.temperature)
 
     def columns(self, blocks: Sequence[ObservationBlock]) -> Any:
-        """Which columns of the observation are these blocks, as an index."""
+        """An index of the observation's columns that hold these blocks."""
         if tuple(blocks) == self.spec.observation_blocks:
             return slice(None)
         columns = block_columns(blocks, self.spec.observation_blocks)
         if columns is None:
             raise IncompatibleSkill(
-                f"what was learned for {self.spec.name} observes {blocks_text(blocks)}; "
-                f"here there is {blocks_text(self.spec.observation_blocks)}"
+                f"networks learned for {self.spec.name} observe {blocks_text(blocks)}; "
+                f"this observation has {blocks_text(self.spec.observation_blocks)}"
             )
         return torch.from_numpy(columns)
 
@@ -451,7 +452,7 @@ class Composed(Composable):
         acting: Acting | None = None,
         energy: drawing.Energy | None = None,
     ) -> Cloud:
-        """Weighted candidates for every state [B, S] (see ``acting``), for the own Q or another."""
+        """Weighted candidates for every state [B, S] (see ``acting``), for its own or another Q."""
         return drawing.candidates(
             obs,
             self._proposals,
@@ -463,10 +464,10 @@ class Composed(Composable):
 
 
 def _symmetries(node: Node, parts: Sequence[Skill]) -> tuple[Symmetry, ...]:
-    """Those that all its skills have, unless something in it has learned what may break them.
+    """The symmetries shared by all its skills; none if a learned part may break them.
 
-    What was evaluated on another task's reward may, and a correction that observes more than the
-    skills know, such as where it is among walls.
+    Two kinds may: policies evaluated on another task's reward, and a correction that observes
+    blocks the skills do not use, such as the position among walls.
     """
     wider = any(not known(parts, one.blocks) for one in expression.corrections(node))
     if wider or any(isinstance(atom, Best) for atom in expression.innermost(node)):
@@ -475,16 +476,16 @@ def _symmetries(node: Node, parts: Sequence[Skill]) -> tuple[Symmetry, ...]:
 
 
 def known(skills: Iterable[Skill], blocks: Iterable[ObservationBlock]) -> bool:
-    """Do all skills go by all of these blocks, so that their symmetries say how they turn?
+    """Do all skills use all of these blocks, so that their symmetries cover them?
 
-    Beside what they were only fitted to, a place among walls say, a skill is as symmetric as
-    before; but the task is not.
+    A skill ignores blocks that it was only fitted to, such as the position among walls, and stays
+    symmetric; the task itself may not be.
     """
     return all(set(blocks) <= skill.known_blocks() for skill in skills)
 
 
 def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
-    """The symmetries that are in every tuple, whatever they are called there."""
+    """The symmetries that are in every tuple, regardless of their names."""
 
     def key(one: Symmetry) -> tuple[tuple[int, ...], ...]:
         return one.obs_index, one.obs_sign, one.action_index, one.action_sign
@@ -495,9 +496,9 @@ def _common(declared: Sequence[tuple[Symmetry, ...]]) -> tuple[Symmetry, ...]:
 
 
 def rescaled(nodes: Sequence[Node], temperature: float) -> list[Node]:
-    """The same policies at another temperature, for the rewards in proportion."""
+    """The same policies at another temperature, for proportionally scaled rewards."""
 
-    @cache  # a skill that stands in two places stays one
+    @cache  # a skill that occurs twice stays one object
     def change(atom: Atom) -> Node:
         if isinstance(atom, Leaf):
             return Leaf(atom.skill.at_temperature(temperature))

@@ -1,4 +1,4 @@
-"""What a composed Q lacks to be optimal, learned off-policy; no reward is needed.
+"""The correction that makes a composed Q optimal, learned off-policy and without rewards.
 
 With skills that are soft-optimal for their rewards, ``Q_i = r_i + gamma E V_i(s')``, the optimal Q
 of the composed reward is ``Q_0 - C`` where Q_0 is the composed Q and
@@ -9,8 +9,8 @@ V is the soft value of ``Q_0 - C`` and b(s') is the composition of the ``gamma V
 weighted sum, or their soft-OR. For a sum this is the divergence correction
 ``-alpha gamma E log INT prod_i pi_i^{w_i} exp(-C / alpha)``, exact for any real weights, any number
 of skills and any dynamics. For a soft-OR of rewards that differ only on entering shared absorbing
-goals it is exact for deterministic dynamics: where nothing is entered, all rewards are one r, and
-adding a constant commutes with the soft-OR.
+goals it is exact for deterministic dynamics: unless a goal is entered, all rewards are the same r,
+and adding a constant commutes with the soft-OR.
 
 All soft values of one state come from the same candidates, so that their errors cancel: for equal
 skills the target is zero with any number of candidates, and for convex weights it is never
@@ -51,7 +51,7 @@ from skillbank.spec import ObservationBlock
 if TYPE_CHECKING:
     from skillbank.training import Hooks
 
-NETWORKS = 2  # corrections learned side by side; the larger one counts
+NETWORKS = 2  # corrections learned in parallel; the larger one is used
 MAX_FILE_BYTES = 64 << 20
 
 
@@ -63,11 +63,11 @@ class Correction:
     """A learned C(s, a), in units of Q.
 
     Args:
-        network: Two regressions of C.
-        blocks: The observation it knows.
-        about: What it corrects (``expression.outline``).
-        reports: How it was learned.
-        factor: Times the network's output.
+        network: Two networks that regress C.
+        blocks: The blocks that it observes.
+        about: The expression that it corrects (``expression.outline``).
+        reports: The reports of its training.
+        factor: Multiplies the network's output.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class Correction:
         self.reports, self.factor = reports, factor
 
     def __call__(self, obs: Tensor, action: Tensor) -> Tensor:
-        """C at scaled actions [B, K, A] -> [B, K]; the larger of the two, which promises less."""
+        """C at scaled actions [B, K, A] -> [B, K]; the larger, more pessimistic of the two."""
         found: Tensor = self.network(obs, action).amax(0)
         return self.factor * found
 
     def digest(self) -> str:
-        """SHA-256 of what it says."""
+        """SHA-256 of its factor, blocks and parameters."""
         document = json.dumps([self.factor, [[b.name, b.size] for b in self.blocks]]).encode()
         return _digest(document, self.network.arrays()).hex()
 
     def scaled(self, factor: float, about: dict[str, Any]) -> "Correction":
-        """For rewards that are so many times as large, of the composition ``about``."""
+        """The correction for rewards ``factor`` times as large, of the composition ``about``."""
         both = self.factor * factor
         return Correction(self.network, self.blocks, about, self.reports, both)
 
@@ -127,7 +127,7 @@ class Correction:
         """Read what ``save`` wrote.
 
         Raises:
-            SkillbankError: It is not that, or it is damaged.
+            SkillbankError: The file is not a correction, or is damaged.
         """
         path = Path(path)
         try:
@@ -144,16 +144,16 @@ class Correction:
             network = _network(tuple(meta["hidden"]), observation, meta["action"])
             network.load_arrays(arrays)
         except (*DAMAGE, AssertionError, TypeError) as error:
-            raise SkillbankError(f"{path} is not a correction that can be used: {error}") from error
+            raise SkillbankError(f"{path} is not a correction, or is damaged: {error}") from error
         reports = tuple(Report(*numbers) for numbers in meta["reports"])
         return cls(network, blocks, meta["about"], reports, meta["factor"])
 
 
 class Backup(NamedTuple):
-    """What a composition says about states, from one set of candidates."""
+    """Soft values of a composition at states, all from one set of candidates."""
 
     promised: Tensor  # b(s): the composition of gamma V_i(s) [B]
-    value: Tensor  # V(s) of the composed Q, less the correction [B]
+    value: Tensor  # V(s) of the composed Q minus the correction [B]
     base: Tensor  # V_0(s) of the composed Q without correction [B]
 
 
@@ -169,11 +169,11 @@ def backup(
 
     Args:
         composed: Gives candidates and the parts' Q.
-        node: What is corrected.
-        correction: As learned so far; None for zero.
+        node: The expression to correct.
+        correction: The correction learned so far; None for zero.
         obs: [B, S].
-        acting: Candidates behind each value.
-        generator: Of them.
+        acting: Candidates for each value.
+        generator: Draws the candidates.
     """
     alpha, gamma = composed.spec.temperature, composed.spec.discount
     seen: list[dict[Atom, Tensor]] = []
@@ -218,7 +218,7 @@ class Corrector:
         sizes = (spec.observation_size, spec.action_size)
         self.network = _network(config.hidden, *sizes)
         self.network.initialise(self.generator)
-        with torch.no_grad():  # before anything is learned, the composition is left as it is
+        with torch.no_grad():  # C starts at 0, which leaves the composition unchanged
             self.network["out.weight"].zero_()
             self.network["out.bias"].zero_()
         self.target = _network(config.hidden, *sizes)
@@ -236,7 +236,7 @@ class Corrector:
         self.updates = 0
 
     def act(self, obs: Tensor) -> Tensor:
-        """The corrected policy as it is now, a share of it from the parts at large."""
+        """Actions of the current corrected policy, a share of them drawn from all candidates."""
         self.composed.look(self.generator)
         with torch.no_grad():
             return exploring_action(self.composed, obs, self.config.explore, self.generator)
@@ -276,9 +276,9 @@ class Corrector:
             return self.correction(batch.obs, batch.action.unsqueeze(1)).squeeze(1)
 
     def _level(self, target: Tensor, batch: Batch) -> float:
-        """Start at the level that the first targets promise, if episodes go on.
+        """Start at the level that the first targets imply, unless episodes terminate.
 
-        A constant reaches all states only at the slow rate of the target network.
+        A constant offset would otherwise be learned only at the slow rate of the target network.
         """
         if batch.terminated.any():
             return 0.0
@@ -304,14 +304,14 @@ def corrected(
     expression.check_bounded(composed.node)
     if isinstance(composed.node, Corrected):
         raise IncompatibleSkill(
-            "it has been corrected already; to learn longer, correct the composition itself again "
-            "with more total_steps"
+            "this composition is corrected already; to learn longer, correct the original "
+            "composition again with more total_steps"
         )
     for atom in expression.atoms(composed.node):
         if isinstance(atom, Best):
             raise IncompatibleSkill(
-                "policies that were improved by the best of them are not soft-optimal for a "
-                "reward, so there is nothing to correct; compose the skills themselves"
+                "a composition made by improve() is not soft-optimal for a reward, so there is "
+                "nothing to correct; compose the skills themselves"
             )
     task = None
     if transitions is None:
@@ -346,8 +346,8 @@ def corrected(
 def _check_transitions(composed: Composed, transitions: Replay, env_id: str | None) -> None:
     if env_id is not None:
         raise SkillbankError(
-            "a correction is learned from given transitions, or gathers its own in a task: leave "
-            "out transitions or env_id"
+            "a correction is learned either from given transitions or from those it gathers in a "
+            "task: leave out transitions or env_id"
         )
     spec = composed.spec
     theirs, own = transitions.sizes, (spec.observation_size, spec.action_size)
@@ -361,7 +361,7 @@ def _check_transitions(composed: Composed, transitions: Replay, env_id: str | No
 
 
 def with_correction(composed: Composed, correction: Correction) -> Composed:
-    """The composition with a correction that was learned before; the order of terms is no matter.
+    """The composition with a correction learned earlier; the order of terms does not matter.
 
     Raises:
         IncompatibleSkill: It was learned for another composition.

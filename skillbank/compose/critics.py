@@ -1,4 +1,4 @@
-"""Q-values of several skills at once: critics of one shape as one batch of products."""
+"""Q-values of several skills at once: critics of the same shape are evaluated as one batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +17,12 @@ Arrays = dict[str, NDArray[np.float32]]  # of one skill's critics, by the parame
 
 
 class SkillCritics:
-    """The skills' critics, those of one shape as one batch of products.
+    """The skills' critics; those of the same shape are evaluated as one batch.
 
-    A skill's Q is the same for states and actions that its symmetries relate, but its network's is
-    only nearly so, and a little of that decides between the skills that are composed: averaged over
-    the symmetries it is exactly so. Who learns from many looks at it may take one symmetry for each
-    skill at a time, and another one for the next look.
+    A skill's Q is invariant under its symmetries, but its network only approximately, and small
+    differences decide between the composed skills: averaging over the symmetries makes it exact.
+    A learner that evaluates the critics many times may use one random symmetry per skill instead,
+    drawn anew by ``look``.
     """
 
     def __init__(self, leaves: Sequence[Leaf], fitted: Sequence[Skill], averaged: bool) -> None:
@@ -38,9 +38,9 @@ class SkillCritics:
         self.look(None)
 
     def look(self, generator: torch.Generator | None) -> None:
-        """See each skill through one symmetry, drawn at random; None: as it is."""
+        """Evaluate each skill under one symmetry, drawn at random; None: under the identity."""
         if generator is not None and self._averaged:
-            return  # all of them are seen already
+            return  # Q is averaged over all of them
         self._batches = []
         for members, stack in self._groups:
             views = len(stack) // len(members)
@@ -62,17 +62,17 @@ class SkillCritics:
             q = q.view(len(members), views, each, *q.shape[1:]).amin(2).mean(1)
             for (leaf, skill), own in zip(members, q, strict=True):
                 found[leaf] = own
-                if skill.anchor is not None:  # its Q has alpha log pi_0 as a part
+                if skill.anchor is not None:  # its Q includes alpha log pi_0
                     prior = skill.anchor.log_action_density(obs, action)
                     found[leaf] = own + skill.spec.temperature * prior
         return found
 
 
 def _views(skill: Skill) -> list[Arrays]:
-    """Parameters of the critics, once for each symmetry: that of what they say after relabelling.
+    """Parameters of the critics under each symmetry: as if their inputs were relabelled.
 
-    A relabelling permutes and signs the inputs, which is the same as doing so to the rows of the
-    first layer. An anchored skill's Q is its networks' plus its prior, and stays as it is.
+    A relabelling permutes the inputs and flips signs, which equals doing so to the rows of the
+    first layer. An anchored skill, whose Q adds a prior to its networks', keeps only the identity.
     """
     own = skill.critic.arrays()
     if skill.anchor is not None or not skill.spec.symmetries:
@@ -89,7 +89,7 @@ def _views(skill: Skill) -> list[Arrays]:
 
 
 def _stacked(spec: SkillSpec, arrays: list[Arrays]) -> Critic:
-    """Critics of one shape, that of ``spec``, as one batch of products."""
+    """Critics of the shape of ``spec``, as one batch."""
     count = len(arrays) * spec.architecture.critics
     # not validated: a file's critic has at most four members, a batch of several may have more
     architecture = spec.architecture.model_copy(update={"critics": count})

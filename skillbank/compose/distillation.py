@@ -1,8 +1,8 @@
-"""One ordinary skill out of a composition: its own critics and its own sampling network.
+"""Distilling a composition into one ordinary skill with its own critics and sampling network.
 
 The critics regress on the composed Q, at states that the composed policy visits and at the
 candidates of each of them; the sampling network learns from the critics by its usual objective
-(eq. 13 and 14, or the divergence). No reward is needed. What comes out is saved, fine-tuned and
+(eq. 13 and 14, or the divergence). No reward is needed. The result can be saved, fine-tuned and
 composed again like any other skill.
 """
 
@@ -30,16 +30,16 @@ from skillbank.versions import versions
 if TYPE_CHECKING:
     from skillbank.training import Hooks
 
-BETWEEN = 10.0  # weight of Q's differences between actions, which make the policy; its level not
+BETWEEN = 10.0  # weight of errors in Q's differences between actions, which determine the policy
 
 
 class DistillConfig(Gathering):
-    """How a composition becomes one skill."""
+    """How a composition is distilled into one skill."""
 
     architecture: Architecture = Architecture()
-    actions: int = Field(default=8, ge=1, le=4096)  # at each state, half of them likely ones
+    actions: int = Field(default=8, ge=1, le=4096)  # per state, half by likelihood, half uniform
     particles: int = Field(default=1, ge=1, le=4096)  # in the sampling network's update
-    # That the actions come from.
+    # Candidates that the actions are drawn from.
     proposals: Acting = Acting(per_part=6, uniform=6, refined=6, averaged=False)
     learning_starts: int = Field(default=512, ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -47,13 +47,13 @@ class DistillConfig(Gathering):
 
 
 class Distiller:
-    """Learns to be a composition (a ``gathering.Learner``)."""
+    """Distils a composition (a ``gathering.Learner``)."""
 
     def __init__(self, composed: Composed, config: DistillConfig, seed: int) -> None:
         self.composed = composed.acting_with(averaged=config.proposals.averaged)
         self.config, spec = config, composed.spec
         network = config.architecture
-        noise = network.sampler == "noise" or spec.action_size == 1  # no pairs for a flow to couple
+        noise = network.sampler == "noise" or spec.action_size == 1  # a flow needs two
         if noise:
             network = network.model_copy(update={"sampler": "noise"})
         learning = PretrainConfig(
@@ -79,7 +79,7 @@ class Distiller:
         self.mirrors = Mirrors(spec.symmetries, self.generator)
         total = max(1, config.total_steps // config.steps_per_update)
         optimisers = (self.agent.critic_optimiser, self.agent.sampler_optimiser)
-        # A regression on a fixed target ends best with its steps gone to zero.
+        # A regression on a fixed target converges best with a vanishing learning rate.
         self.schedules = [
             torch.optim.lr_scheduler.LambdaLR(
                 optimiser,
@@ -89,7 +89,7 @@ class Distiller:
         ]
 
     def act(self, obs: Tensor) -> Tensor:
-        """The composed policy, a share of it from the parts at large."""
+        """Actions of the composed policy, a share of them drawn from all candidates."""
         self.composed.look(self.generator)
         with torch.no_grad():
             return exploring_action(self.composed, obs, self.config.explore, self.generator)
@@ -150,9 +150,9 @@ def distill(
         policy = composed.fitted_to(task)
         learner = Distiller(policy, config, seed)
         theirs = policy.spec
-        # Beside what the parts do not know, a place among walls say, the task has no symmetry.
+        # With blocks that the parts do not use, such as a position, the task may have no symmetry.
         turns = known(policy.parts, theirs.observation_blocks)
-        spec = SkillSpec(  # what cannot be, before anything is learned
+        spec = SkillSpec(  # made first, so that invalid values fail before anything is learned
             name=name or plain_name(theirs.name),
             description=f"distilled from {theirs.name}; reward {theirs.reward}"[:4096],
             temperature=theirs.temperature,
@@ -187,7 +187,7 @@ def distill(
 
 
 def plain_name(text: str) -> str:
-    """A composition's name as a skill may have it: ``0.5 a + 0.5 b`` -> ``0.5-a-plus-0.5-b``."""
+    """A composition's name as a valid skill name: ``0.5 a + 0.5 b`` -> ``0.5-a-plus-0.5-b``."""
     if text.startswith("-"):
         text = f"minus {text[1:]}"
     words = text.replace("+", " plus ").replace(" - ", " minus ").replace("|", " or ")

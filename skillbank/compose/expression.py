@@ -1,12 +1,12 @@
-"""What a composed skill is: an expression over skills, and the algebra that gives it numbers.
+"""Expressions over skills, and the algebra that evaluates them.
 
-The algebra is the same whatever is folded: Q-functions, soft values, backups. A skill's Q is
-soft-optimal for its reward, ``Q_i = r_i + gamma E V_i(s')``; with that
+The algebra is the same for Q-functions, soft values and backups. A skill's Q is soft-optimal for
+its reward, ``Q_i = r_i + gamma E V_i(s')``. Then
 
 - a weighted sum has ``Q = sum_i w_i Q_i``, whose policy is proportional to
   ``prod_i pi_i^{w_i}`` where all have one temperature;
 - a soft-OR has ``Q = alpha log sum_i w_i exp(Q_i / alpha)``, whose policy is a mixture of theirs;
-- either minus a learned correction is soft-optimal itself (see ``correction``).
+- either of them, minus its learned correction, is soft-optimal itself (see ``correction``).
 """
 
 import json
@@ -66,18 +66,18 @@ class Best:
     parts: tuple["Node", ...]  # whose policies were evaluated
     networks: tuple[Critic, ...]
     blocks: tuple[ObservationBlock, ...]  # the networks' observation
-    env_id: str  # whose reward it is
-    reward_scale: float = 1.0  # that it was multiplied by
+    env_id: str  # the task whose reward they were evaluated on
+    reward_scale: float = 1.0  # rewards were multiplied by it
 
 
 Node = Leaf | WeightedSum | SoftOr | Corrected | Best
-Atom = Leaf | Corrected | Best  # what is not an operation on others
+Atom = Leaf | Corrected | Best  # everything but sums and soft-ORs
 
 
 def weighted_sum(terms: Sequence[tuple[Node, float]]) -> Node:
-    """A sum in its simplest form: sums inside it are expanded, and each term is there once.
+    """A sum in canonical form: nested sums are expanded, and each term occurs once.
 
-    Nothing is lost by that, for sums are linear in everything: Q, reward and correction.
+    This changes no value, since Q, reward and correction are all linear in the terms.
     """
     weights: dict[Node, float] = {}
     for node, weight in terms:
@@ -85,12 +85,12 @@ def weighted_sum(terms: Sequence[tuple[Node, float]]) -> Node:
         for part, share in inner:
             weights[part] = weights.get(part, 0.0) + weight * share
     kept = tuple((part, weight) for part, weight in weights.items() if weight)
-    kept = kept or tuple(weights.items())[:1]  # nothing is left of a - a but the uniform policy
+    kept = kept or tuple(weights.items())[:1]  # a - a: one term of weight 0, the uniform policy
     return kept[0][0] if len(kept) == 1 and kept[0][1] == 1.0 else WeightedSum(kept)
 
 
 def fold(node: Node, atom: Callable[[Atom], Tensor], temperature: float) -> Tensor:
-    """The expression's number from its atoms' numbers, which are tensors of one shape."""
+    """Evaluate the expression, given its atoms' values as tensors of one shape."""
     if isinstance(node, WeightedSum):
         (first, weight), *others = node.terms
         total = weight * fold(first, atom, temperature)
@@ -104,7 +104,7 @@ def fold(node: Node, atom: Callable[[Atom], Tensor], temperature: float) -> Tens
 
 
 def atoms(node: Node) -> Iterator[Atom]:
-    """What the expression is made of, from left to right."""
+    """The atoms of the expression, from left to right."""
     if isinstance(node, WeightedSum | SoftOr):
         for part, _ in node.terms:
             yield from atoms(part)
@@ -145,7 +145,7 @@ def is_convex(node: Node) -> bool:
 
 
 def mapped(node: Node, change: Callable[[Atom], Node]) -> Node:
-    """The same expression of changed atoms."""
+    """The same expression with ``change`` applied to every atom."""
     if isinstance(node, WeightedSum | SoftOr):
         terms = tuple((mapped(part, change), weight) for part, weight in node.terms)
         return replace(node, terms=terms)
@@ -153,16 +153,16 @@ def mapped(node: Node, change: Callable[[Atom], Node]) -> Node:
 
 
 def check_bounded(node: Node) -> None:
-    """Refuse an expression about whose optimality nothing is known.
+    """Reject an expression about whose optimality nothing is known.
 
     Raises:
         IncompatibleSkill: It has a soft-OR of rewards that differ in more than shared goals.
     """
     if isinstance(node, SoftOr) and not node.shared:
         raise IncompatibleSkill(
-            f"{name_of(node)}: nothing is known about how far from optimal a soft-OR is whose "
-            "rewards differ in more than entering shared goals; any_of(..., shared_goals=True), or "
-            "--shared-goals, says that they do not"
+            f"{name_of(node)}: nothing is known about how far from optimal a soft-OR is if its "
+            "rewards differ in more than entering shared goals; if they do not, say so by "
+            "any_of(..., shared_goals=True) or --shared-goals"
         )
     if isinstance(node, WeightedSum | SoftOr):
         for part, _ in node.terms:
@@ -171,11 +171,11 @@ def check_bounded(node: Node) -> None:
         check_bounded(node.node)
 
 
-# In words.
+# Names and texts.
 
 
 def name_of(node: Node) -> str:
-    """How a reader would write it."""
+    """The expression as text."""
     if isinstance(node, WeightedSum):
         return _sum_text([(_bracketed(part), weight) for part, weight in node.terms])
     if isinstance(node, SoftOr):
@@ -198,7 +198,7 @@ def _bracketed(node: Node) -> str:
 
 
 def reward_text(node: Node, temperature: float) -> str:
-    """The reward that it is soft-optimal for, in the parts' rewards ``r[name]``."""
+    """The reward that it is soft-optimal for, in terms of the parts' rewards ``r[name]``."""
     if isinstance(node, WeightedSum):
         return _sum_text([(_part_reward(p, temperature), w) for p, w in node.terms])
     if isinstance(node, SoftOr):
@@ -239,7 +239,7 @@ def _sum_text(terms: Sequence[tuple[str, float]]) -> str:
 def reward_of(
     node: Node, rewards: Mapping[str, ArrayLike], temperature: float
 ) -> NDArray[np.float64]:
-    """Its reward from the parts' own, by skill name, in the units of their environments.
+    """Its reward, from the parts' rewards by skill name, as their environments pay them.
 
     Raises:
         KeyError: A part's reward is missing.
@@ -265,7 +265,7 @@ def reward_of(
 
 
 def reward_scale(node: Node) -> float | None:
-    """What all rewards in it are multiplied by, where it is one number and weights sum to 1."""
+    """The factor on all rewards in it, if they share one and all weights sum to 1; else None."""
     scales = {
         part.reward_scale if isinstance(part, Best) else part.skill.spec.reward_scale
         for part in innermost(node)
@@ -274,7 +274,7 @@ def reward_scale(node: Node) -> float | None:
 
 
 def innermost(node: Node) -> Iterator[Leaf | Best]:
-    """Its atoms, and those of what is corrected in it."""
+    """Its atoms, with corrected expressions replaced by the atoms inside them."""
     for atom in atoms(node):
         if isinstance(atom, Corrected):
             yield from innermost(atom.node)
@@ -283,7 +283,7 @@ def innermost(node: Node) -> Iterator[Leaf | Best]:
 
 
 def sums_to_one(node: Node) -> bool:
-    """Do the weights of every sum in it, so that a reward which all share stays as it is?"""
+    """Do the weights of every sum in it sum to 1, so that a reward shared by all is unchanged?"""
     if isinstance(node, Corrected):
         return sums_to_one(node.node)
     if not isinstance(node, WeightedSum | SoftOr):
@@ -293,13 +293,13 @@ def sums_to_one(node: Node) -> bool:
 
 
 def parents(node: Node) -> tuple[str, ...]:
-    """Content hashes of all skills in it, as many as a file has; see ``Skill.as_parents``."""
+    """Content hashes of all skills in it, as many as a file can hold; see ``Skill.as_parents``."""
     found = dict.fromkeys(h for leaf in leaves(node) for h in leaf.skill.as_parents())
     return tuple(found)[:MAX_PARENTS]
 
 
 def outline(node: Node) -> dict[str, Any]:
-    """The expression as plain data, for whoever keeps a record of it."""
+    """The expression as plain data, for records."""
     if isinstance(node, Leaf):
         return {"skill": node.skill.spec.name, "content_hash": node.skill.as_parents()[0]}
     if isinstance(node, Corrected):
@@ -311,7 +311,7 @@ def outline(node: Node) -> dict[str, Any]:
 
 
 def unordered(about: Any) -> str:
-    """A text of an outline that is the same whichever order its terms are in."""
+    """An outline as text that does not depend on the order of terms."""
     if isinstance(about, dict):
         return ",".join(f"{json.dumps(name)}:{unordered(about[name])}" for name in sorted(about))
     if isinstance(about, list):

@@ -1,4 +1,4 @@
-"""The loop that everything learned from a composition shares: act, keep, update, report, stop."""
+"""The loop shared by everything learned from a composition: act, store, update, report, stop."""
 
 import time
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from skillbank.symmetry import Symmetries
 from skillbank.task import Task
 from skillbank.training import Hooks, Progress
 
-REPORTS = 50  # of one learning
-STILL = 3  # reports in a row without movement that end it
+REPORTS = 50  # per training
+STILL = 3  # training stops after this many reports in a row without movement
 
 
 class Gathering(Strict):
-    """What all learning from compositions has in common. Nothing here needs a reward."""
+    """Settings shared by everything learned from compositions. None of them needs a reward."""
 
     total_steps: Count = 40_000  # environment steps over all copies, at most
     learning_starts: Annotated[int, Field(ge=1)] = 1_000  # steps before the first update
@@ -33,12 +33,12 @@ class Gathering(Strict):
     batch_size: Count = 256  # transitions per update
     replay_capacity: Count = 200_000  # transitions
     learning_rate: Positive = 1e-3  # ADAM
-    hidden: Widths = (128, 128)  # units of each hidden layer of what is learned
+    hidden: Widths = (128, 128)  # units of each hidden layer of the learned networks
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.05  # tau of each target update
-    explore: Annotated[float, Field(ge=0, le=1)] = 0.25  # share of actions drawn from the parts
-    # Behind each soft value. Not averaged: every update sees each skill through another symmetry.
+    explore: Annotated[float, Field(ge=0, le=1)] = 0.25  # share of actions from any candidate
+    # Candidates for each soft value. Not averaged: each update draws one symmetry per skill.
     proposals: Acting = Acting(per_part=6, uniform=4, refined=8, averaged=False)
-    settled: Annotated[float, Field(ge=0)] = 0.02  # stop when it moves less between reports; 0: no
+    settled: Annotated[float, Field(ge=0)] = 0.02  # stop when reports move less than this; 0: never
 
     @model_validator(mode="after")
     def _consistent(self) -> "Gathering":
@@ -50,18 +50,18 @@ class Gathering(Strict):
 
 
 class Report(NamedTuple):
-    """One point of such a learning."""
+    """One progress report of a training."""
 
     steps: int
     updates: int
     seconds: float  # wall clock since the start
     loss: float
-    level: float  # mean of what is learned, over states that are visited
-    moved: float  # how far it went since the report before, as a share of its spread; 1 at first
+    level: float  # mean of the learned quantity over a fixed batch of visited states
+    moved: float  # change since the previous report, as a share of its spread; 1 in the first
 
 
 class Learner(Protocol):
-    """What learns."""
+    """What ``learn`` trains."""
 
     def act(self, obs: Tensor) -> Tensor:
         """Scaled actions [N, A] that gather experience."""
@@ -70,7 +70,7 @@ class Learner(Protocol):
         """One gradient step; the loss."""
 
     def probe(self, batch: Batch) -> Tensor:
-        """What is learned, at the same few transitions every time: [B]."""
+        """The learned quantity at a fixed batch of transitions [B]."""
 
 
 def learn(
@@ -83,15 +83,15 @@ def learn(
     seed: int,
     hooks: Hooks | None = None,
 ) -> tuple[Report, ...]:
-    """Gather transitions and learn from them until all steps are made, or nothing moves any more.
+    """Gather transitions and learn from them until all steps are made or the result has settled.
 
     Args:
         learner: Acts and learns.
-        task: Where to gather; None where ``replay`` has enough.
-        replay: Transitions to begin with; None for none.
-        config: How.
+        task: Where to gather transitions; None to learn from ``replay`` alone.
+        replay: Transitions to start with; None for none.
+        config: The settings.
         discount: gamma.
-        seed: Of the episodes and of all sampling.
+        seed: Seeds the episodes and all sampling.
         hooks: Progress and stopping.
 
     Raises:
@@ -139,7 +139,7 @@ def learn(
 
 
 class _Watch:
-    """Reports from time to time, and says when nothing moves any more."""
+    """Reports progress, and detects when the result has settled."""
 
     def __init__(self, learner: Learner, config: Gathering, hooks: Hooks) -> None:
         self.learner, self.config, self.hooks = learner, config, hooks
@@ -153,11 +153,11 @@ class _Watch:
 
     @property
     def calm(self) -> bool:
-        """Has it hardly moved for a while?"""
+        """Has the result settled: no movement in the last ``STILL`` reports?"""
         return self._still >= STILL
 
     def look(self, steps: int, updates: int) -> None:
-        """Report, if it is time."""
+        """Report, if a report is due."""
         if steps < self._due and steps < self.config.total_steps:
             return
         self._due = steps + max(self.config.total_steps // REPORTS, 1)
@@ -191,7 +191,7 @@ def gather_task(composed: Composed, env_id: str | None, copies: int, kwargs: Any
 def exploring_action(
     composed: Composed, obs: Tensor, explore: float, generator: torch.Generator
 ) -> Tensor:
-    """Actions [N, A] of the composed policy, a share of them from its candidates at large."""
+    """Actions [N, A] of the composed policy; a share ``explore`` is drawn from any candidate."""
     cloud = composed.candidates(obs, generator)
     alpha = composed.spec.temperature
     share = torch.softmax(cloud.log_weight(alpha), 1)
@@ -202,14 +202,14 @@ def exploring_action(
 
 
 class Mirrors:
-    """Sees each sampled transition through a random symmetry."""
+    """Applies a random symmetry to each sampled transition."""
 
     def __init__(self, declared: Sequence[Symmetry], generator: torch.Generator) -> None:
         self._symmetries = Symmetries(declared) if len(declared) > 1 else None
         self._generator = generator
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch as relabelled robots see it; as it is where there is no symmetry."""
+        """The batch with its transitions relabelled; unchanged if there is no symmetry."""
         if self._symmetries is None:
             return batch
         return self._symmetries.transitions(batch, self._generator)

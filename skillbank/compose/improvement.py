@@ -1,10 +1,10 @@
 """Maximum-entropy generalised policy improvement, the published alternative to compare with.
 
 Each stored policy is evaluated on the new reward, ``Q^i = r + gamma E [ Q^i(s', a') - alpha log
-pi_i(a' | s') ]`` (soft policy evaluation, eq. 15), and one acts on the best of them,
-``pi = exp(max_i Q^i / alpha)``. It is never worse than the best of its parts. Each is valued as if
-it alone were followed from the next step on, so that nothing is planned which takes more than one
-of them. Unlike everything else here it needs the new reward, for every new reward.
+pi_i(a' | s') ]`` (soft policy evaluation, eq. 15), and the result acts on the best of them,
+``pi = exp(max_i Q^i / alpha)``. It is never worse than the best of its parts. Each Q^i assumes that
+policy i alone is followed from the next step on, so behaviour that needs several of them is never
+planned. Unlike the other methods it needs the new reward, and a new training for each reward.
 
 After Barreto et al. (2017), "Successor features for transfer in reinforcement learning", with
 entropy as in Hunt et al. (2019), "Composing entropic policies using divergence correction".
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from skillbank.training import Hooks
 
 
-STRETCH = 100  # steps for which a copy keeps to a policy
+STRETCH = 100  # steps for which a copy follows one policy
 
 
 class ImproveConfig(Gathering):
@@ -68,7 +68,7 @@ class Improver:
         self.steps = 0
 
     def act(self, obs: Tensor) -> Tensor:
-        """A part's policy or the best of them, long enough to see where each of them goes."""
+        """Each copy follows a part's policy, or the best of them, for ``STRETCH`` steps in turn."""
         policies: tuple[Skill | Composed, ...] = (*self.skills, self.composed)
         turn, self.steps = self.steps // STRETCH, self.steps + 1
         action = np.empty((len(obs), self.composed.spec.action_size))
@@ -133,18 +133,18 @@ def improve(
     hooks: "Hooks | None" = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Composed:
-    """The best of stored policies on a new task: evaluate each, act on the maximum.
+    """Evaluate stored policies on a new task, and act on the maximum of their Q-values.
 
     Args:
-        skills: Whose policies.
+        skills: The skills whose policies are evaluated.
         env_id: The task, with the new reward.
         config: How they are evaluated.
-        seed: Of the episodes, the parameters and all sampling.
+        seed: Seeds the episodes, the parameters and all sampling.
         hooks: Progress and stopping.
-        env_kwargs: For the environment.
+        env_kwargs: Keyword arguments of the environment.
 
     Raises:
-        IncompatibleSkill: The skills do not go together, or do not fit the task.
+        IncompatibleSkill: The skills cannot be composed, or do not fit the task.
         Interrupted: The hooks stopped it.
     """
     config = config or ImproveConfig()

@@ -12,7 +12,7 @@ from skillbank.errors import SkillbankError
 from skillbank.operators import Composable
 from skillbank.skill import Skill
 
-# Tasks of ours that differ in reward only on entering absorbing places that all of them share.
+# Our tasks whose rewards differ only on entering absorbing goals that all variants share.
 SHARED_GOALS = frozenset({"skillbank/PointMassReach-v0"})
 
 
@@ -26,8 +26,8 @@ def mean(skills: Iterable[Composable], weights: Sequence[float] | None = None) -
     It is never below the optimal Q of the reward ``sum_i w_i r_i``.
 
     Args:
-        skills: Or composed skills.
-        weights: Any that are not negative, scaled to sum to 1; None for equal ones.
+        skills: Skills or composed skills.
+        weights: Not negative, scaled to sum to 1; None for equal ones.
     """
     return _mean(_nodes(skills), weights)
 
@@ -37,8 +37,8 @@ def add(
 ) -> Composed:
     """``sum_i w_i Q_i`` with any real weights: ``a - 0.5 * b`` is a but not b.
 
-    Weights that sum to 1 keep to the skills' own temperature. ``a + b`` does what their mean does
-    at half of it: less randomly, for twice the reward.
+    Weights that sum to 1 keep the skills' temperature. ``a + b`` is for twice the reward of the
+    mean; its policy is that of the mean at half the temperature, so it acts less randomly.
     """
     _check_list(terms)
     pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
@@ -59,15 +59,15 @@ def any_of(
 ) -> Composed:
     """``alpha log sum_i w_i exp(Q_i / alpha)``: good at any of them; ``a | b``.
 
-    Where the rewards differ only on entering absorbing places that the tasks share, this is a
-    lower bound of the optimal Q of the rewards' soft-OR, exact for a discount of 1 and
-    deterministic dynamics; the policy is never worse than this Q promises.
+    If the rewards differ only on entering absorbing goals that the tasks share, this is a lower
+    bound of the optimal Q of the rewards' soft-OR, exact for a discount of 1 and deterministic
+    dynamics; the policy is never worse than this Q promises.
 
     Args:
-        skills: Or composed skills.
+        skills: Skills or composed skills.
         weights: Positive, scaled to sum to 1; None for equal ones.
-        shared_goals: Do the rewards differ only there? None: known for skillbank's own tasks, and
-            a warning where it is not.
+        shared_goals: Whether the rewards differ only on entering shared goals. None: looked up for
+            skillbank's own tasks; a warning is issued where this is unknown.
     """
     return _any_of(_nodes(skills), weights, shared_goals)
 
@@ -88,11 +88,11 @@ def _any_of(
     composed = Composed(node)
     if isinstance(node, SoftOr) and not node.shared:
         warnings.warn(
-            f"{composed.spec.name}: a soft-OR is for rewards that differ only on entering "
-            "absorbing goals which all its tasks share; any_of(..., shared_goals=True), or "
-            "--shared-goals, says that these do, and then it is a lower bound of the optimal Q. "
-            "Where they do not, it still is a policy that at every state prefers what either skill "
-            "values most, but no bound holds, and there is no certificate and no correction",
+            f"{composed.spec.name}: a soft-OR is meant for rewards that differ only on entering "
+            "absorbing goals shared by all its tasks; any_of(..., shared_goals=True), or "
+            "--shared-goals, says that these do, which makes its Q a lower bound of the optimal Q. "
+            "Otherwise its policy still prefers what either skill values most at every state, but "
+            "no bound holds, and there is neither a certificate nor a correction",
             CompositionWarning,
             stacklevel=2,
         )
@@ -113,7 +113,7 @@ def joined(operator: str, a: Composable, b: Composable) -> Composed:
 
 
 def _nodes(skills: Iterable[Composable]) -> list[Node]:
-    """The expressions of what is composed."""
+    """The expressions of the given skills."""
     _check_list(skills)
     if isinstance(skills, Mapping):
         raise SkillbankError("weights go into weights=[...]; a mapping is for compose.add")
@@ -121,9 +121,9 @@ def _nodes(skills: Iterable[Composable]) -> list[Node]:
     for skill in (leaf.skill for node in nodes for leaf in expression.leaves(node)):
         if skill.noise_set is not None:
             warnings.warn(
-                f"'{skill.spec.name}' acts by {skill.spec.noise_set} fixed noises, and its Q is "
-                "sure of no other actions: composed, it does less well. Fine-tuned with "
-                "shrink_start=None (--set shrink_start=None) it keeps fresh noise",
+                f"'{skill.spec.name}' acts by {skill.spec.noise_set} fixed noises, so its Q is "
+                "reliable for few actions and it composes less well. Fine-tune it with "
+                "shrink_start=None (--set shrink_start=None) to keep fresh noise",
                 CompositionWarning,
                 stacklevel=4,
             )
@@ -136,7 +136,7 @@ def _check_list(skills: object) -> None:
 
 
 def node_of(skill: Composable) -> Node:
-    """The expression that a skill, or a composed one, is.
+    """The expression of a skill or a composed skill.
 
     Raises:
         TypeError: It is neither.
@@ -158,7 +158,7 @@ def _shares(weights: Sequence[float] | None, count: int, least: float) -> list[f
         kind = "positive" if least > 0.0 else "not negative"
         raise SkillbankError(
             f"{count} skills need {count} weights, {kind} and finite; got {given}. "
-            "Negative ones are for sums: compose.add, --how sum"
+            "Negative weights are for sums: compose.add, --how sum"
         )
     return [weight / total for weight in given]
 

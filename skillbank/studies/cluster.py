@@ -1,10 +1,10 @@
 """Units on a Ray cluster, for when one machine is not enough.
 
-Needs the extra ``skillbank[ray]`` on every machine of the cluster. What a unit leaves comes back
-through Ray and is written here, so the machines need no common disk. Checkpoints stay where they
-were made, also when their unit is done: a unit whose machine is lost begins anew elsewhere, one
-whose process died goes on from its checkpoint if it comes back to the same machine. The numbers are
-the same in every case.
+Needs the extra ``skillbank[ray]`` on every machine of the cluster. A unit's results come back
+through Ray and are written on this machine, so the machines need no shared disk. Checkpoints stay
+on the machine that wrote them, even after their unit is done: a unit whose machine is lost starts
+over elsewhere; one whose process died resumes from its checkpoint if it returns to the same
+machine. The numbers are the same in every case.
 """
 
 import logging
@@ -29,17 +29,17 @@ class Outcome(NamedTuple):
 
 
 class Note:
-    """A place in the cluster where units write how far they are (an actor)."""
+    """An actor in the cluster that collects the progress of all units."""
 
     def __init__(self) -> None:
         self._news: dict[str, int] = {}
 
     def tell(self, name: str, steps: int) -> None:
-        """Note how many steps a unit has made."""
+        """Record how many steps a unit has made."""
         self._news[name] = steps
 
     def news(self) -> dict[str, int]:
-        """What has been noted since the last call."""
+        """The steps recorded since the last call, by unit."""
         news, self._news = self._news, {}
         return news
 
@@ -75,7 +75,7 @@ class RayCluster:
     Args:
         places: Where results and skills are kept, on this machine.
         address: ``auto`` for the cluster that this machine belongs to, or a head's address.
-        workers: How many at once; None: as many as the cluster has cores.
+        workers: Units at once; None: as many as the cluster has cores.
 
     Raises:
         SkillbankError: Ray is not installed, or the cluster does not answer.
@@ -97,7 +97,7 @@ class RayCluster:
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise SkillbankError(
                     f"no Ray cluster at '{address}': {error}. "
-                    "`ray start --head` begins one, and prints how others join it"
+                    "`ray start --head` starts one, and prints how other machines join it"
                 ) from error
         cores = int(ray.cluster_resources().get("CPU", 0))
         self.slots = max(1, min(workers or cores, cores))
@@ -110,14 +110,14 @@ class RayCluster:
         self._running: dict[Any, Unit] = {}
 
     def start(self, unit: Unit, parent: Path | None) -> None:
-        """Begin a unit wherever the cluster has a free core."""
+        """Start a unit wherever the cluster has a free core."""
         content = None if parent is None else parent.read_bytes()
         work = str(self.places.work.absolute())
         reference = self._task.remote(unit.model_dump_json(), work, content, self._note)
         self._running[reference] = unit
 
     def events(self, timeout: float) -> list[Event]:
-        """What has happened; waits for something at most so many seconds."""
+        """New events; waits at most ``timeout`` seconds for the first."""
         if not self._running:
             time.sleep(timeout)
             return []
@@ -125,7 +125,7 @@ class RayCluster:
         names = {unit.name for unit in self._running.values()}
         try:
             news = self._ray.get(self._note.news.remote())
-        except self._ray.exceptions.RayActorError:  # it begins anew on another machine
+        except self._ray.exceptions.RayActorError:  # the actor restarts on another machine
             news = {}
         found = [Event(name, "progress", steps) for name, steps in news.items() if name in names]
         for reference in ended:
@@ -133,7 +133,7 @@ class RayCluster:
         return found
 
     def close(self) -> None:
-        """Stop whatever still runs, and leave the cluster."""
+        """Stop all running units, and disconnect from the cluster."""
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._ray.kill(self._note)

@@ -1,4 +1,4 @@
-"""The paper's figures, in its layout, from result files alone."""
+"""The paper's figures, in its layout, drawn from result files alone."""
 
 import itertools
 from collections.abc import Iterable
@@ -34,11 +34,11 @@ TASK_TITLES = {
     "QuadrupedHallwayNarrow": "narrow hallway",
     "QuadrupedUMaze": "U-shaped maze",
 }
-SIDE = 7.0  # of the multi-goal plane, as drawn
+SIDE = 7.0  # half the side of the multi-goal plane, as drawn
 
 
 def draw(figures: Iterable[str], budget: Budget, places: Places) -> list[Path]:
-    """Draw every figure that has results; the pictures' paths.
+    """Draw every figure that has results; returns the pictures' paths.
 
     Raises:
         StorageError: A picture cannot be written.
@@ -67,14 +67,14 @@ def draw(figures: Iterable[str], budget: Budget, places: Places) -> list[Path]:
 
 
 def picture(figure: str, budget: Budget, places: Places) -> Path:
-    """Where a figure's picture is."""
+    """The path of a figure's picture."""
     return places.results / budget / f"figure_{figure}.png"
 
 
 def _figure_1(groups: list[Group]) -> "Figure | None":
-    """Traces on the reward's level curves; beside ours, Q over the actions at three states."""
+    """Traces on the reward's level curves; for ours also Q over the actions at three states."""
     shown = [(g, g.results[0]["measured"]) for g in groups if 0 in g.results]
-    if not shown:  # it is of seed 0
+    if not shown:  # the figure shows seed 0
         return None
     columns = 4 if any("action_values" in m for _, m in shown) else 1
     figure = new_figure(3.0 * columns, 3.0 * len(shown))
@@ -119,7 +119,7 @@ def _level_curves(axes: "Axes", source: Any) -> None:
 
 
 def _figure_3a(groups: list[Group]) -> "Figure":
-    """The furthest forward since training began, a line for each seed."""
+    """The furthest forward position so far in training, one line per seed."""
     figure, axes = _one("environment steps (thousands)", "furthest forward so far (m)")
     for group in groups:
         _seed_lines(axes, group, np.fmax.accumulate(group.watched("most"), axis=1))
@@ -129,7 +129,7 @@ def _figure_3a(groups: list[Group]) -> "Figure":
 
 
 def _figure_3b(groups: list[Group]) -> "Figure":
-    """The nearest to the target since training began, a line for each seed."""
+    """The smallest distance to the target so far in training, one line per seed."""
     figure, axes = _one("environment steps (thousands)", "nearest to the target so far (m)")
     for group in groups:
         _seed_lines(axes, group, np.fmin.accumulate(group.watched("least"), axis=1))
@@ -243,7 +243,7 @@ def _figure_7(groups: list[Group]) -> "Figure | None":
 
 
 def _seeds(groups: list[Group]) -> list[int]:
-    """Every seed that one of them has, for a row of each."""
+    """Every seed that any of the groups has; each gets a panel or a row."""
     return sorted({seed for group in groups for seed in group.results})
 
 

@@ -1,4 +1,4 @@
-"""The results that there are, as arrays over seeds."""
+"""The available results, as arrays over seeds."""
 
 from dataclasses import dataclass, field
 
@@ -13,14 +13,14 @@ Float = NDArray[np.float64]
 
 @dataclass
 class Group:
-    """All results of one algorithm on one experiment, by seed; diverged trainings apart."""
+    """All results of one algorithm on one experiment, by seed; diverged trainings separately."""
 
     experiment: str
     algorithm: str
     planned: int  # seeds
     results: dict[int, Json] = field(default_factory=dict)
     diverged: dict[int, Json] = field(default_factory=dict)
-    stale: int = 0  # results of another definition, which are left out
+    stale: int = 0  # results of an outdated definition, which are left out
 
     def __len__(self) -> int:
         return len(self.results)
@@ -32,17 +32,17 @@ class Group:
 
     @property
     def seeds(self) -> int:
-        """Seeds that have ended, one way or the other."""
+        """Number of seeds that have ended, by finishing or by diverging."""
         return len(self.results) + len(self.diverged)
 
     @property
     def label(self) -> str:
-        """How it is called in pictures and tables."""
+        """Its label in pictures and tables."""
         return plan.label(self.experiment, self.algorithm)
 
     @property
     def count(self) -> str:
-        """Its seeds as tables have them: ``10``, or ``7 of 10, 1 diverged`` half-way."""
+        """Its number of seeds, as in tables: ``10``, or ``7 of 10, 1 diverged`` if unfinished."""
         short = f" of {self.planned}" if self.seeds < self.planned else ""
         return f"{self.seeds}{short}" + (
             f", {len(self.diverged)} diverged" if self.diverged else ""
@@ -65,13 +65,13 @@ class Group:
         return np.array(told[0]["steps"], np.float64), np.array(returns, np.float64)
 
     def watched(self, what: str) -> Float:
-        """What was watched in training [N, windows], or at the evaluations [N, E]."""
+        """The watched quantity during training [N, windows], or at the evaluations [N, E]."""
         return np.array([m["watched"][what] for m in self.measured], np.float64)
 
     def steps_to(self, level: float) -> Float:
         """Steps after which each seed's curve is at a level for three evaluations in a row [N].
 
-        Three, so that luck does not count. 0: it starts there; infinite: never.
+        Three, to rule out lucky evaluations. 0: it starts there; infinite: never.
         """
         steps, curves = self.curves()
         above = curves >= level
@@ -94,7 +94,7 @@ class Group:
 
 
 def gather(experiment: str, algorithm: str, budget: Budget, places: Places, planned: int) -> Group:
-    """Every result of an algorithm on an experiment, whatever its seed; so many are planned."""
+    """Every result of an algorithm on an experiment; ``planned`` is the intended seed count."""
     group = Group(experiment, algorithm, planned)
     for path in sorted((places.results / budget / experiment).glob(f"{algorithm}-*.json")):
         seed = path.stem.removeprefix(f"{algorithm}-")
@@ -112,7 +112,7 @@ def gather(experiment: str, algorithm: str, budget: Budget, places: Places, plan
 
 
 def gathered(figure: str, budget: Budget, places: Places) -> list[Group]:
-    """The groups of a figure, in its order, also those without any result."""
+    """The groups of a figure, in its order, including those without results."""
     drawn = plan.FIGURES[figure]
     return [
         gather(experiment, algorithm, budget, places, len(drawn.seeds_of(algorithm)))

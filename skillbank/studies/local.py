@@ -1,4 +1,4 @@
-"""Units in processes of this machine."""
+"""Units as processes on this machine."""
 
 import json
 import os
@@ -23,7 +23,7 @@ class LocalProcesses:
 
     Args:
         places: Where their files are.
-        workers: How many at once.
+        workers: Processes at once.
     """
 
     def __init__(self, places: Places, workers: int) -> None:
@@ -33,7 +33,7 @@ class LocalProcesses:
         self._readers: list[threading.Thread] = []
 
     def start(self, unit: Unit, parent: Path | None) -> None:
-        """Begin a unit in a new process; what it complains about goes to ``log.txt``."""
+        """Start a unit in a new process; its standard error goes to ``log.txt``."""
         folder = self.places.folder(unit)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a") as log:
@@ -43,7 +43,7 @@ class LocalProcesses:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=os.environ | ONE_THREAD,
-                start_new_session=True,  # Ctrl-C is for the study, which then stops its workers
+                start_new_session=True,  # Ctrl-C reaches only the study, which stops its workers
                 text=True,
             )
         order = {
@@ -58,7 +58,7 @@ class LocalProcesses:
         self._readers.append(reader)
 
     def events(self, timeout: float) -> list[Event]:
-        """What has happened; waits for something at most so many seconds."""
+        """New events; waits at most ``timeout`` seconds for the first."""
         try:
             found = [self._told.get(timeout=timeout)]
         except queue.Empty:
@@ -68,23 +68,23 @@ class LocalProcesses:
         return found
 
     def close(self) -> None:
-        """Kill what still runs: it would go on from its last checkpoint."""
+        """Kill all running units; they resume from their last checkpoint when started again."""
         for process in list(self.processes.values()):
             process.kill()
         for reader in self._readers:
             reader.join()
 
     def _read(self, unit: Unit, process: "subprocess.Popen[str]", order: dict[str, object]) -> None:
-        """Give a worker its order and pass on what it tells, until it ends."""
+        """Send a worker its order and forward its messages, until it ends."""
         assert process.stdin is not None
         assert process.stdout is not None
         last = Event(unit.name, "died")
-        with suppress(BrokenPipeError):  # it died at once; its end is told below
+        with suppress(BrokenPipeError):  # it died at once, which is reported below
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
         for line in process.stdout:
             if not line.endswith("\n"):
-                break  # killed in the middle of a word
+                break  # killed while writing a line
             told = json.loads(line)
             if "steps" in told:
                 self._told.put(Event(unit.name, "progress", told["steps"]))
@@ -94,7 +94,7 @@ class LocalProcesses:
                 last = Event(unit.name, next(iter(told)))  # done or busy
         code = process.wait()
         process.stdout.close()
-        with suppress(BrokenPipeError):  # what was not read any more
+        with suppress(BrokenPipeError):  # input that was never read
             process.stdin.close()
         del self.processes[unit.name]
         log = self.places.folder(unit) / "log.txt"

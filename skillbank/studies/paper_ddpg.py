@@ -1,13 +1,13 @@
 """Stable-Baselines3's DDPG with the constants of the paper's appendix D.1.
 
-Networks, replay, noise, collection and optimisers are the library's. What it does not allow:
+Networks, replay, noise, collection and optimisers are the library's. What differs from it:
 
-- Hard copies of both target networks every so many updates, where it has Polyak updates.
-- Two learning rates, for critic and actor: set on its optimisers, past its single schedule.
-- Ornstein-Uhlenbeck noise of a step: with ``dt = 1``; its 0.01 would make it a tenth.
+- Hard copies of both target networks at a fixed interval, instead of Polyak updates.
+- Separate learning rates of critic and actor, set on the optimisers: the library has one schedule.
+- Ornstein-Uhlenbeck noise with ``dt = 1``, per step; the library's 0.01 would shrink it to a tenth.
 
-The update is the library's too, with gradients written out, for half the time: baselines are most
-of what a study waits for. A test holds both to the same numbers.
+The update computes the same as the library's, with gradients written out, in half the time:
+baselines dominate the run time of a study. A test checks that both give the same numbers.
 """
 
 from typing import Any
@@ -31,8 +31,8 @@ class PaperDDPG(DDPG):
     Args:
         config: The constants.
         envs: The task.
-        seed: Of everything.
-        warm: Act by the policy from the first step on.
+        seed: Seeds everything.
+        warm: Act by the policy from the first step on, without a phase of uniform actions.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PaperDDPG(DDPG):
         return super()._sample_action(0 if self._warm else learning_starts, *args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Make updates, with a copy of the networks after every ``target_period`` of them."""
+        """Make updates, and copy the networks to the targets after every ``target_period``."""
         for _ in range(gradient_steps):
             self._update(batch_size)
             self._n_updates += 1
@@ -68,7 +68,7 @@ class PaperDDPG(DDPG):
 
     @torch.no_grad()
     def _update(self, batch_size: int) -> None:
-        """One step of the critic, then one of the actor by what the critic has become."""
+        """One step of the critic, then one of the actor on the updated critic."""
         replay = self.replay_buffer
         assert replay is not None
         obs, action, next_obs, ended, reward, *_ = replay.sample(batch_size)
@@ -89,7 +89,7 @@ class PaperDDPG(DDPG):
 
 
 class _Layers:
-    """Linear layers with relu between them, and the gradients of their newest output [B, out]."""
+    """Linear layers with relu between them, and the gradients of their latest output [B, out]."""
 
     def __init__(self, network: nn.Module) -> None:
         self.linear = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
@@ -110,14 +110,14 @@ class _Layers:
                 dout = threshold_backward(dout @ layer.weight, x, 0.0)
 
     def of_input(self, dout: Tensor) -> Tensor:
-        """The gradient over the input [B, in]."""
+        """The gradient with respect to the input [B, in]."""
         for index in range(len(self.linear) - 1, 0, -1):
             dout = threshold_backward(dout @ self.linear[index].weight, self.inputs[index], 0.0)
         return dout @ self.linear[0].weight
 
 
 def library_settings(config: RivalConfig, seed: int) -> dict[str, Any]:
-    """The constants as the library calls them, for any of its off-policy algorithms."""
+    """The constants as arguments of any of the library's off-policy algorithms."""
     return {
         "learning_rate": config.critic_learning_rate,
         "buffer_size": config.replay_capacity,
@@ -126,7 +126,7 @@ def library_settings(config: RivalConfig, seed: int) -> dict[str, Any]:
         "gamma": config.discount,
         "train_freq": 1,
         "gradient_steps": -1,
-        # Adam in one call, which is faster by a sixth and the same but for rounding.
+        # Fused Adam is faster by a sixth, and the same up to rounding.
         "policy_kwargs": {"net_arch": list(config.hidden), "optimizer_kwargs": {"fused": True}},
         "seed": seed,
         "device": "cpu",

@@ -1,8 +1,8 @@
 """One unit from start to result, in a process of its own.
 
-What a unit leaves, in this order: the skill (or the rival's networks) for others to start from, the
-result file, and only then its checkpoint is deleted. A kill at any moment loses the steps since the
-last checkpoint and nothing else; doing them again gives the same numbers.
+A unit first writes the skill (or the rival's networks) that others start from, then its result
+file; only then is its checkpoint deleted. A kill at any moment loses only the steps since the last
+checkpoint, and repeating them gives the same numbers.
 """
 
 import hashlib
@@ -40,35 +40,35 @@ from skillbank.studies.unit import (
 from skillbank.versions import versions
 
 CHECKPOINT = "checkpoint.npz"  # of an unfinished unit
-TRACE_POINTS = 60  # of each kept path, evenly spread over it
-LEVELS = 41  # points along each side of the kept action values
-SHOWN_ACTIONS = 100  # sampled at each of them
+TRACE_POINTS = 60  # points kept of each path, evenly spaced
+LEVELS = 41  # grid points per action dimension of the kept action values
+SHOWN_ACTIONS = 100  # actions sampled at each state of figure 1
 
 
 def perform(unit: Unit, places: Places, parent: Path | None, tell: Callable[[int], None]) -> None:
-    """Train and measure a unit, and keep its result; what is done already is left as it is.
+    """Train and measure a unit and write its result, unless it is done already.
 
     Args:
-        unit: What to do.
+        unit: The unit.
         places: Where its files are.
-        parent: The file that the unit named as its parent has left.
-        tell: Called with the steps now and then.
+        parent: The skill or networks of the unit's parent; None for none.
+        tell: Called with the number of steps from time to time.
 
     Raises:
-        Busy: Somebody else is at it.
-        SkillbankError: It cannot be done.
+        Busy: Another process works on the unit.
+        SkillbankError: The unit cannot be performed.
     """
     with at_work(unit, places):
-        if not done(unit, places):  # by somebody else, a moment ago
+        if not done(unit, places):  # another process may just have finished it
             keep(measured_result(unit, places, parent, tell), unit, places)
 
 
 @contextmanager
 def at_work(unit: Unit, places: Places) -> Iterator[None]:
-    """Hold a unit's folder.
+    """Lock a unit's folder.
 
     Raises:
-        Busy: Somebody else does.
+        Busy: Another process holds it.
     """
     folder = places.folder(unit)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,13 +79,13 @@ def at_work(unit: Unit, places: Places) -> Iterator[None]:
 def measured_result(
     unit: Unit, places: Places, parent: Path | None, tell: Callable[[int], None]
 ) -> Json:
-    """Train and measure a unit; what is learned lies in ``places.learned(unit)`` afterwards.
+    """Train and measure a unit, and save what it learned to ``places.learned(unit)``.
 
     Returns:
         The content of its result file, which ``keep`` writes.
 
     Raises:
-        SkillbankError: It cannot be done.
+        SkillbankError: The unit cannot be performed.
     """
     checkpoint = places.folder(unit) / CHECKPOINT
     definition = places.folder(unit) / "definition.txt"
@@ -106,7 +106,7 @@ def measured_result(
 
 
 def without_parent(unit: Unit) -> Json:
-    """The result of a unit whose parent's training diverged: it fails as its parent did."""
+    """The result of a unit whose parent's training diverged: it counts as diverged too."""
     return _result(unit, {"diverged": f"its parent {unit.parent} diverged"}, {"parent": ""})
 
 
@@ -125,14 +125,14 @@ def _result(unit: Unit, measured: Json, made: Json) -> Json:
 
 
 def _origin(unit: Unit, parent: Path | None) -> str:
-    """Which file, or which skill that ships, a unit starts from; empty for none."""
+    """Hash of the file, or of the shipped skill, that a unit starts from; empty for none."""
     if unit.parent is not None and unit.parent.startswith(BANK):
         return str(shipped(unit.parent.removeprefix(BANK)).content_hash)
     return "" if parent is None else sha256(parent)
 
 
 def parameters_hash(path: Path) -> str:
-    """Of a skill's, or a rival's, parameters: the same training gives the same, whenever it was."""
+    """Hash of a skill's or a rival's parameters; repeating a training gives the same hash."""
     if not zipfile.is_zipfile(path):
         return hash_of(b"", Skill.load(path).parameters())
     with np.load(path, allow_pickle=False) as file:
@@ -141,11 +141,11 @@ def parameters_hash(path: Path) -> str:
 
 
 def _whole(checkpoint: Path) -> bool:
-    """Whether every byte of a checkpoint, if there is one, is as it was written."""
+    """Whether a checkpoint, if there is one, is undamaged."""
     if not checkpoint.is_file():
         return True
     try:
-        # NumPy leaves a file that it has opened itself open where it is no archive.
+        # Opened here, since NumPy leaks a file that it opens itself if it is not an archive.
         with checkpoint.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return all(file[name] is not None for name in file.files)
     except DAMAGE:
@@ -153,7 +153,7 @@ def _whole(checkpoint: Path) -> bool:
 
 
 def keep(result: Json, unit: Unit, places: Places) -> None:
-    """Write the result file of a unit, and drop what only an unfinished unit needs.
+    """Write the result file of a unit, and delete its checkpoint.
 
     Raises:
         StorageError: It cannot be written; the checkpoint is still there.
@@ -204,7 +204,7 @@ def _parent_skill(unit: Unit, parent: Path | None) -> Skill | None:
 
 
 def shipped(name: str) -> Skill:
-    """A skill that comes with skillbank, whatever the user's own bank calls so."""
+    """A skill that ships with skillbank, even if the user's bank has another of the same name."""
     from skillbank.bank import Bank
 
     with TemporaryDirectory() as empty:
@@ -213,7 +213,7 @@ def shipped(name: str) -> Skill:
 
 
 def _summary(final: Evaluation) -> Json:
-    """Of the last evaluation: the return, each metric's mean, and more where a figure needs it."""
+    """Of the last evaluation: return, mean of each metric, and the details that figures need."""
     means = {name: rounded(values.mean(keepdims=True))[0] for name, values in final.metrics.items()}
     means.pop("direction", None)
     summary: Json = {
@@ -255,7 +255,7 @@ def _action_values(skill: Skill) -> Json:
 
 
 def _sources() -> str:
-    """Which code it was: a hash over the package's modules, the environments' included."""
+    """A hash of the package's source code, the environments included."""
     digest = hashlib.sha256()
     for package in (skillbank, import_module("skillbank.envs")):
         for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):

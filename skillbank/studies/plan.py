@@ -1,10 +1,9 @@
-"""What is run for each of the paper's figures, and for what goes beyond it.
+"""What to run for each of the paper's figures, and for the results beyond the paper.
 
 Two budgets: ``full`` trains by the recipes that users get (in the U-maze stretched in proportion);
-``quick`` shows in minutes per unit whether all works and which way it goes, with the recipes'
-schedules shortened in proportion.
-Within an experiment every algorithm gets the same number of environment steps, where ``STEPS_OF``
-does not say otherwise.
+``quick`` takes minutes per unit, with the recipes' schedules shortened in proportion, to show that
+everything works and which trend to expect. Within an experiment every algorithm gets the same
+number of environment steps, unless ``STEPS_OF`` says otherwise.
 """
 
 from collections.abc import Iterable
@@ -34,10 +33,10 @@ STEPS: dict[str, dict[Budget, int]] = {
         "quick": 16_000,
         "full": finetune_recipe("QuadrupedHallwayNarrow").total_steps,
     },
-    "QuadrupedUMaze": {"quick": 40_000, "full": 100_000},  # more than the recipe's: rivals are slow
-    "PointMassReach": {"quick": 3_000, "full": 6_000},  # to see that a machine or cluster works
+    "QuadrupedUMaze": {"quick": 40_000, "full": 100_000},  # over the recipe's: baselines are slow
+    "PointMassReach": {"quick": 3_000, "full": 6_000},  # a smoke test
 }
-# The others start from nothing there; this one from a skill that has had its own steps.
+# The other algorithms train this experiment from scratch; this one starts from a pretrained skill.
 STEPS_OF: dict[tuple[str, str], dict[Budget, int]] = {
     ("QuadrupedMaze", "anchored"): {
         "quick": 40_000,
@@ -46,8 +45,8 @@ STEPS_OF: dict[tuple[str, str], dict[Budget, int]] = {
 }
 FINAL_EPISODES = {"MultiGoal": 200, "QuadrupedRun": 400, "PointMassReach": 16}
 TRACED = ("MultiGoal", "QuadrupedRun", "QuadrupedMaze", "QuadrupedUMaze")
-# Where a heading is drawn by chance, or the paper has one start, all start alike: what they do is
-# the policy's choice.
+# Evaluated from one nominal pose, where starts have a random heading or the paper has a single
+# start: differences between episodes are then the policy's choice.
 NOMINAL = ("MultiGoal", "QuadrupedRun", "SwimmerFinishLine")
 WATCHED = {"SwimmerFinishLine": "progress", "QuadrupedMaze": "distance"}
 FINISH_LINE = 0.8  # metres forward, of the swimmer's task
@@ -55,9 +54,9 @@ FINETUNED = ("QuadrupedHallwayWide", "QuadrupedHallwayNarrow", "QuadrupedUMaze")
 TEMPERATURES = (10.0, 1.0, 0.1, 0.01)  # of figure 7
 SEEDS = tuple(range(10))
 FEW_SEEDS = SEEDS[:3]
-DEAR = ("sac",)  # a third of an hour for each 100 000 steps: few seeds
+DEAR = ("sac",)  # expensive, a third of an hour per 100 000 steps: few seeds
 
-# The sampler kinds that are compared: what each changes of the default recipe.
+# The compared kinds of sampler, as changes to the default recipe.
 _STEIN: dict[str, Any] = {"objective": "stein", "particles": 16}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "stein": _STEIN,
@@ -79,7 +78,7 @@ class Figure(NamedTuple):
     seeds: tuple[int, ...] = SEEDS
 
     def seeds_of(self, algorithm: str) -> tuple[int, ...]:
-        """Few of what is dear."""
+        """The seeds of an algorithm; few if it is expensive."""
         return FEW_SEEDS if algorithm in DEAR else self.seeds
 
 
@@ -122,13 +121,13 @@ def units(
     seeds: Iterable[int] | None = None,
     only: Iterable[str] | None = None,
 ) -> tuple[Unit, ...]:
-    """All units that some figures need, parents included, each once; by seeds, then by figure.
+    """All units that the figures need, each once, parents included; ordered by seed, then figure.
 
     Args:
         figures: Keys of ``FIGURES``.
         budget: ``quick`` or ``full``.
-        seeds: None: each figure's own, and few of what is dear.
-        only: Algorithms; None: all.
+        seeds: The seeds; None: each figure's own, and few of expensive algorithms.
+        only: The algorithms; None: all.
     """
     found: dict[str, Unit] = {}
     only = None if only is None else tuple(only)
@@ -142,7 +141,7 @@ def units(
                     if only is not None and algorithm not in only:
                         continue
                     _add(found, experiment, algorithm, seed, budget)
-    # Early seeds of everything first: a study that is looked at half-way shows all of it.
+    # Low seeds of everything first, so that an unfinished study already covers every figure.
     return tuple(sorted(found.values(), key=lambda unit: unit.seed))
 
 
@@ -188,7 +187,7 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
 
 
 def _parent_unit(parent: str, seed: int, budget: Budget) -> Unit | None:
-    """A parent's definition; a skill that comes with skillbank has none."""
+    """A parent's definition; None for a skill that ships with skillbank."""
     if parent.startswith(BANK):
         return None
     experiment, _, algorithm = parent.rsplit("-", 1)[0].partition("/")
@@ -202,7 +201,7 @@ def _parent(experiment: str, algorithm: str, seed: int, budget: Budget) -> str |
         return None
     if experiment == "PointMassReach":
         return f"PointMassReach/default-{seed}"
-    # In full every seed pretrains its own; in a hurry the shipped skill is good enough.
+    # In full every seed pretrains its own skill; in quick the shipped one is good enough.
     return f"{BANK}run_anywhere" if budget == "quick" else f"QuadrupedRun/default-{seed}"
 
 
@@ -230,14 +229,14 @@ def _learning(
     if algorithm in ("anchored", "paper"):
         return shortened(finetune_recipe(experiment, schedule=algorithm), steps)  # type: ignore[arg-type]
     changes = dict(_CHANGES[algorithm])
-    if begins is not None:  # from nothing, but updated as soon and as often as what is fine-tuned
+    if begins is not None:  # from scratch, but updated as early and as often as in fine-tuning
         changes["steps_per_update"] = finetune_recipe(experiment).steps_per_update
         changes["learning_starts"] = begins
     return shortened(recipe(experiment).changed(**changes), steps)
 
 
 def _begins(experiment: str, steps: int) -> int | None:
-    """Steps before the first update where all is compared with what is fine-tuned; else None."""
+    """Steps before the first update in experiments that compare with fine-tuning; else None."""
     if experiment not in FINETUNED:
         return None
     return shortened(finetune_recipe(experiment), steps).learning_starts
@@ -246,7 +245,7 @@ def _begins(experiment: str, steps: int) -> int | None:
 _CHANGES: dict[str, dict[str, Any]] = {
     "default": {},
     "no_symmetry": {"symmetry": False},
-    # As in the paper: one alpha throughout, and the learner is not told of the body's symmetry.
+    # As in the paper: one alpha throughout, and no use of the body's symmetry.
     **{
         f"alpha_{a:g}": {"temperature": a, "first_temperature": None, "symmetry": False}
         for a in TEMPERATURES
@@ -274,7 +273,7 @@ _LABELS = {
     "ddpg_pretrained": "DDPG, pretrained",
     "sac": "SAC",
 }
-_LABELS_OF = {  # where there is nothing to fine-tune
+_LABELS_OF = {  # in experiments without fine-tuning
     ("MultiGoal", "default"): "ours, default",
     ("MultiGoal", "paper"): "ours, paper preset",
     ("QuadrupedRun", "default"): "ours, pretraining",
@@ -283,13 +282,13 @@ _LABELS_OF = {  # where there is nothing to fine-tune
 
 
 def label(experiment: str, algorithm: str) -> str:
-    """How an algorithm is called in pictures and tables."""
+    """An algorithm's label in pictures and tables."""
     if algorithm.startswith("alpha_"):
         return f"ours, alpha {algorithm.removeprefix('alpha_')}, no symmetry"
     return _LABELS_OF.get((experiment, algorithm)) or _LABELS[algorithm]
 
 
-# CPU seconds per 1000 environment steps on one core of 2024, evaluation included: to plan by.
+# CPU seconds per 1000 environment steps on one core of 2024, evaluation included, for estimates.
 SECONDS = {"ours": 1.8, "ddpg": 3.2, "sac": 20.0}
 SECONDS_OF = {
     ("MultiGoal", "paper"): 55.0,
@@ -307,7 +306,7 @@ SECONDS_OF = {
 
 
 def estimated_seconds(unit: Unit) -> float:
-    """About how much CPU time a unit takes."""
+    """Estimated CPU seconds of a unit."""
     learning = unit.learning
     kind = learning.algorithm if isinstance(learning, RivalConfig) else "ours"
     per_1000 = SECONDS_OF.get((unit.experiment, unit.algorithm), SECONDS[kind])

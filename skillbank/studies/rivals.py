@@ -1,4 +1,4 @@
-"""A unit of Stable-Baselines3's: DDPG with the paper's constants, or SAC.
+"""A unit of Stable-Baselines3: DDPG with the paper's constants, or SAC.
 
 The library draws from the global generators of NumPy and torch, so a unit needs a process of its
 own. A training starts with uniform actions, a fine-tuning with the pretrained policy's.
@@ -24,11 +24,11 @@ from skillbank.studies.tracking import Tracker
 from skillbank.studies.unit import RivalConfig, Unit
 
 COPIES = 1  # environments, as in the paper and in the library's own defaults
-Arrays = dict[str, Any]  # of NumPy
+Arrays = dict[str, Any]  # NumPy arrays by name
 
 
 class Learned(NamedTuple):
-    """What came out of a unit's training."""
+    """The outcome of a unit's training."""
 
     model: DDPG | SAC
     tracker: Tracker
@@ -36,7 +36,7 @@ class Learned(NamedTuple):
 
 
 class _Watched(StableBaselinesTask):
-    """The task, with somebody who hears of every step."""
+    """The task, with a callback after every step."""
 
     told: Callable[[], None] | None = None
 
@@ -50,7 +50,7 @@ class _Watched(StableBaselinesTask):
 def learn(
     unit: Unit, parent: Path | None, checkpoint: Path, tell: Callable[[int], None]
 ) -> Learned:
-    """Train a unit, from its checkpoint where there is one; from a parent's networks if given."""
+    """Train a unit, from its checkpoint if there is one, else from a parent's networks if given."""
     config = unit.learning
     assert isinstance(config, RivalConfig)
     torch.set_num_threads(1)
@@ -74,7 +74,7 @@ def learn(
     while model.num_timesteps < unit.total_steps:
         segment = model.num_timesteps // unit.segment_steps + 1
         end = min(unit.total_steps, segment * unit.segment_steps)
-        # From a segment's start nothing depends on what was before but what a checkpoint holds.
+        # From here on, nothing depends on earlier segments except through what a checkpoint holds.
         model.set_random_seed(unit.seed + model.num_timesteps)
         model._last_obs = None
         if model.action_noise is not None:
@@ -102,11 +102,11 @@ def _model(config: RivalConfig, envs: StableBaselinesTask, seed: int, warm: bool
     return SAC("MlpPolicy", envs, tau=config.target_rate, **library_settings(config, seed))
 
 
-# What others may start from: the policy's parameters and the observation that they are for.
+# Policies that other units start from: parameters, and the observation blocks they are for.
 
 
 def save_policy(model: DDPG | SAC, path: Path) -> None:
-    """Keep a model's networks, as arrays."""
+    """Save a model's networks as arrays."""
     envs = model.get_env()
     assert isinstance(envs, StableBaselinesTask)
     blocks = envs.task.observation_blocks
@@ -119,10 +119,10 @@ def save_policy(model: DDPG | SAC, path: Path) -> None:
 
 
 def start_from(model: DDPG | SAC, envs: StableBaselinesTask, path: Path) -> None:
-    """Take over networks; observation blocks that they do not know enter at zero weight.
+    """Load saved networks; observation blocks that are new to them enter at zero weight.
 
     Raises:
-        IncompatibleSkill: A block that they know is missing.
+        IncompatibleSkill: A block that they observe is missing.
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
@@ -146,7 +146,7 @@ def start_from(model: DDPG | SAC, envs: StableBaselinesTask, path: Path) -> None
     model.policy.load_state_dict(state)
 
 
-# Checkpoints: networks, optimisers, replay and counts; random states begin anew with a segment.
+# Checkpoints: networks, optimisers, replay and counts; every segment reseeds the random states.
 
 
 def _networks(model: DDPG | SAC) -> Arrays:

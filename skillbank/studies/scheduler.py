@@ -1,6 +1,6 @@
-"""Running many units: what is done is skipped, what died is tried again, parents come first.
+"""Running many units: finished units are skipped, dead ones are retried, parents run first.
 
-It knows nothing of processes or machines; an ``Executor`` does.
+Processes and machines are left to an ``Executor``.
 """
 
 import time
@@ -21,42 +21,42 @@ from skillbank.studies.unit import (
     write_json,
 )
 
-ATTEMPTS = 3  # starts of a unit whose process dies
-BUSY_SECONDS = 20.0  # before looking again at a unit that another command works on
+ATTEMPTS = 3  # at a unit whose process dies
+BUSY_SECONDS = 20.0  # before checking again a unit that another command works on
 POLL_SECONDS = 1.0
 
 
 class Event(NamedTuple):
-    """What an executor has to tell about a unit it runs."""
+    """An executor's report about a unit that it runs."""
 
     unit: str  # its name
-    kind: str  # progress, done, failed (by an error), died (without a word), busy (elsewhere)
+    kind: str  # progress, done, failed (by an error), died (without a report), busy (elsewhere)
     steps: int = 0
     text: str = ""  # what went wrong
 
 
 class Executor(Protocol):
-    """Runs units somewhere, some at once."""
+    """Runs units somewhere, up to ``slots`` at once."""
 
     slots: int
 
     def start(self, unit: Unit, parent: Path | None) -> None:
-        """Begin a unit; its result file is there when ``done`` is told."""
+        """Start a unit; its result file exists once ``done`` is reported."""
 
     def events(self, timeout: float) -> list[Event]:
-        """What has happened; waits for something at most so many seconds."""
+        """New events; waits at most ``timeout`` seconds for the first."""
 
     def close(self) -> None:
-        """Stop whatever still runs."""
+        """Stop all running units."""
 
 
 @dataclass
 class Standing:
-    """How a study stands: the display reads it, the scheduler writes it."""
+    """The state of a study: the scheduler writes it, the display reads it."""
 
     units: tuple[Unit, ...]
     done: set[str] = field(default_factory=set)
-    running: dict[str, Event] = field(default_factory=dict)  # the newest word of each
+    running: dict[str, Event] = field(default_factory=dict)  # the latest event of each
     failed: dict[str, str] = field(default_factory=dict)  # name: why
     skipped: int = 0  # had a result already
     retries: int = 0
@@ -68,13 +68,13 @@ def run(
     executor: Executor,
     show: Callable[[Standing], None],
 ) -> Standing:
-    """Run every unit that has no result of its definition yet, and what it starts from.
+    """Run every unit without an up-to-date result, and the parents that it starts from.
 
     Args:
-        units: Of the study; parents that they name must be among them.
+        units: The study's units, including the parents that they name.
         places: Where results and skills are.
-        executor: Who runs them.
-        show: Called whenever something has changed, at least every second.
+        executor: Runs them.
+        show: Called after every change, at least once a second.
 
     Raises:
         ValueError: A parent is not among the units.
@@ -84,7 +84,7 @@ def run(
     todo = unfinished(standing.units, places)
     standing.done = set(by_name) - {unit.name for unit in todo}
     standing.skipped = len(standing.done)
-    again = {unit.name for unit in todo if finished(unit, places)}  # their skill is lost
+    again = {unit.name for unit in todo if finished(unit, places)}  # only their skill is missing
     attempts = dict.fromkeys(by_name, 0)
     not_before = dict.fromkeys(by_name, 0.0)
     try:
@@ -96,7 +96,7 @@ def run(
                 todo.remove(unit)
                 redo = unit.name in again and not not_before[unit.name]
                 if not redo and done(unit, places):
-                    standing.done.add(unit.name)  # by another command, meanwhile
+                    standing.done.add(unit.name)  # another command did it
                     continue
                 parent = _parent(unit)
                 executor.start(unit, places.learned(by_name[parent]) if parent else None)
@@ -125,10 +125,10 @@ def run(
 
 
 def unfinished(units: Sequence[Unit], places: Places) -> list[Unit]:
-    """The units to be run, in order.
+    """The units that must run, in order.
 
-    Those without a result of their definition, or whose parent has none, and those whose skill
-    another one lacks.
+    Those without an up-to-date result, those whose parent has none, and those whose skill is
+    missing but needed by another unit.
 
     Raises:
         ValueError: A parent is not among the units.
@@ -155,7 +155,7 @@ def _parent(unit: Unit) -> str | None:
 
 
 def _ready(todo: list[Unit], standing: Standing, not_before: dict[str, float]) -> list[Unit]:
-    """Units that can begin: their parent is done, and nobody else was just seen at them."""
+    """Units that can start: their parent is done, and no other command was just working on them."""
     now = time.monotonic()
     return [
         unit
@@ -166,9 +166,9 @@ def _ready(todo: list[Unit], standing: Standing, not_before: dict[str, float]) -
 
 
 def _drop_orphans(todo: list[Unit], standing: Standing, places: Places) -> list[Unit]:
-    """What is left without the children of units that left nothing.
+    """Take out the units whose parent left no skill; returns the others.
 
-    Where the parent failed they fail; where its training diverged that is their result too.
+    If the parent failed, they fail; if its training diverged, they are recorded as diverged too.
     """
     left = []
     by_name = {unit.name: unit for unit in standing.units}

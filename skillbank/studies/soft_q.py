@@ -1,4 +1,4 @@
-"""A unit of ours: soft Q-learning from nothing, or from a skill."""
+"""A unit of ours: soft Q-learning, from scratch or from a skill."""
 
 import sys
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from skillbank.training import Hooks, Training
 
 
 class Learned(NamedTuple):
-    """What came out of a unit's training."""
+    """The outcome of a unit's training."""
 
     skill: Skill
     tracker: Tracker
@@ -30,7 +30,7 @@ class Learned(NamedTuple):
 def learn(
     unit: Unit, parent: Skill | None, checkpoint: Path, tell: Callable[[int], None]
 ) -> Learned:
-    """Train a unit, from its checkpoint where there is one."""
+    """Train a unit, from its checkpoint if there is one."""
     config = unit.learning
     assert isinstance(config, PretrainConfig | FinetuneConfig)
     keep_freed_blocks()

@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from skillbank.evaluation import direction_counts
 
 RESAMPLES = 20_000
-FEW = 5  # fewer values than that have a mean and a range instead
+FEW = 5  # with fewer values, the mean and the range are given instead
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95 % interval."""
+    """A value with its 95 % interval."""
 
     value: float
     low: float
@@ -54,9 +54,9 @@ def interquartile_mean(values: ArrayLike) -> Estimate:
 def interquartile_means(curves: NDArray[np.float64]) -> NDArray[np.float64]:
     """Interquartile means of curves [seeds, points] with intervals: value, low, high [3, points].
 
-    A quarter of the seeds, rounded down, is left out at either end. Whole curves are resampled, as
-    seeds are what is drawn at random. Of fewer than ``FEW`` seeds, whose bootstrap would say too
-    little, they are the mean, the least and the most.
+    A quarter of the seeds, rounded down, is trimmed at either end. The bootstrap resamples whole
+    curves, since seeds are the independent draws. Fewer than ``FEW`` seeds are too few for a
+    bootstrap; the result is then the mean, the minimum and the maximum.
     """
     from scipy.stats import trim_mean
 
@@ -74,7 +74,7 @@ def interquartile_means(curves: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def direction_entropy(directions: ArrayLike, bins: int = 16) -> float:
-    """Entropy of angles (rad) over equal bins of the circle, as a share of its most, 0 to 1.
+    """Entropy of angles (rad) over equal bins of the circle, as a share of its maximum, 0 to 1.
 
     With the Miller-Madow correction of (occupied bins - 1) / 2N nats for few angles.
     """

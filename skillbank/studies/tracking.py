@@ -1,7 +1,7 @@
-"""What is noted while a unit trains: a curve of evaluations, and how far training got.
+"""What is recorded while a unit trains: a curve of evaluations, and its own episodes.
 
-Everything lives in arrays that a checkpoint keeps, so that a training that was killed and resumed
-reports what an undisturbed one would.
+All records are arrays that a checkpoint stores, so that a training that was killed and resumed
+reports the same as an uninterrupted one.
 """
 
 import time
@@ -15,21 +15,21 @@ from skillbank.evaluation import Evaluation, Policy, evaluate, final_info
 from skillbank.studies.unit import Json, Unit
 from skillbank.task import Step
 
-WINDOWS = 100  # equal parts of a training, for what is noted about its own episodes
-CURVE_SEED = 1_000_000  # of the curve's episodes; training uses the unit's seed upwards
+WINDOWS = 100  # equal parts of a training, by which its own episodes are summarised
+CURVE_SEED = 1_000_000  # of the curve's episodes; training uses seeds from the unit's seed upwards
 FINAL_SEED = 2_000_000  # of the last evaluation
 
 Array = NDArray[Any]
 
 
 class Tracker:
-    """Watches one training.
+    """Records one training.
 
     Args:
-        unit: What is trained.
+        unit: The unit being trained.
         copies: N, environment copies that step together.
-        memory: Where everything is noted; filled from a checkpoint where there is one.
-        tell: Called with the steps now and then.
+        memory: The recorded arrays; filled from a checkpoint if there is one.
+        tell: Called with the number of steps from time to time.
     """
 
     def __init__(
@@ -44,18 +44,18 @@ class Tracker:
         self._told = float("-inf")
 
     def __call__(self, steps: int, step: Step, policy: Callable[[], Policy]) -> None:
-        """Note a step of all copies.
+        """Record a step of all copies.
 
         Args:
             steps: Environment steps so far, over all copies.
-            step: The newest.
-            policy: The policy that it has led to, for an evaluation.
+            step: The latest step.
+            policy: Makes the current policy, for an evaluation.
         """
         memory, unit = self.memory, self.unit
         if "running" not in memory:  # no checkpoint has filled it
             memory.update(self._nothing())
         segment = (steps - self.copies) // unit.segment_steps
-        if segment != memory["segment"][0]:  # all episodes have started anew
+        if segment != memory["segment"][0]:  # a segment restarts all episodes
             memory["segment"][0] = segment
             memory["running"][:] = 0.0
         window = min(WINDOWS - 1, (steps - 1) * WINDOWS // unit.total_steps)
@@ -72,7 +72,7 @@ class Tracker:
             extremes[1] = np.fmax(extremes[1], values.max())
         self._count(0)
         point = int((memory["evaluation_steps"] > 0).sum())
-        # The first one is of what it started from.
+        # The first evaluation is of the policy that training starts from.
         if point < self.points and steps >= point * unit.total_steps // unit.evaluations:
             self._evaluate(point, steps, policy())
         elif time.monotonic() - self._told > 1.0:
@@ -80,7 +80,7 @@ class Tracker:
 
     @property
     def points(self) -> int:
-        """Of the curve: the evaluations, and one at the start."""
+        """Points of the curve: the evaluations, and one at the start."""
         return self.unit.evaluations + 1 if self.unit.evaluations else 0
 
     def _nothing(self) -> dict[str, Array]:
@@ -140,7 +140,7 @@ class Tracker:
         return found
 
     def report(self) -> Json:
-        """What the training's result file says of its course."""
+        """The course of the training, as its result file stores it."""
         memory = self.memory
         known = memory["evaluation_steps"] > 0
         returns, success, watched = (
@@ -169,7 +169,7 @@ class Tracker:
         return course
 
     def seconds(self) -> Json:
-        """CPU and wall-clock seconds, without what a kill has cost."""
+        """CPU and wall-clock seconds, without those that a kill has lost."""
         training, evaluating, wall = self.memory["seconds"]
         return {
             "training_cpu_seconds": round(float(training), 1),
@@ -179,7 +179,7 @@ class Tracker:
 
 
 def rounded(values: Array, digits: int = 5) -> list[Any]:
-    """Numbers of so many significant digits, nested as the array is; None where not finite."""
+    """Numbers rounded to significant digits, nested like the array; None where not finite."""
     flat = [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in np.ravel(values).tolist()]
     if np.ndim(values) < 2:
         return flat

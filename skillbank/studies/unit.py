@@ -13,7 +13,7 @@ from skillbank.errors import SkillbankError
 from skillbank.spec import Label, Name
 
 FORMAT = 2  # of a result file
-BANK = "bank:"  # marks a parent that is a skill which comes with skillbank
+BANK = "bank:"  # prefix of a parent that is a skill shipped with skillbank
 Budget = Literal["quick", "full"]
 Json = dict[str, Any]
 
@@ -32,14 +32,14 @@ class RivalConfig(Strict):
     actor_learning_rate: Positive = 1e-4  # sac uses critic_learning_rate for both
     target_period: Annotated[int, Field(ge=0)] = 1_000  # updates between hard copies; 0: Polyak
     target_rate: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the Polyak updates
-    noise_sigma: NonNegative = 0.3  # Ornstein-Uhlenbeck noise on the actions, of a step
+    noise_sigma: NonNegative = 0.3  # Ornstein-Uhlenbeck noise on the actions, per step
     noise_theta: NonNegative = 0.15
 
 
 class Unit(Strict):
-    """One training and how it is measured. The definition says all; equal ones give equal results.
+    """One training and how it is measured; equal definitions give equal results.
 
-    Everything here is part of the result file, so that a result of another definition is known.
+    The result file stores the whole definition, so that results of an outdated one are detected.
     """
 
     experiment: Name
@@ -53,18 +53,18 @@ class Unit(Strict):
     parent: Label | None = None  # whose skill is fine-tuned: a unit's name, or 'bank:<reference>'
     parent_unit: "Unit | None" = None  # that unit's definition
     segment_steps: Count = 60_000  # steps between checkpoints
-    evaluations: Annotated[int, Field(ge=0)] = 20  # points of the curve after its first
+    evaluations: Annotated[int, Field(ge=0)] = 20  # points of the curve after the first
     evaluation_episodes: Count = 16  # of each point
     final_episodes: Count = 100
     nominal_start: bool = False  # evaluate from the task's one nominal pose
     deterministic: bool = False  # evaluate by each state's best action
-    watched: Label | None = None  # the fact of info whose extremes are kept, such as 'progress'
+    watched: Label | None = None  # the entry of info whose extremes are kept, such as 'progress'
     traces: Annotated[int, Field(ge=0)] = 0  # final episodes whose whole paths are kept
     action_values: bool = False  # keep Q over the actions at the states of figure 1
 
     @property
     def name(self) -> str:
-        """How a unit is called: ``QuadrupedUMaze/anchored-3``."""
+        """The unit's name: ``QuadrupedUMaze/anchored-3``."""
         return f"{self.experiment}/{self.algorithm}-{self.seed}"
 
     @property
@@ -76,7 +76,7 @@ class Unit(Strict):
 class Places(NamedTuple):
     """Where a study's files are."""
 
-    results: Path  # result files, small: to be kept
+    results: Path  # result files, which are small and meant to be kept
     work: Path  # checkpoints, skills, logs
 
     def result(self, unit: Unit) -> Path:
@@ -107,7 +107,7 @@ def read_result(path: Path) -> Json | None:
     """A result file's content; None where there is none.
 
     Raises:
-        SkillbankError: It is there, but is no result of this format.
+        SkillbankError: The file exists, but is not a result of this format.
     """
     if not path.is_file():
         return None
@@ -130,22 +130,22 @@ def read_result(path: Path) -> Json | None:
 
 
 def finished(unit: Unit, places: Places) -> bool:
-    """Whether a unit has a result of this definition, and from what its parent has left.
+    """Whether a unit has a result of this definition, made from its parent's current skill.
 
-    A setting that did not exist when it was made counts as what is its default now.
+    A setting that is newer than the result counts as having had its default.
     """
     result = read_result(places.result(unit))
     if result is None:
         return False
     try:
         same = Unit.model_validate_json(json.dumps(result["unit"])) == unit
-    except ValidationError:  # a setting that is no more
+    except ValidationError:  # a setting that no longer exists
         return False
     return same and _begun_as_now(unit, result, places)
 
 
 def _begun_as_now(unit: Unit, result: Json, places: Places) -> bool:
-    """Whether a result's parent is the one that there is now, as far as both tell."""
+    """Whether a result started from its parent's current skill, as far as both files record it."""
     if unit.parent_unit is None:
         return True
     parent = read_result(places.result(unit.parent_unit))
@@ -156,7 +156,7 @@ def _begun_as_now(unit: Unit, result: Json, places: Places) -> bool:
 
 
 def startable(unit: Unit, places: Places) -> bool:
-    """Whether others can start from a unit: the skill that its result tells of lies there."""
+    """Whether others can start from a unit: the skill that its result records exists, unchanged."""
     result, path = read_result(places.result(unit)), places.learned(unit)
     if result is None or not path.is_file():
         return False
@@ -164,16 +164,16 @@ def startable(unit: Unit, places: Places) -> bool:
 
 
 def diverged(unit: Unit, places: Places) -> bool:
-    """Whether a unit's result is that its training diverged, so that nobody can start from it."""
+    """Whether a unit's result is that its training diverged, so that no other can start from it."""
     result = read_result(places.result(unit)) if finished(unit, places) else None
     return result is not None and "diverged" in result["measured"]
 
 
 def done(unit: Unit, places: Places) -> bool:
-    """Whether nothing is left to do: a unit has its result, and what it leaves for others."""
+    """Whether a unit needs no work: it has its result and, unless it diverged, its skill."""
     return diverged(unit, places) or (finished(unit, places) and startable(unit, places))
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes."""
+    """SHA-256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,8 +1,8 @@
 """A process that performs one unit: ``python -m skillbank.studies.worker``.
 
-Its first line on standard input says what to do; it then tells its course by lines of JSON on
-standard output. When standard input ends, whoever started it is gone, and it ends too: what it has
-done since its last checkpoint would be done again anyway.
+The first line of its standard input is the order; it reports progress as lines of JSON on standard
+output. When standard input closes, the process that started it is gone, and the worker exits too:
+the steps since its last checkpoint would be repeated anyway.
 """
 
 import json
@@ -25,7 +25,7 @@ def main() -> None:
     places = Places(Path(order["results"]), Path(order["work"]))
     parent = Path(order["parent"]) if order["parent"] else None
     said = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody else may speak on it
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # other output must not mix in
 
     def say(**what: object) -> None:
         said.write(json.dumps(what) + "\n")

@@ -32,7 +32,7 @@ def test_evaluate_says_it_in_a_sentence(call: Any) -> None:
     assert result.stdout.startswith("return ")
     assert "net distance" in result.stdout
     assert "(8 episodes, seed 0)" in result.stdout
-    assert "directions, from east turning left" in result.stdout
+    assert "directions, counter-clockwise from east" in result.stdout
     assert Path("seen/traces.png").is_file()
 
 
@@ -202,7 +202,9 @@ def test_verify_finds_one_flipped_bit(call: Any, bank: skillbank.Bank) -> None:
 
 def test_remove_asks_first(call: Any, bank: skillbank.Bank) -> None:
     assert "nothing was deleted" in call("remove", "tiny", stdin="n\n").stderr
-    assert "nothing was deleted; --yes does not ask" in call("remove", "tiny", code=130).stderr
+    assert (
+        "nothing was deleted; --yes skips the question" in call("remove", "tiny", code=130).stderr
+    )
     assert "tiny" in bank.names()
     assert "tiny@1 deleted" in call("remove", "tiny", "--yes").stdout
     assert "tiny" not in bank.names()
@@ -237,7 +239,7 @@ def test_doctor_tells_what_a_missing_extra_would_bring(monkeypatch: pytest.Monke
     monkeypatch.setattr(doctor, "_simulation", list)
     told = {check.name: check for check in doctor.examine(Path())}
     assert told["[ray]"].found == "ray 2.40.0"
-    assert "pip install 'skillbank[export]' brings export to ONNX" in told["[export]"].found
+    assert "pip install 'skillbank[export]' provides export to ONNX" in told["[export]"].found
     assert told["[export]"].problem is None
 
 

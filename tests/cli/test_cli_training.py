@@ -49,8 +49,8 @@ def test_pretrain_prints_json_and_nothing_else(call: Any) -> None:
 def test_it_is_told_where_a_skill_takes_the_name_of_one_that_ships(call: Any) -> None:
     words = ["pretrain", "--env", "PointMassRun", *QUICK_PRETRAIN]
     told = call(*words, "--as", "run_north").stderr
-    assert "'run_north' is your own from now on; the one that ships is 'run_north@1'" in told
-    assert "from now on" not in call(*words, "--as", "mine").stderr
+    assert "'run_north' now means your own skill; the shipped one is 'run_north@1'" in told
+    assert "your own skill" not in call(*words, "--as", "mine").stderr
 
 
 def test_a_task_is_made_with_keywords(call: Any, bank: skillbank.Bank) -> None:
