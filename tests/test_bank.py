@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from skill_files import FakeSkill, small_skill
 
-from skillbank import errors, storage
+from skillbank import durable, errors, storage
 from skillbank.bank import Bank
 from skillbank.skill import Skill
 
@@ -533,3 +533,106 @@ def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+def test_an_older_version_saved_once_more_is_the_newest(tmp_path):
+    bank, first = Bank(tmp_path), small_skill(seed=1)
+    for skill in (first, small_skill(seed=2)):
+        bank.save(skill, "x")
+    assert bank.save(first, "x") == "x@3"
+    assert bank.read("x").content_hash == first.content_hash
+
+
+def test_version_one_has_one_name(tmp_path):
+    storage.write(tmp_path / "x@1.h5", *small_skill().stored())
+    assert Bank(tmp_path).names() == []
+
+
+def test_what_is_removed_is_gone_after_a_power_cut(tmp_path, synced):
+    bank = Bank(tmp_path)
+    bank.save(small_skill(), "x")
+    bank.alias("x", "best")
+    bank.unalias("x@best")
+    assert "x@best.alias" not in synced[-1][1]
+    bank.remove("x")
+    assert "x.h5" not in synced[-1][1]
+    assert "x@1.gone" in synced[-1][1]
+
+
+def test_a_number_is_used_up_before_its_version_is_deleted(tmp_path, monkeypatch):
+    bank = Bank(tmp_path)
+    bank.save(small_skill(), "x")
+    real = durable.replace_file
+
+    def full(path, image, **how):
+        if path.suffix == ".gone":
+            raise errors.StorageError("no space")
+        real(path, image, **how)
+
+    monkeypatch.setattr(durable, "replace_file", full)
+    with pytest.raises(errors.StorageError, match="no space"):
+        bank.remove("x")
+    assert bank.read("x@1").content_hash == small_skill().content_hash
+
+
+def test_a_file_of_the_same_size_is_looked_into_again(tmp_path):
+    bank = Bank(tmp_path)
+    bank.save(small_skill(seed=1), "x")
+    other = small_skill(seed=2)
+    image = storage.encode(*other.stored())
+    assert len(image) == bank.path("x").stat().st_size
+    durable.replace_file(bank.path("x"), image)
+    os.utime(bank.path("x"), ns=(1, 1))
+    assert bank.listing()[0].entry.content_hash == other.content_hash
+
+
+def test_a_shipped_skill_and_the_users_own_of_one_name_are_known_apart(tmp_path, monkeypatch):
+    shipped = tmp_path / "shipped"
+    storage.write(shipped / "run.h5", *small_skill(seed=1).stored())
+    monkeypatch.setattr("skillbank.bank.resources.files", lambda _: shipped)
+    own = tmp_path / "own"
+    storage.write(own / "run.h5", *small_skill(seed=2).stored())
+    for name, when in (("shipped", 5), ("own", 5)):
+        os.utime(tmp_path / name / "run.h5", ns=(when, when))
+    told = []
+    for bank in (Bank(own, shipped=True), Bank(tmp_path / "none", shipped=True)):
+        told.append(bank.listing()[0].entry.content_hash)
+    (own / "run.h5").unlink()
+    told.append(Bank(own, shipped=True).listing()[0].entry.content_hash)
+    one, two = small_skill(seed=1).content_hash, small_skill(seed=2).content_hash
+    assert told == [two, one, one]
+
+
+def test_a_second_name_of_version_one_is_no_version(tmp_path):
+    bank = Bank(tmp_path)
+    bank.save(small_skill(seed=1), "x")
+    storage.write(tmp_path / "x@1.h5", *small_skill(seed=2).stored())
+    assert bank.versions("x") == [1]
+    assert bank.read("x@1").content_hash == small_skill(seed=1).content_hash
+
+
+def test_where_something_lies_no_version_is_written(tmp_path, monkeypatch):
+    """As X.h5 does, where the disk ignores case; or a link to nowhere, which no scan follows."""
+    bank = Bank(tmp_path)
+    bank.save(small_skill(seed=1), "x")
+    before = bank.path("x").read_bytes()
+    scan = bank._versions
+    monkeypatch.setattr(bank, "_versions", lambda: [v for v in scan() if v.name != "x"])
+    with pytest.raises(errors.StorageError, match="it exists already"):
+        bank.save(small_skill(seed=2), "x")
+    assert (tmp_path / "x.h5").read_bytes() == before
+
+
+def test_a_listing_tells_the_latest_evaluation(tmp_path):
+    from skillbank.spec import EvaluationRecord
+
+    told = [
+        EvaluationRecord(
+            env_id="A-v0", episodes=2, seed=0, mean_return=r, interval=(r, r), metrics={}
+        )
+        for r in (1.0, 2.0)
+    ]
+    bank = Bank(tmp_path)
+    bank.save(small_skill(evaluations=tuple(told)), "x")
+    (tmp_path / "index.json").unlink()
+    assert Bank(tmp_path).listing()[0].entry.evaluation == told[-1]

@@ -6,16 +6,17 @@ import torch
 from composing import ALPHA, GAMMA, exact_value, grid, peaked
 
 from skillbank import Bank, IncompatibleSkill, SkillbankError, compose, evaluation, exact
-from skillbank.compose import CorrectionConfig, DistillConfig, ImproveConfig, expression
-from skillbank.compose.certificate import SCOUTS
+from skillbank.compose import DistillConfig, ImproveConfig, expression
+from skillbank.compose.certificate import SCOUTS, _Walk
 from skillbank.compose.correction import (
     Backup,
     Correction,
+    CorrectionConfig,
     Corrector,
     backup,
     correction_target,
 )
-from skillbank.compose.distillation import plain_name
+from skillbank.compose.distillation import Distiller, plain_name
 from skillbank.compose.expression import Leaf, SoftOr
 from skillbank.config import Architecture
 from skillbank.errors import Interrupted, UnsupportedEnvironment
@@ -369,8 +370,9 @@ def test_a_correction_is_kept_and_belongs_to_its_composition(learned, tmp_path):
         damaged[place] ^= 1 << int(place) % 8
         (tmp_path / "d.npz").write_bytes(damaged)
         try:  # a bit that means nothing, such as a date in the archive, does no harm
-            loaded = (a & b).with_correction(Correction.load(tmp_path / "d.npz"))
-            np.testing.assert_array_equal(loaded.q(obs, action), corrected.q(obs, action))
+            damage = Correction.load(tmp_path / "d.npz")
+            loaded = (a & b).at_temperature(0.5 * ALPHA).with_correction(damage)
+            np.testing.assert_array_equal(loaded.q(obs, action), halved.q(obs, action))
         except SkillbankError as error:
             refused += "not a correction, or is damaged" in str(error)
     assert refused > 50
@@ -718,3 +720,142 @@ def test_stored_policies_are_evaluated_on_a_new_reward():
         best.certificate(episodes=2)
     with pytest.raises(IncompatibleSkill, match="nothing to correct"):
         best.corrected()
+
+
+def test_after_an_end_for_good_a_certificate_expects_nothing_more():
+    a, b = parts()
+    composed, last = a & b, 8
+    walk = _Walk(composed, composed.node, None, 3, seed=0)
+    copies = 3 + 2 * SCOUTS
+    obs = torch.linspace(-1.0, 1.0, copies).unsqueeze(1)
+    walk.start(obs)
+    over, on = np.ones(copies, bool), np.zeros(copies, bool)
+    for step in range(1, last + 1):
+        end = step == last
+        told = torch.full((copies,), float(end)), over if end else on
+        walk.note(obs, walk.act(obs), obs, *told)
+    found = walk.finished()
+    terms = np.stack(walk.terms)[:, :3]  # [steps, episodes]
+    assert (terms[:-1] > 0.0).all()  # of convex weights
+    assert (terms[-1] == 0.0).all()
+    discounts = GAMMA ** np.arange(last)
+    np.testing.assert_allclose(found.shortfall, discounts @ terms)
+    assert found.horizon == pytest.approx(discounts.sum())
+    assert found.unavoidable == 0.0  # there is none from the last state on
+
+
+def test_a_correction_starts_at_a_level_only_where_episodes_go_on():
+    a, b = parts()
+    for end, level in ((0.0, 0.3 / (1.0 - GAMMA)), (1.0, 0.0)):
+        learner = Corrector(a & b, QUICK, seed=0)
+        ends = torch.tensor([0.0, end])
+        batch = Batch(*torch.zeros(2, 2, 1), *torch.zeros(2, 2), ends, torch.zeros(2, 1))
+        assert learner._level(torch.full((2,), 0.3), batch) == pytest.approx(level)
+        for network in (learner.network, learner.target):
+            np.testing.assert_allclose(network.arrays()["out.bias"], level, rtol=1e-6)
+
+
+def test_only_convex_weights_have_a_correction_that_is_never_negative():
+    a, b = parts()
+    weights = ((0.3, 0.7), (1.0, 1.0), (1.5, -0.5))  # the last sum to 1, and are no shares
+    made = [compose.add([(a, one), (b, other)]) for one, other in weights]
+    assert [Corrector(each, QUICK, seed=0).floor for each in made] == [0.0, None, None]
+
+
+def test_a_distilled_skill_may_go_on_by_its_own_targets():
+    a, b = parts()
+    config = DistillConfig(total_steps=640, learning_starts=512)
+    arrays = (a & b).distill(config=config).parameters()
+    for name, value in arrays.items():
+        if name.startswith("critic/"):
+            np.testing.assert_array_equal(arrays[f"target_{name}"], value)
+
+
+def test_rescaling_and_turning_keep_what_fine_tuning_needs():
+    skill = peaked("a", (0.3, 0.1), level=2.0)
+    arrays, twice = skill.parameters(), skill.at_temperature(2.0 * ALPHA).parameters()
+    for part in ("critic", "target_critic"):
+        for name in ("out.weight", "out.bias"):
+            np.testing.assert_allclose(twice[f"{part}/{name}"], 2.0 * arrays[f"{part}/{name}"])
+
+
+def test_improved_policies_end_where_their_episodes_do():
+    from skillbank.compose.improvement import ImproveConfig, Improver
+
+    config = ImproveConfig(total_steps=320, learning_starts=160, num_envs=8, batch_size=16)
+    losses = []
+    for after in (-0.9, 0.9):
+        learner = Improver(parts(), "skillbank-test/Drift-v0", config, seed=0)
+        rest = torch.zeros(4, 1)
+        batch = Batch(
+            rest, rest, torch.ones(4), torch.full((4,), GAMMA), torch.ones(4), rest + after
+        )
+        losses.append(float(learner.update(batch)))
+    assert losses[0] == losses[1]  # what comes after an end is worth nothing
+
+
+def test_skills_of_other_networks_are_not_taken_for_one_another():
+    a = peaked("a", (0.5, -0.3))
+    shape = a.spec.architecture.model_copy(update={"layer_norm": True})
+    from skillbank.skill import Skill
+
+    normed = Skill(a.spec.model_copy(update={"architecture": shape, "name": "n"}), a.parameters())
+    rng = np.random.default_rng(0)
+    obs, action = rng.uniform(-1, 1, (5, 2)), rng.uniform(-1, 1, (5, 2))
+    assert np.abs(a.q(obs, action) - normed.q(obs, action)).max() > 0.1
+    mean = (a.q(obs, action) + normed.q(obs, action)) / 2
+    np.testing.assert_allclose((a & normed).q(obs, action), mean, atol=1e-5)
+
+
+def test_candidates_of_a_finite_set_lie_around_its_members():
+    from skillbank.compose.acting import NARROWEST, Chance, proposal_of
+    from skillbank.skill import Skill
+
+    plain = peaked("a", (0.3, -0.2))
+    member = np.array([[1.5, -1.0]], np.float32)
+    finite = Skill(
+        plain.spec.model_copy(update={"noise_set": 1}), plain.parameters() | {"noise": member}
+    )
+    obs = torch.zeros(3, 2)
+    u, _ = proposal_of(finite).draw(obs, 500, Chance(torch.Generator().manual_seed(0)))
+    expected = plain.sampler(obs, torch.from_numpy(member).expand(3, 1, 2))[0]
+    torch.testing.assert_close(u.mean(1, keepdim=True), expected, atol=0.02, rtol=0.0)
+    assert u.std(1).max() < 1.5 * NARROWEST
+
+
+def test_a_share_of_the_exploring_actions_is_from_the_candidates_at_large():
+    from skillbank.compose.gathering import exploring_action
+
+    sharp = peaked("a", (0.0,), steep=200.0) & peaked("b", (0.0,), steep=200.0)
+    obs, spread = torch.zeros(600, 2), []
+    for explore in (0.0, 0.25, 1.0):
+        drawn = exploring_action(sharp, obs, explore, torch.Generator().manual_seed(0))
+        spread.append(float((drawn.abs() > 0.1).float().mean()))
+    assert spread[0] < 0.05
+    assert spread[0] < spread[1] < 0.5 * spread[2]
+
+
+def test_a_distiller_sees_states_through_the_symmetries_of_all_parts():
+    from skillbank import Bank
+
+    roam = Bank(shipped=True).load("run_anywhere")
+    learner = Distiller(compose.mean([roam]).fitted_to("QuadrupedRun"), DistillConfig(), seed=0)
+    obs = torch.arange(learner.composed.spec.observation_size).expand(60, -1) + 1.0
+    seen = learner.mirrors(Batch(obs, torch.ones(60, 8), *torch.zeros(3, 60), obs))
+    assert (seen.obs != obs).any()
+
+
+def test_a_correction_with_another_number_in_it_is_refused(tmp_path):
+    """Whole as an archive, which tells of flipped bits by itself."""
+    a, b = parts()
+    path = tmp_path / "c.npz"
+    Corrector(a & b, CorrectionConfig(), seed=0).correction.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    Correction.load(path)
+    for name in ("0.weight", "meta"):
+        changed = arrays[name].copy()
+        changed.flat[-1] += 1
+        np.savez(path, **arrays | {name: changed})
+        with pytest.raises(SkillbankError, match="do not match its hash"):
+            Correction.load(path)

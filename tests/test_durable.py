@@ -3,6 +3,7 @@
 The steps of a write are failed one by one in test_storage.py.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skillbank import durable
+from skillbank import durable, errors
 from skillbank.errors import StorageError
 
 
@@ -64,3 +65,37 @@ def test_a_sweep_leaves_files_in_use_and_strangers_alone(tmp_path: Path) -> None
     os.close(descriptor)
     assert durable.sweep(tmp_path) == [temporary]
     assert list(tmp_path.iterdir()) == [stranger]
+
+
+def deleting_first(monkeypatch):
+    """Whoever locks a file for the first time finds that somebody has just deleted it."""
+    real, gone = fcntl.flock, []
+
+    def flock(descriptor, how):
+        if not gone:
+            gone.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            os.unlink(gone[0])
+        real(descriptor, how)
+
+    monkeypatch.setattr(durable.fcntl, "flock", flock)
+    return gone
+
+
+def test_a_file_that_was_swept_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    gone = deleting_first(monkeypatch)
+    durable.replace_file(tmp_path / "a", b"whole")
+    assert len(gone) == 1
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_lock_on_a_file_that_was_deleted_is_no_lock(tmp_path, monkeypatch):
+    deleting_first(monkeypatch)
+    with pytest.raises(errors.StorageError, match="another process is using"):
+        durable.open_locked(tmp_path / "a")
+    os.close(durable.open_locked(tmp_path / "a"))  # and the next one has it
+
+
+def test_new_folders_are_durable(tmp_path, synced):
+    durable.make_folder(tmp_path / "a" / "b")
+    assert synced == [(tmp_path, {"a"}), (tmp_path / "a", {"b"})]

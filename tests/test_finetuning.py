@@ -491,3 +491,42 @@ def test_hand_over_ends_at_the_value_of_the_set(skill):
     value = soft_value(*agent.proposals(obs), agent.temperature)
     torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-4)
     assert math.isclose(agent.handover, 0.0)
+
+
+def test_paper_starts_with_the_skills_own_targets(skill):
+    agent = schedule_and_agent(skill, schedule="paper")[1]
+    for name, value in skill.target_critic.arrays().items():
+        np.testing.assert_array_equal(agent.target_critic.arrays()[name], value)
+    assert not np.array_equal(value, skill.critic.arrays()[name])
+
+
+@pytest.mark.parametrize("symmetry", [True, False])
+def test_fine_tuning_learns_through_the_tasks_symmetries(symmetry):
+    parent, seen = pretrained("PointMassRun"), set()
+    hooks = Hooks(on_step=lambda run, _: seen.add(getattr(run.agent.symmetries, "count", None)))
+    config = FinetuneConfig(symmetry=symmetry, **NOT_AT_ALL, **NEVER)
+    finetune(parent, "PointMassHallway", config, hooks=hooks)
+    assert seen == {4 if symmetry else None}  # the hallway's, not the eight of the open floor
+
+
+def test_the_first_steps_are_the_skills_own(skill):
+    told = []
+    hooks = Hooks(on_step=lambda run, _: told.append(run.warm))
+    finetune(skill, PLANE, FinetuneConfig(**NOT_AT_ALL, **NEVER), hooks=hooks)
+    assert set(told) == {True}
+
+
+def test_another_seed_has_other_members(skill):
+    config = FinetuneConfig(noise_set=4)
+    one, same, other = (Schedule(config, skill, seed, "cpu").noises for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_what_ends_in_a_finite_set_has_no_symmetries():
+    parent = pretrained("PointMassRun")
+    quick = {"anneal_steps": 100, "shrink_steps": 100, "noise_set": 6, "frozen_updates": 0}
+    config = FinetuneConfig(**BRIEF, learning_starts=20, total_steps=200, **quick)
+    end = finetune(parent, "PointMassHallway", config)
+    assert end.spec.noise_set == 1
+    assert end.spec.symmetries == ()

@@ -234,3 +234,40 @@ def test_polyak_update_moves_the_target_by_its_rate():
     polyak_update(target, source, 1.0)
     for mine, theirs in zip(target.parameters(), source.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_flow_means_what_the_skill_file_says():
+    """Its constants are no parameters: another release must not read a file as another policy."""
+    network = FlowSampler(architecture(couplings=1), STATE, 2)
+    zeros = network.arrays()
+    obs, noise = torch.zeros(1, STATE), torch.tensor([[[0.3, -0.7]]])
+
+    def u_of(**biases):
+        arrays = {name: value.copy() for name, value in zeros.items()}
+        for name, (index, value) in biases.items():
+            arrays[name.replace("_", ".")][index] = value
+        network.load_arrays(arrays)
+        return network(obs, noise)[0][0, 0].tolist()
+
+    scale = slice(2, 4)  # of the head: means, then raw scales
+    for raw, log_scale in ((0.0, -1.5), (50.0, 2.0), (-50.0, -5.0)):
+        expected = [math.exp(log_scale) * xi for xi in (0.3, -0.7)]
+        assert u_of(head_bias=(scale, raw)) == pytest.approx(expected)
+    moved = [0.3, -0.7 * math.exp(2.0)]  # a coupling: its raw scales, then its shifts
+    expected = [math.exp(-1.5) * x for x in moved]
+    kept = int(coupling_masks(1, 2)[0].argmax())
+    assert kept == 0
+    assert u_of(coupling_bias=((..., slice(0, 2)), 100.0)) == pytest.approx(expected)
+    assert coupling_masks(4, 4).tolist() == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1]]
+
+
+def test_a_critic_starts_as_layers_of_torchs_own():
+    network = Critic(architecture(), STATE, 2)
+    network.initialise(torch.Generator().manual_seed(0))
+    arrays = network.arrays()
+    for name, value in arrays.items():
+        inputs = arrays[name.replace("bias", "weight")].shape[-2]
+        most = np.abs(value).max()
+        assert most <= 1.0 / math.sqrt(inputs)
+        if value.size > 20:
+            assert most > 0.8 / math.sqrt(inputs), name

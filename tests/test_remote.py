@@ -392,3 +392,44 @@ def test_a_bank_can_be_pulled_from_a_plain_web_server(
         with pytest.raises(errors.StorageError, match="cannot write to http"):
             there.push(bank, "run@1", name="mine")
         server.shutdown()
+
+
+def test_of_a_file_that_is_too_large_nothing_is_fetched(elsewhere, bank, other, monkeypatch):
+    bank.save(small_skill(), "run")
+    elsewhere.push(bank, "run")
+    monkeypatch.setattr(storage, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(errors.FileTooLarge, match=r"run\.h5: .* bytes"):
+        elsewhere.pull(other, "run")
+    assert not other.folder.exists()
+
+
+def test_what_changes_while_it_is_read_is_not_pushed(elsewhere, bank, monkeypatch):
+    bank.save(small_skill(seed=1), "run")
+    path, later = bank.path("run"), storage.encode(*small_skill(seed=2).stored())
+    real, before = storage.read_bytes, path.read_bytes()
+
+    def read_bytes(one):
+        image = real(one)
+        if image == before:
+            path.write_bytes(later)
+        return image
+
+    monkeypatch.setattr(storage, "read_bytes", read_bytes)
+    with pytest.raises(errors.StorageError, match="changed while it was read"):
+        elsewhere.push(bank, "run")
+    assert elsewhere.names() == []
+
+
+def test_what_others_push_is_seen_by_who_has_looked_before(elsewhere, bank):
+    from skillbank.remote import RemoteBank
+
+    options = elsewhere._fs.storage_options
+    theirs = RemoteBank(
+        elsewhere.url,
+        **options,
+        **({"skip_instance_cache": True} if "file" not in elsewhere.url else {}),
+    )
+    for seed, numbers in ((1, [1]), (2, [1, 2])):
+        bank.save(small_skill(seed=seed), "run")
+        theirs.push(bank, "run")
+        assert elsewhere.versions("run") == numbers

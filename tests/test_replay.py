@@ -113,3 +113,11 @@ def test_wrong_number_of_rows_is_refused():
 def test_more_than_there_is_memory_is_a_clear_error():
     with pytest.raises(SkillbankError, match="use a smaller replay_capacity"):
         Replay(10**15, 4, 2, 1)
+
+
+def test_a_full_ring_ends_the_episodes_of_its_newest_steps_alone():
+    copies, capacity = 3, 10
+    replay, rows = filled(5, capacity, copies, end_rate=0.0)
+    replay.end_episodes()
+    number, ended = replay.rows[:, 0], replay.rows[:, replay._reward + 2]
+    assert sorted(number[ended == 1.0].tolist()) == [len(rows) - 3, len(rows) - 2, len(rows) - 1]

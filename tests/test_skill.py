@@ -624,3 +624,54 @@ def test_it_says_in_a_line_what_it_is(skill, tmp_path):
     told = repr(evaluate(trained("PointMassRun"), episodes=1))
     assert "returns" in told
     assert "traces" not in told
+
+
+def test_directions_turn_left_from_east():
+    for way, angle in (((1, 0), 0.0), ((0, 1), np.pi / 2), ((-1, -1), -3 * np.pi / 4)):
+        policy = SimpleNamespace(
+            predict=lambda obs, deterministic, w=way: (
+                np.tile(np.array(w, float), (len(obs), 1)),
+                None,
+            )
+        )
+        found = evaluate(policy, "PointMassRun", episodes=2, nominal_start=True)
+        np.testing.assert_allclose(found.metrics["direction"], angle, atol=1e-6)
+
+
+def test_a_return_is_of_one_episode_also_where_others_last_longer():
+    policy = SimpleNamespace(predict=lambda obs, deterministic: (np.zeros((len(obs), 2)), None))
+    found = evaluate(policy, "SmallWorld/Errand-v0", episodes=7, seed=3, length=3)
+    assert len(set(found.lengths)) > 1
+    np.testing.assert_array_equal(found.returns, found.lengths)  # 1 for each step
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_policy_is_asked_as_it_is_to_be_measured(deterministic):
+    asked = set()
+
+    def predict(obs, deterministic):
+        asked.add(deterministic)
+        return np.zeros((len(obs), 2)), None
+
+    policy = SimpleNamespace(predict=predict)
+    evaluate(policy, "MultiGoal", episodes=2, deterministic=deterministic)
+    assert asked == {deterministic}
+
+
+def test_each_part_of_an_evaluation_draws_by_seeds_of_its_own(monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_COPIES", 2)
+    seeds = []
+
+    class Seeded:
+        def fitted_to(self, task):
+            return self
+
+        def reseeded(self, seed):
+            seeds.append(seed)
+            return self
+
+        def predict(self, observation, *, deterministic=False):
+            return np.zeros((len(observation), 2)), None
+
+    evaluate(Seeded(), "MultiGoal", episodes=5, seed=7)
+    assert seeds == [7, 9, 11]

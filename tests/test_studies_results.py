@@ -1,6 +1,7 @@
 """Pictures, tables and the command, from made-up results."""
 
 import json
+import math
 import re
 
 import numpy as np
@@ -344,3 +345,29 @@ def test_the_scheduler_shows_units_without_word_as_not_begun(where):
     shown = []
     scheduler.run(units, where, FakeExecutor(where), lambda s: shown.append(dict(s.running)))
     assert shown[0][units[0].name].steps == 0
+
+
+@pytest.mark.parametrize(
+    ("returns", "steps"),
+    [
+        ([9, 9, 9, 0, 0, 0], 0.0),
+        ([0, 0, 9, 9, 9, 0], 30.0),
+        ([0, 9, 9, 0, 9, 9], math.inf),
+        ([0, 8, 8, 8, 8, 8], math.inf),
+    ],
+)
+def test_a_level_is_reached_at_the_first_of_three_in_a_row(returns, steps):
+    told = {"evaluations": {"steps": [10, 20, 30, 40, 50, 60], "mean_return": returns}}
+    group = gathering.Group("E", "a", 1, {0: {"measured": told}})
+    assert group.steps_to(9.0).tolist() == [steps]
+
+
+def test_backward_counts_until_the_line_is_first_crossed(where):
+    invent("SwimmerFinishLine", "ddpg", 0, where, score=5.0, watched=1.0, final={"progress": [1.0]})
+    path = where.result(planned("SwimmerFinishLine", "ddpg", 0))
+    result = json.loads(path.read_text())
+    watched = result["measured"]["watched"]
+    watched["most"][95], watched["least"][95] = 0.0, -0.31  # it has come back
+    path.write_text(json.dumps(result))
+    rows = table_of(page.text("quick", where), "Figure 3a")
+    assert rows["DDPG"][2].startswith("0% (")

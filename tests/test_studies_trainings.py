@@ -416,3 +416,34 @@ def test_a_segment_of_ours_starts_all_episodes_anew_and_saves_there_alone(tmp_pa
         perform(unit, places(tmp_path))
     assert at == [0, SEGMENT, 2 * SEGMENT]
     assert saved == [SEGMENT, 2 * SEGMENT]
+
+
+def test_each_segment_of_a_rival_has_its_own_randomness(tmp_path, monkeypatch):
+    seeds, real = [], rivals.PaperDDPG.set_random_seed
+    monkeypatch.setattr(
+        rivals.PaperDDPG,
+        "set_random_seed",
+        lambda self, seed: (seeds.append(seed), real(self, seed))[1],
+    )
+    perform(tiny("ddpg", seed=3), places(tmp_path))
+    assert seeds[-3:] == [3, 3 + SEGMENT, 3 + 2 * SEGMENT]
+
+
+@pytest.mark.parametrize("algorithm", ["default", "ddpg"])
+def test_a_killed_unit_whose_replay_is_full_ends_with_the_same_numbers(tmp_path, algorithm):
+    unit = tiny(algorithm)
+    learning = unit.learning.model_copy(update={"replay_capacity": 60})
+    unit = unit.model_copy(update={"learning": learning})
+    straight = perform(unit, places(tmp_path / "a"))
+    assert perform(unit, places(tmp_path / "b"), kill_after=SEGMENT + 40) == straight
+
+
+def test_ddpg_copies_both_its_targets():
+    unit = tiny("ddpg")
+    model, _ = model_of(unit)
+    model.set_logger(rivals.Logger(None, []))
+    model.learn(unit.learning.learning_starts + unit.learning.target_period)
+    for part in ("critic", "actor"):
+        target = getattr(model, f"{part}_target").state_dict()
+        for name, value in getattr(model, part).state_dict().items():
+            torch.testing.assert_close(target[name], value, rtol=0, atol=0)

@@ -2,19 +2,21 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy.stats import trim_mean
+from scipy.stats.mstats import winsorize
 from skillbank.envs.swimmer import FINISH_LINE
-from studying import finish, places, planned, tiny
+from studying import STEPS, finish, places, planned, tiny
 
 from skillbank.cli import commands
 from skillbank.config import finetune_recipe
 from skillbank.errors import SkillbankError
 from skillbank.evaluation import direction_counts
-from skillbank.studies import plan
+from skillbank.studies import plan, tracking
 from skillbank.studies.statistics import (
     direction_entropy,
     interquartile_mean,
@@ -272,3 +274,76 @@ def test_baselines_that_are_not_installed_are_told_before_anything_is_run(tmp_pa
     assert done.exit_code != 0
     assert "pip install 'skillbank[baselines]'" in str(done.exception) + done.output
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_unit_is_evaluated_as_it_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tracking, "evaluate", lambda *_, **how: asked.append(how) or Measured())
+    unit = tiny(deterministic=True, nominal_start=True)
+    tracker = tracking.Tracker(unit, 4, {}, lambda _: None)
+    tracker.memory.update(tracker._nothing())
+    tracker._evaluate(0, 4, None)
+    tracker.final(None)
+    seeds = [how.pop("seed") for how in asked]
+    assert seeds[0] != seeds[1]
+    shared = {"deterministic": True, "nominal_start": True}
+    episodes = (unit.evaluation_episodes, unit.final_episodes)
+    assert asked == [shared | {"episodes": n} for n in episodes]
+
+
+class Measured:
+    returns, metrics = np.zeros(2), {}
+
+
+def test_an_episode_that_a_segment_cuts_is_no_return():
+    import torch
+
+    unit = tiny(segment_steps=8, evaluations=0)
+    tracker = tracking.Tracker(unit, 4, {}, lambda _: None)
+    one, end = torch.ones(4), np.ones(4, bool)
+    for steps in (4, 8, 12):  # two steps, then a third in the next segment
+        tracker(steps, SimpleNamespace(reward=one, ended=end & (steps == 12), info={}), None)
+    told = [value for value in tracker.report()["training_returns"] if value is not None]
+    assert told == [1.0]
+
+
+def test_the_last_step_of_a_window_is_in_it():
+    import torch
+
+    unit = tiny(evaluations=0)  # windows of 2.4 steps
+    tracker = tracking.Tracker(unit, 4, {}, lambda _: None)
+    step = SimpleNamespace(reward=torch.ones(4), ended=np.ones(4, bool), info={})
+    tracker(12, step, None)
+    windows = np.flatnonzero(tracker.memory["episodes"][:, 1])
+    assert windows.tolist() == [(12 - 1) * tracking.WINDOWS // STEPS] == [4]
+
+
+def test_the_extremes_of_a_window_are_of_all_its_steps():
+    import torch
+
+    unit = tiny(evaluations=0, watched="goal")
+    tracker = tracking.Tracker(unit, 1, {}, lambda _: None)
+    for steps, value in ((1, 3.0), (2, 1.0), (3, 2.0)):  # three steps of one window
+        info = {"goal": np.array([value])}
+        tracker(
+            steps, SimpleNamespace(reward=torch.zeros(1), ended=np.zeros(1, bool), info=info), None
+        )
+    np.testing.assert_array_equal(tracker.memory["extremes"][0], [1.0, 3.0])
+
+
+def test_the_interval_is_that_of_a_trimmed_mean():
+    values = np.random.default_rng(0).standard_t(2, size=200)
+    # its standard error is the winsorised deviation over the share that is left
+    error = np.std(winsorize(values, (0.25, 0.25)), ddof=1) / (0.5 * math.sqrt(200))
+    found = interquartile_mean(values)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_four_seeds_are_few_and_five_are_not():
+    assert interquartile_mean([0.0, 1.0, 2.0, 9.0]) == (3.0, 0.0, 9.0)
+    assert interquartile_mean([0.0, 1.0, 2.0, 3.0, 9.0]).value == 2.0
+
+
+def test_the_entropy_of_few_angles_is_corrected():
+    expected = (math.log(2) + 1 / (2 * 6)) / math.log(16)  # two bins of 16, three angles in each
+    assert direction_entropy([0.0, 0.0, 0.0, 2.0, 2.0, 2.0]) == pytest.approx(expected)

@@ -188,3 +188,8 @@ def test_gaussian_energy_gives_its_mean_and_covariance(kind, objective):
 def test_kernel_off_collapses_to_one_action():
     action = fitted(three_modes, "flow", "map", updates=500, rate=2e-3)
     assert action.std(0).max() < 0.1
+
+
+def test_the_median_of_an_even_number_is_the_lower_one_as_on_other_devices():
+    squared = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    assert bandwidth(squared).item() == pytest.approx(2.0 / (2.0 * math.log(3.0)))

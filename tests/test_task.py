@@ -260,3 +260,8 @@ def test_a_bad_step_names_the_copy_and_the_step(what):
         task.step(np.zeros((3, 1), np.float32))
     assert "SmallWorld/Broken-v0, step 6" in str(error.value)
     task.close()
+
+
+def test_only_an_environment_that_says_so_is_stepped_in_another_thread():
+    told = [Task(name, 1).any_thread for name in ("SmallWorld/Plane-v0", "PointMassRun")]
+    assert told == [False, True]

@@ -14,7 +14,7 @@ from skillbank import checkpoint
 from skillbank.agent import Agent
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.errors import Interrupted, SkillbankError, TrainingDiverged, UnsupportedEnvironment
-from skillbank.pretraining import temperature_at
+from skillbank.pretraining import pretrain, temperature_at
 from skillbank.replay import Batch
 from skillbank.soft_value import soft_value
 from skillbank.spec import Symmetry
@@ -505,3 +505,114 @@ def test_all_symmetries_are_drawn():
     seen = agent.symmetries.obs(obs, agent.symmetries.draw(400, agent.generator))
     share = (seen[:, 0] < 0).float().mean().item()
     assert 0.4 < share < 0.6
+
+
+def test_targets_begin_as_copies_of_the_critics():
+    agent = agent_of()
+    for name, value in agent.critic.arrays().items():
+        np.testing.assert_array_equal(agent.target_critic.arrays()[name], value)
+
+
+def test_each_network_has_its_own_learning_rate():
+    agent = agent_of(critic_learning_rate=2e-3, sampler_learning_rate=5e-4)
+    batch, before = batch_of(), {k: n.arrays() for k, n in agent.networks().items()}
+    agent.update(batch)
+    for part, rate in (("critic", 2e-3), ("sampler", 5e-4)):  # ADAM's first step is of its rate
+        after = agent.networks()[part].arrays()
+        step = max(np.abs(after[name] - old).max() for name, old in before[part].items())
+        assert step == pytest.approx(rate, rel=1e-2)
+
+
+def test_the_seed_decides_parameters_and_noise_alike():
+    one, other = agent_of(seed=0), agent_of(seed=1)
+    assert not torch.equal(one.noise(3, 2), other.noise(3, 2))
+    names = [n for n, v in one.sampler.arrays().items() if v.any() and "head.bias" not in n]
+    for name in names:
+        assert not np.array_equal(one.sampler.arrays()[name], other.sampler.arrays()[name]), name
+
+
+def test_a_finite_set_acts_as_it_is_without_a_symmetry():
+    agent, plain = agent_of((QUARTER,)), agent_of()
+    agent.noise_set = plain.noise_set = torch.tensor([[0.5, -1.0]])
+    obs = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(agent.act(obs), plain.act(obs))
+
+
+def test_each_segment_begins_other_episodes():
+    run, seeds = training(seed=5), []
+    reset = run.task.reset
+    run.task.reset = lambda seed=None: (seeds.append(seed), reset(seed=seed))[1]
+    run.run(Hooks(segment_steps=160))
+    assert seeds == [5, 5 + 160, 5 + 320]
+
+
+ERRAND = {"env_id": "SmallWorld/Errand-v0", "env_kwargs": {"length": 2}}  # 2 to 5 steps, of 1 each
+
+
+def test_returns_are_those_of_single_episodes():
+    run = training(**ERRAND)
+    run.run(Hooks())
+    assert set(run.returns) == {2.0, 3.0, 4.0, 5.0}
+    assert 2.0 <= run.curve[-1].mean_return <= 5.0
+
+
+def test_the_disturbance_ends_with_its_episode():
+    run, left, at_start = training(noise_sigma=0.5, **ERRAND), [], []
+    act, begins = run._action, (0, 160, 320)
+
+    def watched(obs):
+        if run.steps in begins:
+            at_start.append(run.disturbance.copy())
+        return act(obs)
+
+    run._action = watched
+    hooks = Hooks(
+        segment_steps=160, on_step=lambda r, s: left.append(r.disturbance[s.ended].copy())
+    )
+    run.run(hooks)
+    assert not np.concatenate(left).any()
+    assert len(at_start) == 3
+    assert not np.array(at_start).any()
+    assert run.disturbance.any()
+
+
+def test_targets_are_of_one_step_after_so_many_environment_steps():
+    run = training(n_step=3, n_step_until=200)
+    run.run(Hooks())
+    run.steps = 199
+    assert run._batch().discount.min() < 0.99**2
+    run.steps = 200
+    assert run._batch().discount.min() == pytest.approx(0.99)
+
+
+def test_level_is_of_the_scaled_reward():
+    changes = {"learning_starts": 396, "total_steps": 400, "steps_per_update": 100}
+    run = training(level_critics=True, reward_scale=10.0, **changes)
+    run.run(Hooks())
+    level = 10.0 * float(run.replay.rewards().mean()) / (1 - 0.99)
+    np.testing.assert_allclose(run.agent.critic.arrays()["out.bias"], level, rtol=1e-5)
+
+
+@pytest.mark.parametrize("symmetry", [True, False])
+def test_pretraining_learns_through_the_tasks_symmetries(symmetry):
+    seen = set()
+    hooks = Hooks(on_step=lambda run, _: seen.add(getattr(run.agent.symmetries, "count", None)))
+    skill = pretrain("PointMassRun", PretrainConfig(**SMALL, symmetry=symmetry), hooks=hooks)
+    assert seen == {8 if symmetry else None}
+    assert len(skill.spec.symmetries) == (8 if symmetry else 0)
+
+
+@pytest.mark.parametrize("level", [True, False])
+def test_pretraining_levels_its_critics_where_it_is_told_to(level):
+    told = []
+    hooks = Hooks(on_step=lambda run, _: told.append(run.level))
+    pretrain("PointMassRun", PretrainConfig(**SMALL, level_critics=level), hooks=hooks)
+    assert set(told) == {level}
+
+
+def test_the_seed_decides_what_pretraining_starts_from():
+    changes = SMALL | {"total_steps": 44, "steps_per_update": 100}  # no update
+    config = PretrainConfig(**changes)
+    one, other = (pretrain("SmallWorld/Plane-v0", config, seed=s).parameters() for s in (0, 1))
+    for part in ("critic", "sampler"):
+        assert not np.array_equal(one[f"{part}/0.weight"], other[f"{part}/0.weight"])

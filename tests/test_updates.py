@@ -221,3 +221,9 @@ def test_an_update_stays_on_its_device(objective, anchored, precision):
             assert gradient.is_meta
             assert gradient.shape == network[name].shape
     assert agent.act(batch.obs).shape == (B, A)
+
+
+def test_an_odd_number_of_states_is_not_halved():
+    agent, _, _ = make(particles=2_000)
+    sizes = [[len(s) for (s,) in agent.shares(torch.zeros(n, S))] for n in (B, B - 1)]
+    assert sizes == [[B // 2, B // 2], [B - 1]]

@@ -9,6 +9,8 @@ from skillbank.envs.point_mass import (
     MAX_SPEED,
     REACH_GOALS,
     RISE_TIME,
+    START_SPEED,
+    START_SPREAD,
     PointMassHallwayVector,
     PointMassReachVector,
     PointMassRunTowardVector,
@@ -119,3 +121,25 @@ def test_unknown_goals_are_refused() -> None:
     for goals in (("left", "north"), ()):
         with pytest.raises(ValueError, match="right, up, left, down"):
             gymnasium.make_vec("skillbank/PointMassReach-v0", num_envs=1, goals=goals)
+
+
+def test_starts_fill_their_square_of_places_and_of_velocities():
+    task = PointMassUMazeVector(num_envs=400)
+    task.reset(seed=0)
+    starts = np.concatenate([task.position - task.arena.start, task.velocity], axis=1)
+    half = np.repeat([START_SPREAD, START_SPEED], 2)
+    np.testing.assert_allclose(starts.min(0), -half, atol=0.02)
+    np.testing.assert_allclose(starts.max(0), half, atol=0.02)
+    assert np.abs(np.corrcoef(starts.T) - np.eye(4)).max() < 0.2  # each by itself
+
+
+@pytest.mark.parametrize("way", [1.0, -1.0])
+def test_progress_is_from_the_start_either_way(way):
+    task = PointMassHallwayVector(num_envs=2)
+    _, info = task.reset(seed=0)
+    start = task.position[:, 0]
+    np.testing.assert_array_equal(info["progress"], 0.0)
+    for _ in range(20):
+        *_, info = task.step(np.array([[way, 0.0]] * 2))
+    assert (info["progress"] > 0.5).all()
+    np.testing.assert_allclose(info["progress"], way * (task.position[:, 0] - start))

@@ -7,13 +7,14 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
-from skillbank.envs import ant
+from skillbank.envs import ant, quadruped
 from skillbank.envs.quadruped import (
     ANGULAR_VELOCITY_UNIT,
     BODY_BLOCKS,
     FALLEN_UPRIGHTNESS,
     JOINT_VELOCITY_UNIT,
     SMOOTHING,
+    QuadrupedHallwayNarrowVector,
     QuadrupedRunTowardVector,
     QuadrupedRunVector,
     QuadrupedTask,
@@ -224,3 +225,30 @@ def test_model_hash_is_about_what_moves() -> None:
     )
     assert model_hash(plain) == model_hash(red) != model_hash(heavier)
     assert model_hash(model) == running().model_hash != QuadrupedUMazeVector().model_hash
+
+
+def test_starts_cover_what_they_say():
+    task = QuadrupedUMazeVector(num_envs=400)
+    task.reset(seed=0)
+    headings = np.bincount(((task.heading + math.pi) / (2 * math.pi) * 8).astype(int), minlength=8)
+    assert headings.min() > 25  # of 50: all eighths of the circle
+    qpos, qvel = task.simulation.qpos, task.simulation.qvel
+    for values, half in (
+        (task.position - task.arena.start, task.start_spread),
+        (qpos[:, 7:], quadruped.START_JOINT_ANGLE),
+        (qvel, quadruped.START_SPEED),
+    ):
+        low, high = values.min(0), values.max(0)
+        np.testing.assert_allclose(low, -half, atol=0.1 * half)
+        np.testing.assert_allclose(high, half, atol=0.1 * half)
+
+
+def test_an_arena_is_observed_in_its_unit_and_in_the_world():
+    for task in (QuadrupedUMazeVector(num_envs=2), QuadrupedHallwayNarrowVector(num_envs=2)):
+        observations, info = task.reset(seed=0)
+        np.testing.assert_allclose(
+            observations[:, -4:-2] * task.position_unit, info["position"], atol=1e-5
+        )
+        yaw = info["heading"]
+        heading = np.stack([np.cos(yaw), np.sin(yaw)], 1)
+        np.testing.assert_allclose(observations[:, -2:], heading, atol=1e-6)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from skillbank.envs import swimmer
 from skillbank.envs.swimmer import (
     FINISH_LINE,
     FINISH_REWARD,
@@ -90,3 +91,61 @@ def test_the_mirror_holds_in_the_simulator() -> None:
             atol=1e-6,
         )
         np.testing.assert_allclose(task.position[1], task.position[0] * (1, -1), atol=1e-9)
+
+
+def test_a_swimmers_observation_against_mujocos_own_quantities():
+    import mujoco
+
+    task = SwimmerFinishLineVector(num_envs=2)
+    task.reset(seed=0)
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        task.step(random.uniform(-1, 1, (2, 2)))
+    moved = task.simulation.qpos + np.array([0.3, -0.2, 2.0, 0.0, 0.0])
+    task.simulation.start(np.arange(2), moved, task.simulation.qvel.copy())
+    names, sizes = zip(*task.observation_blocks, strict=True)
+    parts = np.split(task._observe()[1], np.cumsum(sizes)[:-1])
+    seen = dict(zip(names, parts, strict=True))
+    model = task.simulation.model
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = task.simulation.qpos[1], task.simulation.qvel[1]
+    mujoco.mj_forward(model, data)
+    mujoco.mj_subtreeVel(model, data)
+    head = model.body("head").id
+    nose = data.geom("nose").xpos[:2] - data.xpos[head][:2]
+    ahead = nose / np.hypot(*nose)
+    frame = np.array([ahead, [-ahead[1], ahead[0]]])  # rows: ahead and to the left
+    expected = {
+        "joint_positions": data.qpos[3:],
+        "velocity": frame @ data.subtree_linvel[head][:2] / swimmer.VELOCITY_UNIT,
+        "angular_velocity": data.qvel[2:3] / swimmer.ANGULAR_VELOCITY_UNIT,
+        "joint_velocities": data.qvel[3:] / swimmer.ANGULAR_VELOCITY_UNIT,
+        "average_velocity": frame @ task._average_velocity[1] / swimmer.VELOCITY_UNIT,
+        "position": data.subtree_com[head][:1] / swimmer.FINISH_LINE,
+        "heading": ahead,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(seen[name], value, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_a_swimmers_next_episode_remembers_nothing():
+    task = SwimmerFinishLineVector(num_envs=1, max_episode_steps=2)
+    task.reset(seed=0)
+    far = task.simulation.qpos.copy()
+    far[0, 0] += 2 * swimmer.FINISH_LINE
+    task.simulation.start(np.arange(1), far, 0.0)
+    task.step(np.zeros((1, 2)))
+    *_, info = task.step(np.zeros((1, 2)))
+    assert info["final_info"]["success"][0]
+    assert not info["success"][0]
+    np.testing.assert_array_equal(task._average_velocity, 0.0)
+    _, reward, *_ = task.step(np.zeros((1, 2)))  # and it has not flown back to the start
+    assert reward[0] < 0.5
+
+
+def test_a_swimmers_starts_cover_what_they_say():
+    task = SwimmerFinishLineVector(num_envs=200)
+    task.reset(seed=0)
+    for values in (task.heading, *task.simulation.qpos[:, 3:].T):
+        ends = (values.min(), values.max())
+        np.testing.assert_allclose(ends, (-swimmer.START_ANGLE, swimmer.START_ANGLE), atol=0.01)
