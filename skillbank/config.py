@@ -72,7 +72,7 @@ class Learning(Strict):
     reward_scale: Positive = 1.0  # factor on rewards
     precision: Literal["single", "mixed"] = "single"  # mixed: large matrix products in bfloat16,
     # which is faster only on processors with bfloat16 instructions
-    symmetry: bool = True  # apply the environment's declared symmetries to replayed data
+    symmetry: bool = True  # apply the task's declared symmetries to replayed data and when acting
 
     total_steps: Count = 250_000  # environment steps over all copies
     learning_starts: Annotated[int, Field(ge=0)] = 5_000  # steps before the first update

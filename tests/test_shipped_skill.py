@@ -87,7 +87,7 @@ def test_run_north_is_run_east_turned():
 def test_the_mean_of_two_directions_runs_between_them():
     bank = skillbank.Bank()
     both = bank.load("point_run_east") & bank.load("point_run_north")
-    with pytest.warns(UserWarning, match=r"made for direction = 0.0, 1.57.*direction=\.\.\."):
+    with pytest.warns(UserWarning, match=r"differ in direction \(0.0, 1.57.*direction=\.\.\."):
         anyway = skillbank.evaluate(both, episodes=20, seed=4)
     found = skillbank.evaluate(both, "PointMassRunToward", episodes=20, seed=4)
     np.testing.assert_array_equal(found.returns, anyway.returns)

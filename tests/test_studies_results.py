@@ -289,7 +289,7 @@ def test_the_command_runs_draws_and_writes_the_page(where, monkeypatch):
     assert "anchored" in only
     assert "default" in only  # which it starts from
     assert "ddpg" not in only
-    assert "'dppg' is not there" in reproduce(where, "smoke", "--only", "dppg").output
+    assert "no algorithm 'dppg'" in reproduce(where, "smoke", "--only", "dppg").output
     assert "3 of them before" in reproduce(where, "smoke", "--seeds", "0").output
 
 

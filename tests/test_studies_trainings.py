@@ -10,7 +10,7 @@ import torch
 from studying import SEGMENT, STEPS, places, tiny
 
 import skillbank
-from skillbank import Skill
+from skillbank import Skill, checkpoint
 from skillbank.config import PretrainConfig
 from skillbank.durable import alone
 from skillbank.errors import Busy, IncompatibleSkill, StorageError
@@ -159,7 +159,7 @@ def test_checkpoints_that_cannot_be_written_are_told(tmp_path, monkeypatch, caps
     def full(self, path):
         raise StorageError("no room")
 
-    monkeypatch.setattr(Training, "save", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     perform(tiny(), places(tmp_path))
     assert "no room" in capsys.readouterr().err
 
@@ -408,7 +408,7 @@ def test_a_segment_of_ours_starts_all_episodes_anew_and_saves_there_alone(tmp_pa
     saved, at = [], []
     unit = tiny()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "save", lambda self, path: saved.append(self.steps))
+        patch.setattr(checkpoint, "save", lambda training, path: saved.append(training.steps))
         reset_of = Training._loop
         patch.setattr(
             Training, "_loop", lambda self, *how: (at.append(self.steps), reset_of(self, *how))

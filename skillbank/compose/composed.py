@@ -392,7 +392,7 @@ class Composed(Composable):
             SkillbankError: Always; the message points to ``distill``.
         """
         raise SkillbankError(
-            f"cannot save {self!r} to {path}; distill() turns a composition into a skill"
+            f"a composition cannot be saved to {path}; distill() turns a composition into a skill"
         )
 
     # Internal; used by the learners.
