@@ -224,6 +224,7 @@ class Bank:
 
         Raises:
             InvalidName: the name is not valid for a skill.
+            SkillbankError: it is not a skill, but for example a composition.
             StorageError: the folder cannot be written, or the disk is full.
         """
         bank_folder.checked_name(name)

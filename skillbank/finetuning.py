@@ -63,7 +63,7 @@ def finetune(
     Raises:
         IncompatibleSkill: The skill does not fit the task or the schedule.
         UnsupportedEnvironment: Unknown id, unsupported spaces, or an invalid step.
-        pydantic.ValidationError: The name is invalid.
+        InvalidName: The name is invalid.
         Interrupted: The hooks stopped it.
     """
     seed = check_run(seed, device)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from skillbank.agent import Agent
+from skillbank.bank_folder import checked_name
 from skillbank.config import FinetuneConfig, PretrainConfig, noise_fed, recipe
 from skillbank.errors import SkillbankError
 from skillbank.networks import flat_arrays
@@ -40,7 +41,7 @@ def pretrain(
 
     Raises:
         UnsupportedEnvironment: Unknown id, unsupported spaces, or an invalid step.
-        pydantic.ValidationError: The name is invalid.
+        InvalidName: The name is invalid.
         Interrupted: The hooks stopped it.
     """
     seed = check_run(seed, device)
@@ -139,7 +140,7 @@ def finished_skill(
     if agent.noise_set is not None:
         parameters["noise"] = agent.noise_set.cpu().numpy()
     spec = SkillSpec(
-        name=name,
+        name=checked_name(name),
         temperature=agent.temperature,
         discount=config.discount,
         reward_scale=config.reward_scale,

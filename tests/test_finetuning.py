@@ -8,12 +8,11 @@ import pytest
 import small_worlds
 import torch
 from energies import any_energy  # noqa: F401 (a fixture)
-from pydantic import ValidationError
 
 from skillbank import storage
 from skillbank.agent import Agent
 from skillbank.config import Architecture, FinetuneConfig, PretrainConfig, finetune_recipe
-from skillbank.errors import IncompatibleSkill, SkillbankError
+from skillbank.errors import IncompatibleSkill, InvalidName, SkillbankError
 from skillbank.finetuning import Schedule, finetune, recipe_for, started_agent
 from skillbank.networks import FlowSampler
 from skillbank.pretraining import pretrain
@@ -377,10 +376,10 @@ def test_a_name_that_cannot_be_is_told_before_the_first_step(skill):
     steps = []
     hooks = Hooks(on_step=lambda training, step: steps.append(training.steps))
     config = FinetuneConfig(**BRIEF, learning_starts=36, total_steps=40)
-    with pytest.raises(ValidationError, match="name"):
+    with pytest.raises(InvalidName, match="cannot be the name of a skill"):
         finetune(skill, PLANE, config, name="two words", hooks=hooks)
     brief = PretrainConfig(architecture=TINY, **BRIEF, learning_starts=36, total_steps=40)
-    with pytest.raises(ValidationError, match="name"):
+    with pytest.raises(InvalidName, match="cannot be the name of a skill"):
         pretrain(PLANE, brief, name="two words", hooks=hooks)
     assert steps == []
     pretrain(PLANE, brief, name="one_word", hooks=hooks)
