@@ -21,6 +21,7 @@ from skillbank.envs.quadruped import (
     QuadrupedUMazeVector,
 )
 from skillbank.envs.simulation import UnstableSimulationError, model_hash
+from skillbank.envs.swimmer import SwimmerFinishLineVector
 
 
 def running(seed: int = 0, **kwargs: float) -> QuadrupedTask:
@@ -252,3 +253,15 @@ def test_an_arena_is_observed_in_its_unit_and_in_the_world():
         yaw = info["heading"]
         heading = np.stack([np.cos(yaw), np.sin(yaw)], 1)
         np.testing.assert_allclose(observations[:, -2:], heading, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [QuadrupedRunVector, SwimmerFinishLineVector])
+def test_a_tenth_of_the_newest_velocity_enters_the_smoothed_one(kind):
+    """It is what version 0 of these tasks rewards: another share is another task."""
+    task = kind(num_envs=2)
+    task.reset(seed=0)
+    task._last_centre -= 0.02  # as if the body had come from there in the last step
+    before, smoothed = task._last_centre.copy(), task._average_velocity.copy()
+    task.step(np.ones((2, task.single_action_space.shape[0])))
+    velocity = (task._centre - before) / 0.05
+    np.testing.assert_allclose(task._average_velocity, 0.9 * smoothed + 0.1 * velocity, rtol=1e-12)
