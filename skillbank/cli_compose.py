@@ -57,7 +57,11 @@ CORRECTION = "correction.npz"
     is_flag=True,
     help="With --how or: the rewards differ only on entering goals that all skills share.",
 )
-@click.option("--correct", is_flag=True, help="Learn a correction of the loss before distilling.")
+@click.option(
+    "--correct",
+    is_flag=True,
+    help="Learn a correction that makes the composition optimal, before distilling.",
+)
 @click.option(
     "--correction",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
