@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from skillbank.cli_options import bank_option, json_option, named, open_bank
-from skillbank.cli_printing import print_json, score
+from skillbank.cli_printing import print_json, say, score
 from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
     except click.Abort:
         raise Interrupted("\nnothing was deleted; --yes skips the question") from None
     if not sure:
-        click.echo("nothing was deleted", err=True)
+        say("nothing was deleted")
         return
     for reference in bank.remove(name):
         click.echo(f"{_with_kind(reference)} deleted")

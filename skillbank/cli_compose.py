@@ -5,7 +5,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,7 +13,7 @@ from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
 from skillbank.cli_folders import check_writable, held, numbered
-from skillbank.cli_options import bank_option, named
+from skillbank.cli_options import bank_option, json_option, named
 from skillbank.cli_printing import say
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import bare_reference, imported, with_option
@@ -22,8 +22,11 @@ from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.compose import Certificate, Composed
+    from skillbank.compose.gathering import Gathering
     from skillbank.skill import Skill
     from skillbank.training import Hooks
+
+Config = TypeVar("Config", bound="Gathering")
 
 CORRECTION = "correction.npz"
 
@@ -97,7 +100,7 @@ CORRECTION = "correction.npz"
     metavar="FOLDER",
     help="Folder for logs and the correction. [default: runs/NAME; then NAME_2, ...]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @click.pass_context
 def compose_command(
     ctx: click.Context,
@@ -261,15 +264,20 @@ def _certified(
         return composed.certificate(**where, episodes=episodes, seed=seed, hooks=hooks)
 
 
+def _in_steps(config: Config, steps: int | None) -> Config:
+    """The configuration with this many steps, if any; learning starts after at most a tenth."""
+    if steps is None:
+        return config
+    start = min(config.learning_starts, max(1, steps // 10))
+    return config.model_copy(update={"total_steps": steps, "learning_starts": start})
+
+
 def _corrected(
     composed: "Composed", where: dict[str, Any], steps: int | None, seed: int, hooks: "Hooks"
 ) -> "Composed":
     from skillbank.compose import CorrectionConfig
 
-    config = CorrectionConfig()
-    if steps is not None:
-        start = min(config.learning_starts, max(1, steps // 10))
-        config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
+    config = _in_steps(CorrectionConfig(), steps)
     say(f"learning the correction, at most {config.total_steps} steps")
     composed = composed.corrected(**where, config=config, seed=seed, hooks=hooks)
     from skillbank.compose.expression import Corrected
@@ -290,10 +298,7 @@ def _distilled(
 ) -> "Skill":
     from skillbank.compose import DistillConfig
 
-    config = DistillConfig()
-    if steps is not None:
-        start = min(config.learning_starts, max(1, steps // 10))
-        config = config.model_copy(update={"total_steps": steps, "learning_starts": start})
+    config = _in_steps(DistillConfig(), steps)
     say(f"distilling it into one skill, {config.total_steps} steps")
     return composed.distill(**where, config=config, name=name, seed=seed, hooks=hooks)
 

@@ -17,8 +17,6 @@ bank_option = click.option(
     metavar="FOLDER",
     help="Folder of the bank. [default: $SKILLBANK_HOME, or the platform's data folder]",
 )
-
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 seed_option = click.option(
     "--seed",

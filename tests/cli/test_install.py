@@ -72,7 +72,7 @@ def test_importing_is_light() -> None:
         "heavy = {'torch', 'mujoco', 'dm_control', 'matplotlib', 'h5py', 'scipy', 'pydantic'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_anew(code)
 
 
 def test_everything_public_is_there_by_its_name() -> None:
@@ -81,4 +81,9 @@ def test_everything_public_is_there_by_its_name() -> None:
         "assert all(getattr(skillbank, name) is not None for name in skillbank.__all__)\n"
         "assert skillbank.compose.mean.__module__.startswith('skillbank.compose')"
     )
+    run_anew(code)
+
+
+def run_anew(code: str) -> None:
+    """Run a program that must not fail in a process of its own."""
     subprocess.run([sys.executable, "-c", code], check=True)
