@@ -1,15 +1,13 @@
 """The bank: skills by name and version, in a folder of skill files (see ``bank_folder``).
 
-Writers hold an exclusive lock on the folder's ``.lock`` file; readers need no lock. torch is not
-imported before a skill is loaded.
+Writers hold the folder's lock (see ``bank_lock``); readers need none. torch is not imported before
+a skill is loaded.
 """
 
 import contextlib
-import fcntl
 import functools
 import os
 import re
-import threading
 import warnings
 from collections.abc import Iterator
 from importlib import metadata, resources
@@ -19,8 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import platformdirs
 
-from skillbank import bank_folder, bank_index, durable, errors, storage
+from skillbank import bank_folder, durable, errors, storage
 from skillbank.bank_folder import LABEL, NAME, NUMBER, Version
+from skillbank.bank_index import Entry, Index
+from skillbank.bank_lock import FolderLock
 from skillbank.spec import SkillSpec, parameter_shapes
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _CONTENT = re.compile(r"sha256:([0-9a-f]{8,64})")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # Path collapses "s3://x" to "s3:/x"
 _LATEST = "latest"
 _RACES = 20  # attempts to read a skill that is removed between lookup and reading
-_Known = bank_index.Entry | errors.SkillbankError  # a file's content, or why it cannot be used
 
 
 class Listed(NamedTuple):
@@ -42,7 +41,7 @@ class Listed(NamedTuple):
     number: int
     aliases: tuple[str, ...]
     shipped: bool
-    entry: bank_index.Entry | None  # None: the file cannot be used
+    entry: Entry | None  # None: the file cannot be used
     problem: str | None  # why the file cannot be used; None if it can
 
 
@@ -87,7 +86,6 @@ class Bank:
             StorageError: the folder is a URL.
         """
         home = os.environ.get("SKILLBANK_HOME") or platformdirs.user_data_dir("skillbank")
-        self._given = folder is not None
         where = home if folder is None else os.fspath(folder)
         if url := _URL.match(where):
             raise errors.StorageError(
@@ -98,9 +96,9 @@ class Bank:
         self._shipped: Path | None = None
         if (folder is None) if shipped is None else shipped:
             self._shipped = Path(str(resources.files("skillbank.pretrained")))
-        self._index: tuple[object, bank_index.Index] = (None, {})
-        self._threads = threading.RLock()
-        self._lock_file: int | None = None  # descriptor, while this bank holds the lock
+        other = "Set SKILLBANK_HOME to another one" if folder is None else "Name another one"
+        self._locked = FolderLock(self.folder, other)
+        self._index = Index(self.folder, self._locked)
 
     def __repr__(self) -> str:
         return f"<Bank {self.folder}{' and the shipped skills' if self._shipped else ''}>"
@@ -212,7 +210,7 @@ class Bank:
                 continue  # removed since the lookup: resolve again
             if asked is None or stored.content_hash.startswith(asked[1]):
                 return stored
-            self._forget(version)  # the index was wrong: the file holds another skill
+            self._index.forget(version)  # the index was wrong: the file holds another skill
         raise self._not_found(reference)
 
     def save(self, skill: "Skill", name: str) -> str:
@@ -277,7 +275,7 @@ class Bank:
             if os.path.lexists(version.path):  # e.g. X on a file system that ignores case
                 raise errors.StorageError(f"cannot write {version.path}: it exists already")
             durable.replace_file(version.path, image)
-            self._remember(version, stored)
+            self._index.remember(version, stored)
         return version.reference
 
     def remove(self, reference: str) -> list[str]:
@@ -399,7 +397,7 @@ class Bank:
                         path = bank_folder.alias_path(self.folder, name, label)
                         path.unlink()
                         swept.append(path.name)
-            self._write_index({})
+            self._index.prune(self._versions())
         return swept
 
     # Looking.
@@ -409,9 +407,9 @@ class Bank:
         versions, aliases = self._versions(), self._aliases()
         newest = {version.name: version.number for version in versions}  # sorted: the last one wins
         lines = []
-        for version, known in self._entries(versions).items():
+        for version, known in self._index.entries(versions).items():
             stand_for = aliases.get(version.name, {}) | {_LATEST: newest[version.name]}
-            good = isinstance(known, bank_index.Entry)
+            good = isinstance(known, Entry)
             lines.append(
                 Listed(
                     reference=version.reference,
@@ -419,7 +417,7 @@ class Bank:
                     number=version.number,
                     aliases=tuple(k for k, n in stand_for.items() if n == version.number),
                     shipped=version.folder == self._shipped,
-                    entry=known if isinstance(known, bank_index.Entry) else None,
+                    entry=known if isinstance(known, Entry) else None,
                     problem=None if good else str(known),
                 )
             )
@@ -455,9 +453,9 @@ class Bank:
 
         For an ancestor that occurs twice, its ancestors are listed only the first time.
         """
-        at: dict[str, list[tuple[Version, bank_index.Entry]]] = {}
-        for version, entry in self._entries(self._versions()).items():
-            if isinstance(entry, bank_index.Entry):
+        at: dict[str, list[tuple[Version, Entry]]] = {}
+        for version, entry in self._index.entries(self._versions()).items():
+            if isinstance(entry, Entry):
                 at.setdefault(entry.content_hash, []).append((version, entry))
         found: list[Ancestor] = []
         followed: set[str] = set()
@@ -504,7 +502,7 @@ class Bank:
                 if os.path.lexists(version.path):  # else it was removed meanwhile
                     problems[version.reference] = error
             else:
-                self._remember(version, stored)
+                self._index.remember(version, stored)
         return problems
 
     # The folder.
@@ -522,8 +520,8 @@ class Bank:
 
     def _by_content(self, reference: str, prefix: str) -> Version:
         found: dict[str, Version] = {}
-        for version, entry in self._entries(self._versions()).items():
-            if not isinstance(entry, bank_index.Entry) or entry.content_hash in found:
+        for version, entry in self._index.entries(self._versions()).items():
+            if not isinstance(entry, Entry) or entry.content_hash in found:
                 continue
             meant = entry.content_hash.startswith(prefix)
             if meant and self._holds(version, entry.content_hash):  # verified, not just claimed
@@ -537,10 +535,10 @@ class Bank:
 
     def _stored(self, version: Version) -> storage.StoredSkill:
         """Read and verify a file, by its placement in the index if known; else add it there."""
-        entry = self._known(version)
+        entry = self._index.known(version)
         stored = storage.read(version.path, entry.placement if entry else None)
         if entry is None or entry.placement != stored.placement:
-            self._remember(version, stored)
+            self._index.remember(version, stored)
         return stored
 
     def _holds(self, version: Version, content_hash: str) -> bool:
@@ -588,7 +586,7 @@ class Bank:
                     if gone.name == version.name and gone.number < version.number:
                         gone.gone_path.unlink(missing_ok=True)
             durable.sync_folder(self.folder)
-        self._write_index({})
+        self._index.prune(self._versions())
 
     @contextlib.contextmanager
     def _deleting(self, what: str) -> Iterator[None]:
@@ -605,123 +603,6 @@ class Bank:
         return errors.SkillNotFound(
             f"no skill {reference!r}.{hint} In the bank: {', '.join(names) or 'nothing yet'}"
         )
-
-    @contextlib.contextmanager
-    def _locked(self, *, wait: bool = True) -> Iterator[None]:
-        """Hold the bank's lock; the kernel releases it when its process ends.
-
-        Raises:
-            StorageError: the folder cannot be written, or is locked and ``wait`` is false.
-        """
-        with self._threads:
-            if self._lock_file is not None:  # this thread holds it already
-                yield
-                return
-            descriptor = None
-            try:
-                durable.make_folder(self.folder)
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-                descriptor = os.open(self.folder / ".lock", flags, 0o644)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BaseException as error:
-                if descriptor is not None:  # Ctrl-C while waiting, or a disk without locks
-                    os.close(descriptor)
-                if not isinstance(error, OSError):
-                    raise
-                how = "Name another one" if self._given else "Set SKILLBANK_HOME to another one"
-                raise errors.StorageError(
-                    f"cannot write to the bank {self.folder}: {error.strerror}. {how}, in a folder "
-                    "that you may write to"
-                ) from error
-            self._lock_file = descriptor
-            try:
-                yield
-            finally:
-                os.close(descriptor)
-                self._lock_file = None
-
-    # The index.
-
-    def _key(self, version: Version) -> str:
-        layer = "shipped/" if version.folder == self._shipped else ""
-        return layer + version.path.name
-
-    def _read_index(self) -> bank_index.Index:
-        """Read the index, parsing it again only if the file was replaced."""
-        try:
-            status = os.stat(self.folder / bank_index.FILE_NAME)
-        except OSError:
-            return {}
-        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if self._index[0] != stamp:
-            self._index = (stamp, bank_index.load(self.folder))
-        return self._index[1]
-
-    def _write_index(self, changes: dict[Version, bank_index.Entry]) -> None:
-        """Apply changes to the index and drop entries of deleted files; the caller holds the lock.
-
-        An index that cannot be written is left as it is.
-        """
-        keys = {self._key(version) for version in self._versions()}
-        before = self._read_index()
-        after = {key: entry for key, entry in before.items() if key in keys}
-        after |= {self._key(version): entry for version, entry in changes.items()}
-        if after != before:
-            with contextlib.suppress(errors.StorageError):  # it is only a cache
-                bank_index.save(self.folder, after)
-
-    def _known(
-        self, version: Version, index: bank_index.Index | None = None
-    ) -> bank_index.Entry | None:
-        """Index entry of a file; None if there is none or the file has changed."""
-        entry = (self._read_index() if index is None else index).get(self._key(version))
-        try:
-            return entry if entry and entry.describes(version.path) else None
-        except OSError:
-            return None
-
-    def _remember(self, version: Version, stored: storage.StoredSkill) -> None:
-        """Add a file that was just written or read to the index, if the index can be written."""
-        if not self.folder.is_dir():  # reading must not create the folder
-            return
-        with contextlib.suppress(errors.StorageError, OSError):
-            entry = bank_index.entry(
-                version.path, stored.spec, stored.content_hash, stored.placement
-            )
-            with self._locked(wait=False):  # readers never wait for the lock
-                self._write_index({version: entry})
-
-    def _forget(self, version: Version) -> None:
-        """Remove a file's entry from the index."""
-        with contextlib.suppress(errors.StorageError), self._locked(wait=False):
-            index = {k: e for k, e in self._read_index().items() if k != self._key(version)}
-            bank_index.save(self.folder, index)
-
-    def _entries(self, versions: list[Version]) -> dict[Version, _Known]:
-        """Index entry of each file, or its problem; files without a valid entry are read."""
-        found: dict[Version, _Known] = {}
-        fresh: dict[Version, bank_index.Entry] = {}
-        index = self._read_index()
-        for version in versions:
-            known = self._known(version, index)
-            if known is not None:
-                found[version] = known
-                continue
-            try:
-                header, spec = storage.read_metadata(version.path)
-                placement = storage.Placement(header.body_hash, ())
-                fresh[version] = bank_index.entry(
-                    version.path, spec, header.content_hash, placement
-                )
-                found[version] = fresh[version]
-            except (errors.SkillNotFound, FileNotFoundError):
-                continue  # removed meanwhile
-            except errors.SkillbankError as error:
-                found[version] = error
-        if fresh and self.folder.is_dir():
-            with contextlib.suppress(errors.StorageError), self._locked(wait=False):
-                self._write_index(fresh)
-        return found
 
 
 @functools.cache

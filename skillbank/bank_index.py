@@ -5,17 +5,21 @@ modification time, and a missing or damaged index is rebuilt. Safety never depen
 loading a skill always verifies its content hash.
 """
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from skillbank import durable, errors, storage
+from skillbank.bank_folder import Version
+from skillbank.bank_lock import FolderLock
 from skillbank.config import Strict
 from skillbank.spec import EvaluationRecord, Sha256, SkillSpec
 
-FILE_NAME = "index.json"
+_FILE_NAME = "index.json"
 _Natural = Annotated[int, Field(ge=0)]
 
 
@@ -50,11 +54,100 @@ class Entry(Strict):
         return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
-Index = dict[str, Entry]  # by file name
-_INDEX: TypeAdapter[Index] = TypeAdapter(Index)
+_ENTRIES: TypeAdapter[dict[str, Entry]] = TypeAdapter(dict[str, Entry])  # by file name
 
 
-def entry(path: Path, spec: SkillSpec, content_hash: str, placement: storage.Placement) -> Entry:
+class Index:
+    """The entries of one bank. Writing them needs the bank's lock, but never waits for it.
+
+    An index that cannot be written is left as it is.
+    """
+
+    def __init__(self, folder: Path, lock: FolderLock) -> None:
+        self._path, self._locked = folder / _FILE_NAME, lock
+        self._parsed: tuple[object, dict[str, Entry]] = (None, {})  # of which file, and its entries
+
+    def known(self, version: Version) -> Entry | None:
+        """The entry of a file; None if there is none or the file has changed."""
+        return self._valid(version, self._read())
+
+    def entries(self, versions: Iterable[Version]) -> dict[Version, Entry | errors.SkillbankError]:
+        """The entry of each file, or its problem; files without a valid entry are read."""
+        found: dict[Version, Entry | errors.SkillbankError] = {}
+        fresh: dict[str, Entry] = {}
+        index = self._read()
+        for version in versions:
+            known = self._valid(version, index)
+            if known is not None:
+                found[version] = known
+                continue
+            try:
+                header, spec = storage.read_metadata(version.path)
+                placement = storage.Placement(header.body_hash, ())
+                read = _entry(version.path, spec, header.content_hash, placement)
+                found[version] = fresh[self._key(version)] = read
+            except (errors.SkillNotFound, FileNotFoundError):
+                continue  # removed meanwhile
+            except errors.SkillbankError as error:
+                found[version] = error
+        if fresh:
+            self._change(fresh)
+        return found
+
+    def remember(self, version: Version, stored: storage.StoredSkill) -> None:
+        """Add a file that was just written or read and verified."""
+        with contextlib.suppress(OSError):
+            entry = _entry(version.path, stored.spec, stored.content_hash, stored.placement)
+            self._change({self._key(version): entry})
+
+    def forget(self, version: Version) -> None:
+        """Drop the entry of a file."""
+        self._change({self._key(version): None})
+
+    def prune(self, versions: Iterable[Version]) -> None:
+        """Drop the entries of all files but these."""
+        kept = {self._key(version) for version in versions}
+        self._change({key: None for key in self._read() if key not in kept})
+
+    def _key(self, version: Version) -> str:
+        own = version.folder == self._path.parent
+        return version.path.name if own else f"shipped/{version.path.name}"
+
+    def _valid(self, version: Version, index: dict[str, Entry]) -> Entry | None:
+        entry = index.get(self._key(version))
+        try:
+            return entry if entry and entry.describes(version.path) else None
+        except OSError:
+            return None
+
+    def _read(self) -> dict[str, Entry]:
+        """All entries, parsed again only if the file was replaced; none if it is invalid."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return {}
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if self._parsed[0] != stamp:
+            try:
+                entries = _ENTRIES.validate_json(storage.read_bytes(self._path))
+            except (errors.SkillbankError, ValidationError):
+                entries = {}
+            self._parsed = (stamp, entries)
+        return self._parsed[1]
+
+    def _change(self, changes: Mapping[str, Entry | None]) -> None:
+        """Replace or drop (None) entries, if the lock is free and the index can be written."""
+        if not self._path.parent.is_dir():  # reading must not create the folder
+            return
+        with contextlib.suppress(errors.StorageError), self._locked(wait=False):
+            before = self._read()
+            after = {k: e for k, e in {**before, **changes}.items() if e is not None}
+            if after != before:
+                text = _ENTRIES.dump_json(dict(sorted(after.items())))
+                durable.replace_file(self._path, text, durable=False)
+
+
+def _entry(path: Path, spec: SkillSpec, content_hash: str, placement: storage.Placement) -> Entry:
     """Describe a file that has just been written or read."""
     status = path.stat()
     return Entry(
@@ -69,21 +162,3 @@ def entry(path: Path, spec: SkillSpec, content_hash: str, placement: storage.Pla
         parents=spec.parents,
         evaluation=spec.evaluations[-1] if spec.evaluations else None,
     )
-
-
-def load(folder: Path) -> Index:
-    """Read the index of a folder; empty if it is missing or invalid."""
-    try:
-        return _INDEX.validate_json(storage.read_bytes(folder / FILE_NAME))
-    except (errors.SkillbankError, ValidationError):
-        return {}
-
-
-def save(folder: Path, index: Mapping[str, Entry]) -> None:
-    """Replace the index of a folder. The caller holds the bank's lock.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    text = _INDEX.dump_json(dict(sorted(index.items())))
-    durable.replace_file(folder / FILE_NAME, text, durable=False)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from skill_files import FakeSkill, small_skill
@@ -263,10 +264,14 @@ def test_a_lost_or_damaged_index_is_made_again(bank: Bank, content: bytes | None
 
 
 def test_a_bank_without_an_index_still_works(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(*_: object) -> None:
-        raise errors.StorageError("cannot write the index: no space")
+    replace_file = durable.replace_file
 
-    monkeypatch.setattr("skillbank.bank_index.save", full_disk)
+    def full_disk(path: Path, *rest: Any, **options: Any) -> None:
+        if path.name == "index.json":
+            raise errors.StorageError("cannot write the index: no space")
+        replace_file(path, *rest, **options)
+
+    monkeypatch.setattr(durable, "replace_file", full_disk)
     assert bank.save(small_skill(), "x") == "x@1"
     assert bank.save(small_skill(seed=2), "x") == "x@2"
     assert bank.read("x@1").content_hash == small_skill().content_hash
