@@ -50,7 +50,11 @@ class Busy(SkillbankError):
     """A folder that another process has locked."""
 
 
-class InvalidName(SkillbankError):
+class InvalidArgument(SkillbankError, ValueError):
+    """An argument of the right type with a value that makes no sense."""
+
+
+class InvalidName(InvalidArgument):
     """An invalid name or alias of a skill."""
 
 

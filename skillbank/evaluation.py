@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skillbank.errors import SkillbankError, UnsupportedEnvironment
+from skillbank.errors import InvalidArgument, SkillbankError, UnsupportedEnvironment
 from skillbank.spec import EvaluationRecord
 from skillbank.task import Task, is_numeric
 
@@ -136,13 +136,14 @@ def evaluate(
     Raises:
         UnsupportedEnvironment: Unknown id, unsupported spaces, or no nominal pose.
         IncompatibleSkill: The skill does not fit the task.
-        SkillbankError: ``episodes`` or ``seed`` is invalid, or ``skill`` is not a policy.
+        InvalidArgument: ``episodes`` or ``seed`` is invalid.
+        SkillbankError: ``skill`` is not a policy.
     """
     check_policy(skill)
     env_id, kwargs = task_of(skill, env_id, {**(env_kwargs or {}), **kwargs})
     episodes, seed = int(episodes), int(seed)
     if episodes < 1 or not 0 <= seed < 2**63 - episodes:
-        raise SkillbankError(
+        raise InvalidArgument(
             f"episodes must be >= 1 and seed >= 0, below 2**63, got {episodes} and {seed}"
         )
     parts = []

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.durable import replace_durably
+from skillbank.errors import InvalidArgument
 from skillbank.spec import CurvePoint
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ def traces(panels: "Sequence[tuple[str, Evaluation]]", arena: Any, path: Path) -
         path: Path of the image.
 
     Raises:
-        ValueError: An evaluation has no traces.
+        InvalidArgument: An evaluation has no traces.
         StorageError: The image cannot be written.
     """
     if not all(evaluation.traces for _, evaluation in panels):
-        raise ValueError("the task reports no positions, so there are no traces to draw")
+        raise InvalidArgument("the task reports no positions, so there are no traces to draw")
     x_min, y_min, x_max, y_max = _seen((e for _, e in panels), arena)
     width, height = x_max - x_min, y_max - y_min
     # Stack the panels of wide arenas; place others side by side.

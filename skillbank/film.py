@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from skillbank.errors import SkillbankError, StorageError, UnsupportedEnvironment
+from skillbank.errors import InvalidArgument, StorageError, UnsupportedEnvironment
 from skillbank.evaluation import check_ending, task_of
 from skillbank.skill import Skill
 from skillbank.task import Task
@@ -51,16 +51,16 @@ def film(
         The number of frames.
 
     Raises:
-        SkillbankError: The suffix is neither, or ``episodes`` or ``seed`` is invalid.
+        InvalidArgument: The suffix is neither, or ``episodes`` or ``seed`` is invalid.
         UnsupportedEnvironment: Unknown id, or the task cannot be rendered.
         IncompatibleSkill: The skill does not fit the task.
         StorageError: The film cannot be written.
     """
     mp4 = path.suffix.lower() == ".mp4"
     if not mp4 and path.suffix.lower() != ".gif":
-        raise SkillbankError(f"a film is .mp4 or .gif, not '{path.name}'")
+        raise InvalidArgument(f"a film is .mp4 or .gif, not '{path.name}'")
     if episodes < 1 or seed < 0:
-        raise SkillbankError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
+        raise InvalidArgument(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
     env_id, kwargs = task_of(skill, env_id, {**(env_kwargs or {}), **kwargs})
     task = Task(env_id, 1, render_mode="rgb_array", **kwargs)
     fps = float(task.envs.metadata.get("render_fps", DEFAULT_FPS))

@@ -14,6 +14,7 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from skillbank.errors import InvalidArgument
 from skillbank.spec import blocks_text
 
 if TYPE_CHECKING:
@@ -71,11 +72,11 @@ class Composable(ABC):
             [B] or [B, K].
 
         Raises:
-            ValueError: The shapes do not match.
+            InvalidArgument: The shapes do not match.
         """
         states, actions = self.observed(obs), self.scaled(action)
         if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
-            raise ValueError(
+            raise InvalidArgument(
                 f"obs {tuple(states.shape)} and action {tuple(actions.shape)} do not go together; "
                 "expected obs [B, S] and action [B, A] or [B, K, A]"
             )
@@ -99,16 +100,16 @@ class Composable(ABC):
         """Observations [B, S] as a tensor.
 
         Raises:
-            ValueError: The shape is wrong, or a value is not finite.
+            InvalidArgument: The shape is wrong, or a value is not finite.
         """
         array, blocks = np.asarray(obs, np.float32), self.spec.observation_blocks
         if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
             if array.shape == (self.spec.observation_size,):
-                raise ValueError(
+                raise InvalidArgument(
                     f"expected observations [B, {self.spec.observation_size}], got one observation "
                     f"{array.shape}: pass obs[None], a batch of one"
                 )
-            raise ValueError(
+            raise InvalidArgument(
                 f"expected observations [B, {self.spec.observation_size}], got {array.shape}: the "
                 f"skill observes {blocks_text(blocks)}. For a task with more blocks, fit it to the "
                 'task first, as in skill.fitted_to("PointMassHallway")'
@@ -116,18 +117,20 @@ class Composable(ABC):
         finite = np.isfinite(array)
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
-            raise ValueError(f"observation {row} is {array[row, column]} at index {column}")
+            raise InvalidArgument(f"observation {row} is {array[row, column]} at index {column}")
         return torch.from_numpy(array.copy())
 
     def scaled(self, action: ArrayLike) -> Tensor:
         """Actions [..., A] in the environment's units -> scaled to [-1, 1].
 
         Raises:
-            ValueError: The last axis is not of size A.
+            InvalidArgument: The last axis is not of size A.
         """
         array = np.asarray(action, np.float64)
         if array.shape[-1:] != self._low.shape:
-            raise ValueError(f"expected actions [..., {self.spec.action_size}], got {array.shape}")
+            raise InvalidArgument(
+                f"expected actions [..., {self.spec.action_size}], got {array.shape}"
+            )
         scaled = (array - self._low) / (self._high - self._low) * 2.0 - 1.0
         return torch.from_numpy(scaled.astype(np.float32))
 

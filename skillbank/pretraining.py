@@ -8,7 +8,7 @@ import numpy as np
 from skillbank.agent import Agent
 from skillbank.bank_folder import checked_name
 from skillbank.config import FinetuneConfig, PretrainConfig, noise_fed, recipe
-from skillbank.errors import SkillbankError
+from skillbank.errors import InvalidArgument, SkillbankError
 from skillbank.networks import flat_arrays
 from skillbank.skill import Skill
 from skillbank.spec import SkillSpec
@@ -106,13 +106,14 @@ def check_run(seed: int, device: str) -> int:
     """Check seed and device; return the seed (an int or a NumPy integer) as an int.
 
     Raises:
-        SkillbankError: The seed is out of range, or the device is not available.
+        InvalidArgument: The seed is out of range.
+        SkillbankError: The device is not available.
     """
     import torch
 
     seed = operator.index(seed)
     if not 0 <= seed < 2**63:
-        raise SkillbankError(f"seed must be 0 or more, and below 2**63, got {seed}")
+        raise InvalidArgument(f"seed must be 0 or more, and below 2**63, got {seed}")
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:

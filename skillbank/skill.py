@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skillbank import storage, variants
 from skillbank.config import bare_name
-from skillbank.errors import IncompatibleSkill
+from skillbank.errors import IncompatibleSkill, InvalidArgument
 from skillbank.networks import (
     Critic,
     FlowSampler,
@@ -125,7 +125,7 @@ class Skill(Composable):
             [B, n, A].
         """
         if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
+            raise InvalidArgument(f"n must be at least 1, got {n}")
         generator = self._generator if seed is None else torch.Generator().manual_seed(int(seed))
         return self.unscaled(self._draw(self.observed(obs), n, generator))
 

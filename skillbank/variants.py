@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from skillbank.errors import IncompatibleSkill
+from skillbank.errors import IncompatibleSkill, InvalidArgument
 from skillbank.spec import MAX_NAME, SkillSpec, Symmetry, blocks_text
 
 Parameters = dict[str, NDArray[np.float32]]
@@ -26,10 +26,10 @@ def at_temperature(
     because ``exp(c Q / (c alpha))`` is the same policy; the entropy term scales in proportion.
 
     Raises:
-        ValueError: The temperature is not a positive number.
+        InvalidArgument: The temperature is not a positive number.
     """
     if not (math.isfinite(temperature) and temperature > 0.0):
-        raise ValueError(f"temperature must be a positive number, got {temperature}")
+        raise InvalidArgument(f"temperature must be a positive number, got {temperature}")
     factor = temperature / spec.temperature
     last = ("critic/out.weight", "critic/out.bias")
     changed = {
@@ -62,12 +62,12 @@ def turned(
         angle: Radians counter-clockwise.
 
     Raises:
-        ValueError: The angle is not finite.
+        InvalidArgument: The angle is not finite.
         IncompatibleSkill: The skill does not observe a heading, or it also observes its position,
             which would have to be turned too.
     """
     if not math.isfinite(angle):
-        raise ValueError(f"angle must be a finite number of radians, got {angle}")
+        raise InvalidArgument(f"angle must be a finite number of radians, got {angle}")
     start, size = 0, 0
     for block in spec.observation_blocks:
         if block.name == HEADING:

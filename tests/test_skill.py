@@ -1,5 +1,6 @@
 """A skill's numbers: shapes, units, densities that integrate to one, and how it acts."""
 
+import math
 import warnings
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import small_worlds
 import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 
+import skillbank
 from skillbank import evaluation
 from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
 from skillbank.errors import IncompatibleSkill, SkillbankError, UnsupportedEnvironment
@@ -119,9 +121,18 @@ def test_one_observation_is_told_from_a_batch(skill):
         skill.q(np.zeros(skill.spec.observation_size), np.zeros((1, skill.spec.action_size)))
 
 
-def test_no_actions_at_all_are_refused(skill):
-    with pytest.raises(ValueError, match="at least 1"):
+@pytest.mark.parametrize("kind", [ValueError, skillbank.SkillbankError])
+def test_a_bad_argument_is_a_value_error_and_one_of_ours(skill, kind):
+    with pytest.raises(kind, match="n must be at least 1"):
         skill.sample(states(1), 0)
+    with pytest.raises(kind, match="episodes must be >= 1"):
+        skillbank.evaluate(skill, episodes=0)
+    with pytest.raises(kind, match="positive number"):
+        skill.at_temperature(0.0)
+    with pytest.raises(kind, match="finite weights"):
+        skillbank.compose.add({skill: math.inf})
+    with pytest.raises(kind, match="cannot be the name"):
+        skillbank.Bank().save(skill, "a/b")
 
 
 # Densities: exp((q - value) / temperature) integrates to one over the box scaled to [-1, 1]^A.

@@ -32,7 +32,7 @@ from torch import Tensor
 from skillbank.compose import expression
 from skillbank.compose.expression import Best, Corrected, Node, WeightedSum
 from skillbank.compose.gathering import gather_task
-from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
+from skillbank.errors import IncompatibleSkill, Interrupted, InvalidArgument
 from skillbank.evaluation import bootstrap_interval, check_ending
 from skillbank.training import Hooks, Progress
 
@@ -154,7 +154,7 @@ def certify(
             "the policies achieve"
         )
     if episodes < 1 or (steps is not None and steps < 1):
-        raise SkillbankError(f"a certificate needs episodes and steps, got {episodes} of {steps}")
+        raise InvalidArgument(f"a certificate needs episodes and steps, got {episodes} of {steps}")
     hooks = hooks or Hooks()
     copies = episodes + SCOUTS * len(composed.parts)
     task = gather_task(composed, env_id, copies, env_kwargs)

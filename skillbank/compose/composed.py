@@ -17,7 +17,7 @@ from skillbank.compose.acting import Acting, Chance, Cloud
 from skillbank.compose.compatibility import check_together, widest_layout
 from skillbank.compose.critics import SkillCritics
 from skillbank.compose.expression import Atom, Best, Corrected, Leaf, Node
-from skillbank.errors import IncompatibleSkill, SkillbankError
+from skillbank.errors import IncompatibleSkill, InvalidArgument, SkillbankError
 from skillbank.operators import Composable
 from skillbank.skill import Skill, block_columns
 from skillbank.soft_value import soft_value
@@ -161,7 +161,7 @@ class Composed(Composable):
                 best candidates, instead of random ones; best first.
         """
         if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
+            raise InvalidArgument(f"n must be at least 1, got {n}")
         generator = self._generator if seed is None else torch.Generator().manual_seed(int(seed))
         states = self.observed(obs)
         action, q, sizes, count = self.drawn(states, n, generator, deterministic)

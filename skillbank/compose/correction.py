@@ -42,7 +42,7 @@ from skillbank.compose.gathering import (
 )
 from skillbank.config import Architecture
 from skillbank.durable import DAMAGE, replace_durably
-from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
+from skillbank.errors import IncompatibleSkill, Interrupted, InvalidArgument, SkillbankError
 from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch, Replay
 from skillbank.soft_value import soft_value
@@ -345,7 +345,7 @@ def corrected(
 
 def _check_transitions(composed: Composed, transitions: Replay, env_id: str | None) -> None:
     if env_id is not None:
-        raise SkillbankError(
+        raise InvalidArgument(
             "a correction is learned either from given transitions or from those it gathers in a "
             "task: leave out transitions or env_id"
         )

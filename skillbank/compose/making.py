@@ -8,7 +8,7 @@ from dataclasses import replace
 from skillbank.compose import expression
 from skillbank.compose.composed import Composed
 from skillbank.compose.expression import Corrected, Leaf, Node, SoftOr
-from skillbank.errors import SkillbankError
+from skillbank.errors import InvalidArgument
 from skillbank.operators import Composable
 from skillbank.skill import Skill
 
@@ -43,9 +43,11 @@ def add(
     _check_list(terms)
     pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
     if any(isinstance(pair, Composable) for pair in pairs):
-        raise SkillbankError("a sum needs a weight for each skill, as in add({a: 1, b: -0.5})")
+        raise InvalidArgument("a sum needs a weight for each skill, as in add({a: 1, b: -0.5})")
     if not pairs or not all(math.isfinite(weight) for _, weight in pairs):
-        raise SkillbankError(f"a sum needs skills with finite weights, got {[w for _, w in pairs]}")
+        raise InvalidArgument(
+            f"a sum needs skills with finite weights, got {[w for _, w in pairs]}"
+        )
     nodes = _nodes(skill for skill, _ in pairs)
     weights = [float(weight) for _, weight in pairs]
     return Composed(expression.weighted_sum(list(zip(nodes, weights, strict=True))))
@@ -116,7 +118,7 @@ def _nodes(skills: Iterable[Composable]) -> list[Node]:
     """The expressions of the given skills."""
     _check_list(skills)
     if isinstance(skills, Mapping):
-        raise SkillbankError("weights go into weights=[...]; a mapping is for compose.add")
+        raise InvalidArgument("weights go into weights=[...]; a mapping is for compose.add")
     nodes = [node_of(skill) for skill in skills]
     for skill in (leaf.skill for node in nodes for leaf in expression.leaves(node)):
         if skill.noise_set is not None:
@@ -132,7 +134,7 @@ def _nodes(skills: Iterable[Composable]) -> list[Node]:
 
 def _check_list(skills: object) -> None:
     if isinstance(skills, Composable):
-        raise SkillbankError("the skills go into one list, as in mean([a, b])")
+        raise InvalidArgument("the skills go into one list, as in mean([a, b])")
 
 
 def node_of(skill: Composable) -> Node:
@@ -151,12 +153,12 @@ def node_of(skill: Composable) -> Node:
 def _shares(weights: Sequence[float] | None, count: int, least: float) -> list[float]:
     """Weights scaled to sum to 1."""
     if count == 0:
-        raise SkillbankError("nothing to compose: name at least one skill")
+        raise InvalidArgument("nothing to compose: name at least one skill")
     given = [1.0] * count if weights is None else [float(weight) for weight in weights]
     total = sum(given)
     if len(given) != count or not math.isfinite(total) or min(given) < least or total <= 0.0:
         kind = "positive" if least > 0.0 else "not negative"
-        raise SkillbankError(
+        raise InvalidArgument(
             f"{count} skills need {count} weights, {kind} and finite; got {given}. "
             "Negative weights are for sums: compose.add, --how sum"
         )
