@@ -190,8 +190,7 @@ class Cloud(NamedTuple):
 
     def taken(self, pick: Tensor) -> tuple[Tensor, Tensor]:
         """The candidates at indices [B, n]: u [B, n, A] and Q [B, n]."""
-        index = pick.unsqueeze(-1).expand(-1, -1, self.u.shape[-1])
-        return self.u.gather(1, index), self.q.gather(1, pick)
+        return _taken(self.u, self.q, pick)
 
     def sample_size(self, temperature: float) -> Tensor:
         """Effective number of candidates [B], between 1 and N."""
@@ -246,6 +245,42 @@ def _mixture(logs: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.logsumexp(logs + share.view(-1, 1, 1), 0)
 
 
+def _taken(u: Tensor, q: Tensor, pick: Tensor) -> tuple[Tensor, Tensor]:
+    return u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1])), q.gather(1, pick)
+
+
+def chosen(
+    obs: Tensor,
+    cloud: Cloud,
+    n: int,
+    energy: Energy,
+    temperature: float,
+    acting: Acting,
+    chance: Chance,
+    best: bool,
+) -> tuple[Tensor, Tensor]:
+    """``n`` actions for each state: u [B, n, A] and Q [B, n].
+
+    They are drawn from the candidates by their weights, or are the ``best`` of the candidates and
+    of a further search around these, best first. Stein steps, if any, come before either.
+    """
+    u, q = cloud.u, cloud.q
+    if acting.stein_steps:
+        count = max(n, STEIN_PARTICLES)
+        if best:
+            pick = q.topk(min(count, q.shape[1]), 1).indices
+        else:
+            pick = resampled(cloud, count, temperature, chance.generator)
+        after = _moved(obs, cloud, energy, temperature, acting, pick)
+        if not best:
+            return after[0][:, :n], after[1][:, :n]
+        u, q = torch.cat((u, after[0]), 1), torch.cat((q, after[1]), 1)
+    if not best:
+        return cloud.taken(resampled(cloud, n, temperature, chance.generator))
+    u, q = _climbed(obs, u, q, energy, acting, chance)
+    return _taken(u, q, q.topk(n, 1).indices)
+
+
 def resampled(cloud: Cloud, n: int, temperature: float, generator: torch.Generator) -> Tensor:
     """Indices of ``n`` candidates for each state, drawn by their weights: [B, n]."""
     share = torch.softmax(cloud.log_weight(temperature), 1)
@@ -253,7 +288,7 @@ def resampled(cloud: Cloud, n: int, temperature: float, generator: torch.Generat
 
 
 @torch.no_grad()
-def climbed(
+def _climbed(
     obs: Tensor, u: Tensor, q: Tensor, energy: Energy, acting: Acting, chance: Chance
 ) -> tuple[Tensor, Tensor]:
     """Extend candidates u [B, N, A] with Q [B, N] by ever narrower searches around the best.
@@ -268,7 +303,7 @@ def climbed(
     return u, q
 
 
-def moved(
+def _moved(
     obs: Tensor, cloud: Cloud, energy: Energy, temperature: float, acting: Acting, pick: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Resampled candidates after Stein steps on the composed energy: u [B, n, A] and Q [B, n].

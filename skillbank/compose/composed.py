@@ -178,24 +178,10 @@ class Composed(Composable):
         cloud = self.candidates(obs, chance, enough)
         sizes = cloud.sample_size(alpha)
         self.sample_size = float(sizes.mean())
-        u, q = cloud.u, cloud.q
-        if acting.stein_steps:
-            count = max(n, drawing.STEIN_PARTICLES)
-            if deterministic:
-                pick = cloud.q.topk(min(count, cloud.q.shape[1]), 1).indices
-            else:
-                pick = drawing.resampled(cloud, count, alpha, generator)
-            after = drawing.moved(obs, cloud, self.tensor_q, alpha, acting, pick)
-            if not deterministic:
-                return torch.tanh(after[0][:, :n]), after[1][:, :n], sizes, q.shape[1]
-            u, q = torch.cat((u, after[0]), 1), torch.cat((q, after[1]), 1)
-        if deterministic:
-            u, q = drawing.climbed(obs, u, q, self.tensor_q, acting, chance)
-            pick = q.topk(n, 1).indices
-        else:
-            pick = drawing.resampled(cloud, n, alpha, generator)
-        index = pick.unsqueeze(-1).expand(-1, -1, u.shape[-1])
-        return torch.tanh(u.gather(1, index)), q.gather(1, pick), sizes, cloud.q.shape[1]
+        u, q = drawing.chosen(
+            obs, cloud, n, self.tensor_q, alpha, acting, chance, best=deterministic
+        )
+        return torch.tanh(u), q, sizes, cloud.q.shape[1]
 
     def sample(self, obs: ArrayLike, n: int, seed: int | None = None) -> Array:
         """``n`` actions for each state [B, S] -> [B, n, A], in the environment's own units."""
