@@ -24,7 +24,6 @@ from skillbank.networks import (
     Critic,
     FlowSampler,
     Network,
-    NoiseSampler,
     Sampler,
     log_squash,
     make_sampler,
@@ -240,15 +239,11 @@ class Agent:
             if self.anchor is not None:  # log pi_0 as a density over actions, not over u
                 log_weight += self.anchor.log_action_density(obs, draws)
             return self.target_q(obs, draws), log_weight
+        made = self._push(obs, draws)
+        q = self.target_q(obs, torch.tanh(made.u))
         if not self.handover:  # a finite set has no density (see finetuning)
-            u = self._push(obs, draws).u
-            return self.target_q(obs, torch.tanh(u)), draws.new_zeros(draws.shape[:2])
-        if isinstance(self.sampler, NoiseSampler):
-            u, log_q = self.sampler.with_log_density(obs, draws)
-        else:
-            flow = FlowPass(self.sampler, obs, draws, self.product)
-            u, log_q = flow.u, flow.log_q
-        return self.target_q(obs, torch.tanh(u)), self.handover * (self.log_prior(obs, u) - log_q)
+            return q, torch.zeros_like(q)
+        return q, self.handover * (self.log_prior(obs, made.u) - made.log_q)
 
     def target_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """Minimum over the target critics: [B, K]."""
@@ -275,13 +270,9 @@ class Agent:
     @torch.no_grad()
     def sampler_gradients(self, obs: Tensor, *noise: Tensor) -> Gradients:
         """Gradients that move the sampling network towards exp(Q / alpha) (eq. 13, 14)."""
-        match self.learning.objective:
-            case "stein":
-                return self._stein(obs, *noise)
-            case "divergence":
-                return self._divergence(obs, *noise)
-            case "map":
-                return self._map(obs, *noise)
+        if self.learning.objective == "stein":
+            return self._stein(obs, *noise)
+        return self._descent(obs, *noise)
 
     def _stein(self, obs: Tensor, fixed_noise: Tensor, noise: Tensor) -> Gradients:
         """Minus the Stein direction, backpropagated through f (eq. 14)."""
@@ -292,21 +283,18 @@ class Agent:
         phi = stein_direction(fixed, updated.u, score, entropy)  # eq. 13
         return updated.of_parameters(phi / -(noise.shape[0] * noise.shape[1]))
 
-    def _divergence(self, obs: Tensor, noise: Tensor) -> Gradients:
-        """Gradients of alpha KL(sampler || exp(Q / alpha)) (eq. 12), with the exact density."""
-        assert isinstance(self.sampler, FlowSampler)
-        flow, count = (
-            FlowPass(self.sampler, obs, noise, self.product),
-            noise.shape[0] * noise.shape[1],
-        )
-        score = self.score(obs, flow.u, self.handover)
-        return flow.of_parameters(score / -count, self.temperature * self.handover / count)
+    def _descent(self, obs: Tensor, noise: Tensor) -> Gradients:
+        """Gradients of alpha KL(sampler || exp(Q / alpha)) (eq. 12), with the exact density.
 
-    def _map(self, obs: Tensor, noise: Tensor) -> Gradients:
-        """No kernel: every particle follows the gradient of Q, as in DDPG (section 4)."""
-        updated = self._push(obs, noise)
-        score = self.score(obs, updated.u, 0.0)
-        return updated.of_parameters(score / -(noise.shape[0] * noise.shape[1]))
+        For objective ``map`` without the entropy: as in DDPG, every particle follows the gradient
+        of Q alone (section 4).
+        """
+        share = 0.0 if self.learning.objective == "map" else self.handover
+        made, count = self._push(obs, noise), noise.shape[0] * noise.shape[1]
+        du = self.score(obs, made.u, share) / -count
+        if isinstance(made, NoisePass):
+            return made.of_parameters(du)
+        return made.of_parameters(du, self.temperature * share / count)
 
     def score(self, obs: Tensor, u: Tensor, prior: float) -> Tensor:
         """Gradient over u of min Q(s, tanh u) + prior * alpha * log prior(u): [B, K, A]."""

@@ -1,6 +1,5 @@
 """The command line: parse, call the library, print. Heavy modules are imported only when needed."""
 
-import os
 import shlex
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from skillbank.cli_printing import print_evaluation, print_files, print_json, ro
 from skillbank.cli_reproduce import reproduce
 from skillbank.cli_settings import imported, with_option
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
+from skillbank.doctor import cores
 from skillbank.errors import Interrupted, SkillbankError, did_you_mean
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ _training_options = _options(
     click.option(
         "--threads",
         type=click.IntRange(1, 3),
-        default=min(3, os.cpu_count() or 1),
+        default=min(3, cores()),
         show_default="one per core, at most 3",
         help="Run simulation, critics and sampling network in parallel; results do not change.",
     ),

@@ -3,7 +3,6 @@
 Registered on the command line by ``commands.add_command(reproduce)``.
 """
 
-import os
 import sys
 import time
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ import click
 
 from skillbank.cli_folders import check_writable
 from skillbank.cli_progress import duration
+from skillbank.doctor import cores
 from skillbank.errors import SkillbankError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def reproduce(
     figures = plan.PAPER if figure == "all" else (figure,)
     units = plan.units(figures, budget, seeds, _algorithms(figures, only))
     if only_plan:
-        _print_plan(units, places, workers or _cores())
+        _print_plan(units, places, workers or cores())
         return
     standing = None
     if not only_draw:
@@ -238,7 +238,7 @@ def _executor(places: "Places", workers: int | None, cluster: str | None) -> "Ex
         return RayCluster(places, cluster, workers)
     from skillbank.studies.local import LocalProcesses
 
-    return LocalProcesses(places, workers or _cores())
+    return LocalProcesses(places, workers or cores())
 
 
 def _check_rivals(units: "tuple[Unit, ...]", places: "Places") -> None:
@@ -307,7 +307,3 @@ def _draw(budget: Any, places: "Places") -> None:
     for path in drawing.draw(plan.PAPER, budget, places):  # everything on the page
         click.echo(str(path))
     click.echo(str(page.write(budget, places)))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

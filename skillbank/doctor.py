@@ -99,12 +99,16 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text.split("+", maxsplit=1)[0])[:3])
 
 
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _threads() -> Check:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    return Check("threads", f"{cores} cores, devices {', '.join(devices)}")
+    return Check("threads", f"{cores()} cores, devices {', '.join(devices)}")
 
 
 def _simulation() -> list[Check]:

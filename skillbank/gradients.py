@@ -312,6 +312,11 @@ class NoisePass:
         u = skinny(self.hidden[-1], sampler["out.weight"]).add_(sampler["out.bias"])
         self.u = u.view(noise.shape)
 
+    @property
+    def log_q(self) -> Tensor:
+        """Log q(u | s) [B, K] (see ``NoiseSampler.with_log_density``)."""
+        return self.sampler.with_log_density(self.obs, self.noise)[1]
+
     @torch.no_grad()
     def of_parameters(self, du: Tensor) -> Gradients:
         """Gradients with respect to all parameters: du [B, K, A]."""

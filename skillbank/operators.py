@@ -88,11 +88,46 @@ class Composable(ABC):
         """``-q / temperature``, the E of ``pi ~ exp(-E)`` (eq. 3), shaped as ``q``."""
         return -self.q(obs, action) / np.float32(self.spec.temperature)
 
+    # Actions.
+
+    @abstractmethod
+    def _one_each(self, obs: Tensor, deterministic: bool) -> Tensor:
+        """One scaled action for each observation: [B, S] -> [B, A]."""
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: ArrayLike,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], None]:
+        """One action per observation, with the interface of Stable-Baselines3.
+
+        Args:
+            observation: [S] or [B, S].
+            state: Ignored; a skill is stateless.
+            episode_start: Ignored.
+            deterministic: Take the action with the highest Q that a fixed search finds, instead of
+                a random one. A skill searches among the actions of a fixed set of noises, a
+                composition around its best candidates.
+
+        Returns:
+            Actions [A] or [B, A] in the environment's units, and None.
+        """
+        obs = self.observed(np.atleast_2d(np.asarray(observation)))
+        action = self.unscaled(self._one_each(obs, deterministic))
+        return (action[0] if np.ndim(observation) == 1 else action), None
+
     def reseeded(self, seed: int) -> Self:
         """A copy with its own random generator; the same seed gives the same actions."""
         other = copy.copy(self)
         other._generator = torch.Generator().manual_seed(int(seed))
         return other
+
+    def _chance(self, seed: int | None) -> torch.Generator:
+        """A generator with this seed; None: the skill's own."""
+        return self._generator if seed is None else torch.Generator().manual_seed(int(seed))
 
     # Units.
 

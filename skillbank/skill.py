@@ -126,44 +126,21 @@ class Skill(Composable):
         """
         if n < 1:
             raise InvalidArgument(f"n must be at least 1, got {n}")
-        generator = self._generator if seed is None else torch.Generator().manual_seed(int(seed))
-        return self.unscaled(self._draw(self.observed(obs), n, generator))
+        return self.unscaled(self._draw(self.observed(obs), n, self._chance(seed)))
 
-    @torch.inference_mode()
-    def predict(
-        self,
-        observation: ArrayLike,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, None]:
-        """One action per observation, with the interface of Stable-Baselines3.
-
-        Args:
-            observation: [S] or [B, S].
-            state: Ignored; a skill is stateless.
-            episode_start: Ignored.
-            deterministic: Take the action with the highest Q among those of a fixed set of noises,
-                instead of a random one.
-
-        Returns:
-            Actions [A] or [B, A] in the environment's units, and None.
-        """
-        obs = self.observed(np.atleast_2d(np.asarray(observation)))
-        if deterministic:
-            count = CANDIDATES if self.noise_set is None else len(self.noise_set)
-            noise = self.noise_set
-            if noise is None:
-                fixed = torch.Generator().manual_seed(0)
-                noise = torch.randn(count, self.spec.action_size, generator=fixed)
-                noise[0] = 0.0
-            action = torch.tanh(self._push(obs, noise.expand(len(obs), -1, -1)))
-            best = self.tensor_q(obs, action).argmax(1)
-            action = action[torch.arange(len(obs)), best]
-        else:
-            action = self._draw(obs, 1, self._generator).squeeze(1)
-        own = self.unscaled(action)
-        return (own[0] if np.ndim(observation) == 1 else own), None
+    @torch.inference_mode()  # a tenth faster than no_grad
+    def _one_each(self, obs: Tensor, deterministic: bool) -> Tensor:
+        if not deterministic:
+            return self._draw(obs, 1, self._generator).squeeze(1)
+        noise = self.noise_set
+        if noise is None:
+            fixed = torch.Generator().manual_seed(0)
+            noise = torch.randn(CANDIDATES, self.spec.action_size, generator=fixed)
+            noise[0] = 0.0
+        u = self._push(obs, noise.expand(len(obs), -1, -1))
+        action = torch.tanh(u)
+        best = self.tensor_q(obs, action, u).argmax(1)
+        return action[torch.arange(len(obs)), best]
 
     # Saving and loading.
 

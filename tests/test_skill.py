@@ -18,7 +18,7 @@ from skillbank.errors import IncompatibleSkill, SkillbankError, UnsupportedEnvir
 from skillbank.evaluation import Evaluation, evaluate
 from skillbank.finetuning import finetune
 from skillbank.pretraining import pretrain
-from skillbank.skill import Skill
+from skillbank.skill import CANDIDATES, Skill
 from skillbank.spec import ObservationBlock, Symmetry, kept_kwargs, parameter_shapes
 from skillbank.task import Task
 
@@ -196,6 +196,28 @@ def test_deterministic_actions_are_repeatable_and_better_than_most(skill):
     np.testing.assert_allclose(best[3], skill.predict(obs[3], deterministic=True)[0], atol=1e-4)
     others = skill.q(obs, skill.sample(obs, 200, seed=0))
     assert (skill.q(obs, best)[:, None] > others).mean() > 0.85
+
+
+def test_the_best_of_saturated_actions_is_found_under_an_anchor(skill):
+    """Actions that all round to the bound still differ in the density of the anchor."""
+    anchored = anchored_to(skill)
+    parameters = anchored.parameters()
+    for part in ("sampler", "anchor"):
+        parameters[f"{part}/head.bias"][0] = 9.0  # the mean of u: tanh(9) is within 3e-8 of 1
+    for name in ("out.weight", "out.bias"):
+        parameters[f"critic/{name}"][:] = 0.0  # the prior alone decides
+    saturated, obs = Skill(anchored.spec, parameters), states(20)
+    noise = torch.randn(CANDIDATES, 2, generator=torch.Generator().manual_seed(0))
+    noise[0] = 0.0
+    seen = torch.tensor(obs, dtype=torch.float32)
+    with torch.no_grad():
+        u = saturated.sampler(seen, noise.expand(20, -1, -1))[0]
+        # The density of actions, in double precision: tanh' = 1 / cosh^2.
+        log_squash = -2.0 * torch.log(torch.cosh(u.double())).sum(-1)
+        best = (saturated.anchor.log_density(seen, u) - log_squash).argmax(1)
+    expected = saturated.unscaled(torch.tanh(u[torch.arange(20), best]))
+    action = saturated.predict(obs, deterministic=True)[0]
+    np.testing.assert_allclose(action, expected, atol=1e-6)
 
 
 def test_each_symmetry_is_drawn_and_undone():

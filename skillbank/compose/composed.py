@@ -162,8 +162,7 @@ class Composed(Composable):
         """
         if n < 1:
             raise InvalidArgument(f"n must be at least 1, got {n}")
-        generator = self._generator if seed is None else torch.Generator().manual_seed(int(seed))
-        states = self.observed(obs)
+        states, generator = self.observed(obs), self._chance(seed)
         action, q, sizes, count = self.drawn(states, n, generator, deterministic)
         return Drawn(self.unscaled(action), q.numpy(), sizes.numpy(), count)
 
@@ -187,28 +186,9 @@ class Composed(Composable):
         """``n`` actions for each state [B, S] -> [B, n, A], in the environment's own units."""
         return self.draw(obs, n, seed).action
 
-    def predict(
-        self,
-        observation: ArrayLike,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, None]:
-        """One action per observation, by Stable-Baselines3's convention.
-
-        Args:
-            observation: [S] or [B, S].
-            state: Ignored; a skill has no memory.
-            episode_start: Ignored.
-            deterministic: Take the best by Q that a fixed search finds instead of a random one.
-
-        Returns:
-            Actions [A] or [B, A] in the environment's units, and None.
-        """
-        obs = np.atleast_2d(np.asarray(observation))
-        seed = 0 if deterministic else None
-        action = self.draw(obs, 1, seed, deterministic=deterministic).action[:, 0]
-        return (action[0] if np.ndim(observation) == 1 else action), None
+    def _one_each(self, obs: Tensor, deterministic: bool) -> Tensor:
+        generator = self._chance(0 if deterministic else None)
+        return self.drawn(obs, 1, generator, deterministic)[0].squeeze(1)
 
     # Variants of the same skill.
 

@@ -8,7 +8,7 @@ composed again like any other skill.
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -19,7 +19,7 @@ from skillbank.compose import expression
 from skillbank.compose.acting import Acting
 from skillbank.compose.composed import Composed, known
 from skillbank.compose.gathering import Gathering, Mirrors, exploring_action, gather_task, learn
-from skillbank.config import Architecture, PretrainConfig, noise_fed
+from skillbank.config import Architecture, Count, NonNegative, PretrainConfig, noise_fed
 from skillbank.networks import flat_arrays, polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
@@ -37,13 +37,13 @@ class DistillConfig(Gathering):
     """How a composition is distilled into one skill."""
 
     architecture: Architecture = Architecture()
-    actions: int = Field(default=8, ge=1, le=4096)  # per state, half by likelihood, half uniform
-    particles: int = Field(default=1, ge=1, le=4096)  # in the sampling network's update
+    actions: Annotated[int, Field(ge=1, le=4096)] = 8  # per state, half by likelihood, half uniform
+    particles: Annotated[int, Field(ge=1, le=4096)] = 1  # in the sampling network's update
     # Candidates that the actions are drawn from.
     proposals: Acting = Acting(per_part=6, uniform=6, refined=6, averaged=False)
-    learning_starts: int = Field(default=512, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    settled: float = Field(default=0.0, ge=0)
+    learning_starts: Count = 512
+    batch_size: Count = 128
+    settled: NonNegative = 0.0
 
 
 class Distiller:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skillbank.compose.acting import Acting
 from skillbank.compose.composed import Composed
-from skillbank.config import Count, Positive, Strict, Widths
+from skillbank.config import Count, NonNegative, Positive, Strict, Widths
 from skillbank.errors import Interrupted, SkillbankError
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.spec import Symmetry
@@ -38,7 +38,7 @@ class Gathering(Strict):
     explore: Annotated[float, Field(ge=0, le=1)] = 0.25  # share of actions from any candidate
     # Candidates for each soft value. Not averaged: each update draws one symmetry per skill.
     proposals: Acting = Acting(per_part=6, uniform=4, refined=8, averaged=False)
-    settled: Annotated[float, Field(ge=0)] = 0.02  # stop when reports move less than this; 0: never
+    settled: NonNegative = 0.02  # stop when reports move less than this; 0: never
 
     @model_validator(mode="after")
     def _consistent(self) -> "Gathering":

@@ -21,7 +21,7 @@ from skillbank.compose import expression
 from skillbank.compose.composed import Composed
 from skillbank.compose.expression import Best, Leaf
 from skillbank.compose.gathering import Gathering, gather_task, learn
-from skillbank.config import Architecture, Positive
+from skillbank.config import Architecture, NonNegative, Positive
 from skillbank.errors import IncompatibleSkill
 from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch
@@ -39,7 +39,7 @@ class ImproveConfig(Gathering):
     """How stored policies are evaluated on a new reward."""
 
     reward_scale: Positive = 1.0  # rewards are multiplied by it
-    settled: float = 0.0
+    settled: NonNegative = 0.0
 
 
 class Improver:

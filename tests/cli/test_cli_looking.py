@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +218,17 @@ def test_doctor_knows_the_bad_combination() -> None:
         assert "mujoco>=3.17,<4" in str(doctor.known_problem("mujoco", bad))
     assert "not installed" in str(doctor.known_problem("torch", None))
     assert "1.0.50" in str(doctor.known_problem("dm-control", "1.0.14"))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_only_the_cores_that_this_process_may_use_are_counted() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert doctor.cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert doctor.cores() == len(allowed)
 
 
 def test_doctor_reports_this_machine(
