@@ -17,7 +17,6 @@ from .rendering import add_scenery
 from .simulation import load_mjcf
 from .symmetry import (
     EAST_WEST,
-    KEEP_POINT,
     NORTH_SOUTH,
     Generator,
     SignedPermutation,
@@ -132,7 +131,7 @@ QUARTER_TURN = Relabelling(
     axial=_TURN_VECTOR,
     joints=SignedPermutation((2, 3, 4, 5, 6, 7, 0, 1), (1,) * JOINTS),
     heading=SignedPermutation((1, 0), (1, -1)),
-    position=KEEP_POINT,
+    position=identity(2),
 )
 
 

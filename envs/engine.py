@@ -201,7 +201,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
             raise ResetNeeded("the first reset must be of all copies, without a reset_mask")
         self._randomize[mask] = bool(options.get("randomize", True))
         self._begin(np.flatnonzero(mask))
-        return self._observe(), self._info(dict.fromkeys(self._term_names(), 0.0))
+        return self._observe(), self._info(dict.fromkeys(self._reward_terms(), 0.0))
 
     def step(self, actions: Any) -> tuple[Observation, Float, Bool, Bool, Info]:
         """One control step of every copy, and a new episode for each copy whose episode ended.
@@ -256,9 +256,6 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         if not self._started.all():
             raise ResetNeeded("call reset() before render()")
         return self._frames()
-
-    def _term_names(self) -> tuple[str, ...]:
-        return tuple(self._reward_terms())
 
     def _transition(self, actions: Any) -> tuple[dict[str, Float], Bool]:
         """One control step without resets: (reward terms, terminated)."""

@@ -107,9 +107,6 @@ def group(generators: Sequence[Generator], sizes: tuple[int, int]) -> tuple[Symm
     return tuple(symmetry(*element) for element in found)
 
 
-KEEP_POINT = SignedPermutation((0, 1), (1, 1))
-"""A vector of the plane that does not change."""
-
 TURN_POINT = SignedPermutation((1, 0), (-1, 1))
 """A vector of the plane turned by 90 degrees: x' = -y, y' = x."""
 

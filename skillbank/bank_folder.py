@@ -56,6 +56,11 @@ def alias_path(folder: Path, name: str, label: str) -> Path:
     return folder / f"{name}@{label}.alias"
 
 
+def alias_number(text: bytes) -> int:
+    """The version number in an alias's file; 0, which is never a version, if it is damaged."""
+    return int(text) if re.fullmatch(rb"[1-9][0-9]{0,8}\n", text) else 0
+
+
 def scan(folder: Path) -> Scan:
     """List a folder; a missing one is empty.
 
@@ -118,8 +123,6 @@ def read_aliases(folder: Path, labels: list[tuple[str, str]]) -> dict[str, dict[
     for name, label in labels:
         number = 0
         with contextlib.suppress(errors.SkillbankError):
-            text = storage.read_bytes(alias_path(folder, name, label))
-            if re.fullmatch(rb"[1-9][0-9]{0,8}\n", text):
-                number = int(text)
+            number = alias_number(storage.read_bytes(alias_path(folder, name, label)))
         found.setdefault(name, {})[label] = number
     return found

@@ -49,10 +49,8 @@ def from_safetensors(path: str | Path) -> StoredSkill:
         SkillNotFound: there is no such file.
     """
     image = storage.read_bytes(Path(path))
-    try:
+    with storage.naming(path):
         return _decode(image)
-    except errors.SkillFileError as error:
-        raise type(error)(f"{path}: {error}") from error.__cause__
 
 
 def _decode(image: bytes) -> StoredSkill:

@@ -6,7 +6,6 @@ atomically; a downloaded file is verified locally before anything in it is used.
 """
 
 import contextlib
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,12 +137,10 @@ class RemoteBank:
             self._fs.invalidate_cache()
             size = int(self._fs.info(self._at(version.path))["size"])
             head = self._header(version)
-        if size > storage.MAX_FILE_BYTES:
-            raise errors.FileTooLarge(f"{self.url}/{version.path.name}: {size:,} bytes")
-        try:
+        with storage.naming(f"{self.url}/{version.path.name}"):
+            if size > storage.MAX_FILE_BYTES:
+                raise errors.FileTooLarge(f"{size:,} bytes")
             body_hash = storage.parse_header(head).body_hash
-        except errors.SkillFileError as error:
-            raise type(error)(f"{self.url}/{version.path.name}: {error}") from error
         with bank.receiving(body_hash) as partial:
             self._fetch(version, partial, size)
             try:
@@ -204,7 +201,7 @@ class RemoteBank:
     def _alias(self, name: str, label: str) -> int:
         with self._reaching("read from"):
             text = self._bytes(bank_folder.alias_path(_HERE, name, label), 0, 16)
-        return int(text) if re.fullmatch(rb"[1-9][0-9]{0,8}\n", text) else 0
+        return bank_folder.alias_number(text)
 
     def _header(self, version: Version) -> bytes:
         return self._bytes(version.path, 0, storage.HEADER_BYTES)

@@ -192,7 +192,7 @@ def read(path: Path, placement: Placement | None = None) -> StoredSkill:
         StorageError: the file cannot be read.
     """
     image = read_bytes(path)
-    with _named(path):
+    with naming(path):
         return decode(image, placement)
 
 
@@ -208,19 +208,19 @@ def read_metadata(path: Path) -> tuple[Header, SkillSpec]:
     header, is not verified.
     """
     image = read_bytes(path)
-    with _named(path):
+    with naming(path):
         header = parse_header(image)
         check_body(image, header)
         return header, parse_metadata(_document(image, header))
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Prefix the message of a ``SkillFileError`` with the path of the file."""
+def naming(place: object) -> Iterator[None]:
+    """Prefix the message of a ``SkillFileError`` with the path or the URL of the file."""
     try:
         yield
     except errors.SkillFileError as error:
-        raise type(error)(f"{path}: {error}") from error.__cause__
+        raise type(error)(f"{place}: {error}") from error.__cause__
 
 
 def read_bytes(path: Path) -> bytes:

@@ -661,7 +661,7 @@ def test_a_skill_is_composed_by_its_average_over_its_symmetries():
     # one symmetry at a time, for who looks often: each of the two skills through its own
     looks, generator = [], torch.Generator().manual_seed(0)
     for _ in range(40):
-        plain.look(generator)
+        plain.critics.look(generator)
         looks.append(plain.q(obs, action))
     pairs = np.stack([(a + b) / 2 for a in each for b in each])
     assert all(np.isclose(pairs, q, rtol=1e-5).all((1, 2)).any() for q in looks)

@@ -280,7 +280,7 @@ def test_a_unit_is_evaluated_as_it_says(monkeypatch):
     asked = []
     monkeypatch.setattr(tracking, "evaluate", lambda *_, **how: asked.append(how) or Measured())
     unit = tiny(deterministic=True, nominal_start=True)
-    tracker = tracking.Tracker(unit, 4, {}, lambda _: None)
+    tracker = tracking.Tracker(unit, 4, lambda _: None)
     tracker.memory.update(tracker._nothing())
     tracker._evaluate(0, 4, None)
     tracker.final(None)
@@ -299,7 +299,7 @@ def test_an_episode_that_a_segment_cuts_is_no_return():
     import torch
 
     unit = tiny(segment_steps=8, evaluations=0)
-    tracker = tracking.Tracker(unit, 4, {}, lambda _: None)
+    tracker = tracking.Tracker(unit, 4, lambda _: None)
     one, end = torch.ones(4), np.ones(4, bool)
     for steps in (4, 8, 12):  # two steps, then a third in the next segment
         tracker(steps, SimpleNamespace(reward=one, ended=end & (steps == 12), info={}), None)
@@ -311,7 +311,7 @@ def test_the_last_step_of_a_window_is_in_it():
     import torch
 
     unit = tiny(evaluations=0)  # windows of 2.4 steps
-    tracker = tracking.Tracker(unit, 4, {}, lambda _: None)
+    tracker = tracking.Tracker(unit, 4, lambda _: None)
     step = SimpleNamespace(reward=torch.ones(4), ended=np.ones(4, bool), info={})
     tracker(12, step, None)
     windows = np.flatnonzero(tracker.memory["episodes"][:, 1])
@@ -322,7 +322,7 @@ def test_the_extremes_of_a_window_are_of_all_its_steps():
     import torch
 
     unit = tiny(evaluations=0, watched="goal")
-    tracker = tracking.Tracker(unit, 1, {}, lambda _: None)
+    tracker = tracking.Tracker(unit, 1, lambda _: None)
     for steps, value in ((1, 3.0), (2, 1.0), (3, 2.0)):  # three steps of one window
         info = {"goal": np.array([value])}
         tracker(

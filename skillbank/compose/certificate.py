@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skillbank.compose import expression
+from skillbank.compose.correction import Backup, backup, correction_target
 from skillbank.compose.expression import Best, Corrected, Node, WeightedSum
 from skillbank.compose.gathering import gather_task
 from skillbank.errors import IncompatibleSkill, Interrupted, InvalidArgument
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from skillbank.compose.correction import Correction
 
 Float = NDArray[np.float64]
-VALUE_FACTOR = 2  # candidates for a soft value, as a multiple of those for an action
+VISITED_FACTOR = (
+    2  # candidates for a soft value at a visited state, as a multiple of those for an action
+)
 SCOUTS = 4  # episodes of each part's own policy
 GOOD, POOR = 0.25, 2.0  # loss per step in units of alpha: below GOOD is well, from POOR on badly
 
@@ -160,7 +163,8 @@ def certify(
     task = gather_task(composed, env_id, copies, env_kwargs)
     try:
         walk = _Walk(composed.fitted_to(task), node, correction, episodes, seed)
-        obs = walk.start(task.reset(seed=seed))
+        obs = task.reset(seed=seed)
+        walk.start(obs)
         longest = steps or task.max_episode_steps  # None: unlimited
         while walk.alive.any() and (steps is None or walk.steps < steps):
             check_ending(task, walk.steps)
@@ -191,7 +195,7 @@ class _Walk:
         self.policy, self.node, self.correction = policy, node, correction
         self.episodes, self.steps = episodes, 0
         self.generator = torch.Generator().manual_seed(seed)
-        self.acting = policy.acting.enlarged(VALUE_FACTOR)
+        self.acting = policy.acting.enlarged(VISITED_FACTOR)
         self.copies = episodes + SCOUTS * len(policy.parts)
         self.alive = np.ones(self.copies, bool)
         self.terms: list[Float] = []  # e [N] of each step; nan after an episode's end
@@ -202,12 +206,11 @@ class _Walk:
         self.sizes: list[float] = []
         self._started = time.perf_counter()
 
-    def start(self, obs: Tensor) -> Tensor:
+    def start(self, obs: Tensor) -> None:
         """Record the value promised at the start."""
         self.promised = self._backup(obs[: self.episodes]).value.double().numpy()
         self.shortfall = np.zeros(self.episodes)
         self.discounted = np.zeros(self.episodes)  # steps
-        return obs
 
     def act(self, obs: Tensor) -> Tensor:
         """Actions [N, A]: of the composed policy, then of each part."""
@@ -234,8 +237,7 @@ class _Walk:
         """Record a step of all copies."""
         gamma, alpha = self.policy.spec.discount, self.policy.spec.temperature
         found = self._backup(next_obs)
-        goes_on = 1.0 - terminated
-        term = goes_on * (found.promised - gamma * found.value)  # [N]
+        term = correction_target(found, gamma, terminated)  # [N]
         if self.correction is not None:
             with torch.no_grad():
                 seen = obs[:, self.policy.columns(self.correction.blocks)]
@@ -302,9 +304,7 @@ class _Walk:
         self.shortfall = self.shortfall + rest * _mean_of_last(self.late)
         self.discounted = self.discounted + rest
 
-    def _backup(self, obs: Tensor) -> Any:
-        from skillbank.compose.correction import backup
-
+    def _backup(self, obs: Tensor) -> Backup:
         with torch.no_grad():
             return backup(self.policy, self.node, self.correction, obs, self.acting, self.generator)
 

@@ -1,5 +1,6 @@
 """A composed skill: it has the interface of a skill, and knows the reward that it is for."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ class Composed(Composable):
             symmetries=_symmetries(node, self.parts),
         )
         super().__init__(spec, seed=0)
-        self._critics = SkillCritics(expression.leaves(node), self.parts, self.acting.averaged)
+        self.critics = SkillCritics(expression.leaves(node), self.parts, self.acting.averaged)
         self._proposals = [drawing.proposal_of(skill) for skill in self.parts]
         self.sample_size = float("nan")  # mean effective number of candidates of the last actions
 
@@ -312,14 +313,18 @@ class Composed(Composable):
         )
 
     def with_correction(self, correction: "Correction") -> "Composed":
-        """The same composition with a correction that was learned earlier.
+        """The same composition with a correction learned earlier; the order of terms is free.
 
         Raises:
             IncompatibleSkill: It was learned for another composition.
         """
-        from skillbank.compose.correction import with_correction
-
-        return with_correction(self, correction)
+        mine = expression.outline(self.node)
+        if expression.unordered(correction.about) != expression.unordered(mine):
+            raise IncompatibleSkill(
+                f"the correction is for {json.dumps(correction.about)},\n"
+                f"not for              {json.dumps(mine)}"
+            )
+        return self.replaced(Corrected(self.node, correction))
 
     def distill(
         self,
@@ -363,13 +368,9 @@ class Composed(Composable):
 
     # Internal; used by the learners.
 
-    def look(self, generator: torch.Generator) -> None:
-        """Draw the symmetry under which each skill is evaluated, unless Q is averaged over all."""
-        self._critics.look(generator)
-
     def tensor_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """Composed Q of scaled actions [B, K, A] -> [B, K]."""
-        own = {} if isinstance(self.node, Best) else self._critics(obs, action)
+        own = {} if isinstance(self.node, Best) else self.critics(obs, action)
         return self._fold(self.node, obs, action, own)
 
     def part_qs(self, obs: Tensor, action: Tensor, node: Node | None = None) -> dict[Atom, Tensor]:
@@ -377,13 +378,9 @@ class Composed(Composable):
 
         The expression is ``node``, over the same skills; None: its own.
         """
-        own = self._critics(obs, action)
+        own = self.critics(obs, action)
         atoms = expression.atoms(node or self.node)
         return {atom: self._fold(atom, obs, action, own) for atom in atoms}
-
-    def own_qs(self, obs: Tensor, action: Tensor) -> dict[Leaf, Tensor]:
-        """Q of each skill in it at scaled actions [B, K, A] -> [B, K] each."""
-        return self._critics(obs, action)
 
     def _fold(self, node: Node, obs: Tensor, action: Tensor, own: dict[Leaf, Tensor]) -> Tensor:
         def atom(part: Atom) -> Tensor:

@@ -237,14 +237,12 @@ class Corrector:
 
     def act(self, obs: Tensor) -> Tensor:
         """Actions of the current corrected policy, a share of them drawn from all candidates."""
-        self.composed.look(self.generator)
-        with torch.no_grad():
-            return exploring_action(self.composed, obs, self.config.explore, self.generator)
+        return exploring_action(self.composed, obs, self.config.explore, self.generator)
 
     def update(self, batch: Batch) -> Tensor:
         """One step of regression on the correction's target."""
         discount, batch = self.base.spec.discount, self.mirrors(batch)
-        self.base.look(self.generator)
+        self.base.critics.look(self.generator)
         with torch.no_grad():
             found = backup(
                 self.base,
@@ -358,21 +356,6 @@ def _check_transitions(composed: Composed, transitions: Replay, env_id: str | No
         )
     if len(transitions) == 0:
         raise SkillbankError("there is no transition to learn from")
-
-
-def with_correction(composed: Composed, correction: Correction) -> Composed:
-    """The composition with a correction learned earlier; the order of terms does not matter.
-
-    Raises:
-        IncompatibleSkill: It was learned for another composition.
-    """
-    mine = expression.outline(composed.node)
-    if expression.unordered(correction.about) != expression.unordered(mine):
-        raise IncompatibleSkill(
-            f"the correction is for {json.dumps(correction.about)},\n"
-            f"not for              {json.dumps(mine)}"
-        )
-    return composed.replaced(Corrected(composed.node, correction))
 
 
 def _network(hidden: tuple[int, ...], observation: int, action: int) -> Critic:

@@ -90,14 +90,12 @@ class Distiller:
 
     def act(self, obs: Tensor) -> Tensor:
         """Actions of the composed policy, a share of them drawn from all candidates."""
-        self.composed.look(self.generator)
-        with torch.no_grad():
-            return exploring_action(self.composed, obs, self.config.explore, self.generator)
+        return exploring_action(self.composed, obs, self.config.explore, self.generator)
 
     def update(self, batch: Batch) -> Tensor:
         """One step of the critics towards the composed Q, and one of the sampling network."""
         agent, config, alpha = self.agent, self.config, self.composed.spec.temperature
-        self.composed.look(self.generator)
+        self.composed.critics.look(self.generator)
         batch = self.mirrors(batch)
         with torch.no_grad():
             cloud = self.composed.candidates(batch.obs, self.generator, config.proposals)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from skillbank.compose.acting import Acting
+from skillbank.compose.acting import Acting, resampled
 from skillbank.compose.composed import Composed
 from skillbank.config import Count, NonNegative, Positive, Strict, Widths
 from skillbank.errors import Interrupted, SkillbankError
@@ -188,14 +188,14 @@ def gather_task(composed: Composed, env_id: str | None, copies: int, kwargs: Any
     return Task(env_id or composed.spec.env_id, copies, **{**own, **(kwargs or {})})
 
 
+@torch.no_grad()
 def exploring_action(
     composed: Composed, obs: Tensor, explore: float, generator: torch.Generator
 ) -> Tensor:
     """Actions [N, A] of the composed policy; a share ``explore`` is drawn from any candidate."""
+    composed.critics.look(generator)
     cloud = composed.candidates(obs, generator)
-    alpha = composed.spec.temperature
-    share = torch.softmax(cloud.log_weight(alpha), 1)
-    pick = torch.multinomial(share, 1, generator=generator)
+    pick = resampled(cloud, 1, composed.spec.temperature, generator)
     anywhere = torch.randint(cloud.q.shape[1], pick.shape, generator=generator)
     pick = torch.where(torch.rand(pick.shape, generator=generator) < explore, anywhere, pick)
     return torch.tanh(cloud.taken(pick)[0]).squeeze(1)

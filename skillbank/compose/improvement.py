@@ -87,7 +87,7 @@ class Improver:
             evaluated: list[list[Tensor]] = []
 
             def energy(states: Tensor, action: Tensor) -> Tensor:
-                energies.append(self.composed.own_qs(states, action))
+                energies.append(self.composed.critics(states, action))
                 evaluated.append([target(states, action).amin(0) for target in self.targets])
                 return torch.stack(list(energies[-1].values())).amax(0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skillbank.durable import replace_durably
+from skillbank.durable import replace_file
 from skillbank.evaluation import direction_counts
 from skillbank.studies import plan
 from skillbank.studies.drawing import TASK_TITLES, picture
@@ -95,9 +95,7 @@ def write(budget: Budget, places: Places) -> Path:
     path = places.results.with_name(f"{places.results.name}.md")
     if budget == "quick":
         path = places.results / budget / "README.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_durably(path) as file:
-        file.write(text(budget, places).encode())
+    replace_file(path, text(budget, places).encode())
     return path
 
 
@@ -157,9 +155,8 @@ def _head_start(budget: Budget) -> str:
 def parents(figure: plan.Figure, budget: Budget, places: Places) -> list[Group]:
     """The groups that a figure's units start from and that the figure itself does not show."""
     shown = {(task, algorithm) for task, algorithms in figure.runs for algorithm in algorithms}
-    units = [plan.unit(task, algorithm, 0, budget) for task, algorithm in sorted(shown)]
-    named = {unit.parent for unit in units if unit.parent and not unit.parent.startswith(BANK)}
-    others = {tuple(name.rsplit("-", 1)[0].split("/")) for name in named} - shown
+    started = [plan.unit(*one, 0, budget).parent_unit for one in shown]
+    others = {(unit.experiment, unit.algorithm) for unit in started if unit} - shown
     planned = len(figure.seeds)
     return [gather(task, algorithm, budget, places, planned) for task, algorithm in sorted(others)]
 

@@ -140,18 +140,14 @@ def units(
                         continue
                     if only is not None and algorithm not in only:
                         continue
-                    _add(found, experiment, algorithm, seed, budget)
+                    _add(found, unit(experiment, algorithm, seed, budget))
     # Low seeds of everything first, so that an unfinished study already covers every figure.
     return tuple(sorted(found.values(), key=lambda unit: unit.seed))
 
 
-def _add(
-    found: dict[str, Unit], experiment: str, algorithm: str, seed: int, budget: Budget
-) -> None:
-    made = unit(experiment, algorithm, seed, budget)
-    if made.parent is not None and not made.parent.startswith(BANK):
-        where, _, what = made.parent.partition("/")
-        _add(found, where, what.rsplit("-", 1)[0], seed, budget)
+def _add(found: dict[str, Unit], made: Unit) -> None:
+    if made.parent_unit is not None:
+        _add(found, made.parent_unit)
     found[made.name] = made
 
 

@@ -59,7 +59,7 @@ def learn(
     model.set_logger(Logger(None, []))
     if parent is not None:
         start_from(model, envs, parent)
-    tracker = Tracker(unit, COPIES, {}, tell)
+    tracker = Tracker(unit, COPIES, tell)
     if checkpoint.is_file():
         _load(model, tracker, checkpoint)
     steps = model.num_timesteps

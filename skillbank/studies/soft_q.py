@@ -34,7 +34,7 @@ def learn(
     config = unit.learning
     assert isinstance(config, PretrainConfig | FinetuneConfig)
     keep_freed_blocks()
-    tracker = Tracker(unit, config.num_envs, {}, tell)
+    tracker = Tracker(unit, config.num_envs, tell)
 
     def on_step(training: Training, step: Step) -> None:
         def policy() -> Skill:

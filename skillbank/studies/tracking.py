@@ -28,18 +28,15 @@ class Tracker:
     Args:
         unit: The unit being trained.
         copies: N, environment copies that step together.
-        memory: The recorded arrays; filled from a checkpoint if there is one.
         tell: Called with the number of steps from time to time.
+
+    Attributes:
+        memory: The recorded arrays; a checkpoint may fill it.
     """
 
-    def __init__(
-        self,
-        unit: Unit,
-        copies: int,
-        memory: dict[str, Array],
-        tell: Callable[[int], None],
-    ) -> None:
-        self.unit, self.copies, self.memory, self.tell = unit, copies, memory, tell
+    def __init__(self, unit: Unit, copies: int, tell: Callable[[int], None]) -> None:
+        self.unit, self.copies, self.tell = unit, copies, tell
+        self.memory: dict[str, Array] = {}
         self._cpu, self._wall = time.process_time(), time.perf_counter()
         self._told = float("-inf")
 
@@ -99,14 +96,7 @@ class Tracker:
 
     def _evaluate(self, point: int, steps: int, policy: Policy) -> None:
         unit, memory = self.unit, self.memory
-        found = evaluate(
-            policy,
-            unit.env_id,
-            episodes=unit.evaluation_episodes,
-            seed=CURVE_SEED,
-            deterministic=unit.deterministic,
-            nominal_start=unit.nominal_start,
-        )
+        found = self._measured(policy, unit.evaluation_episodes, CURVE_SEED)
         memory["evaluation_steps"][point] = steps
         memory["evaluation_returns"][point] = found.returns
         for name, fact in (("success", "success"), ("watched", unit.watched)):
@@ -128,16 +118,20 @@ class Tracker:
 
     def final(self, policy: Policy) -> Evaluation:
         """Measure what has been learned."""
-        found = evaluate(
-            policy,
-            self.unit.env_id,
-            episodes=self.unit.final_episodes,
-            seed=FINAL_SEED,
-            deterministic=self.unit.deterministic,
-            nominal_start=self.unit.nominal_start,
-        )
+        found = self._measured(policy, self.unit.final_episodes, FINAL_SEED)
         self._count(1)
         return found
+
+    def _measured(self, policy: Policy, episodes: int, seed: int) -> Evaluation:
+        unit = self.unit
+        return evaluate(
+            policy,
+            unit.env_id,
+            episodes=episodes,
+            seed=seed,
+            deterministic=unit.deterministic,
+            nominal_start=unit.nominal_start,
+        )
 
     def report(self) -> Json:
         """The course of the training, as its result file stores it."""

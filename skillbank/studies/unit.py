@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from skillbank.config import Count, FinetuneConfig, NonNegative, Positive, PretrainConfig, Strict
-from skillbank.durable import replace_durably
+from skillbank.durable import replace_file
 from skillbank.errors import SkillbankError
 from skillbank.spec import Label, Name
 
@@ -99,8 +99,8 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    with replace_durably(path) as file:
-        file.write(json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    replace_file(path, text.encode() + b"\n")
 
 
 def read_result(path: Path) -> Json | None:
