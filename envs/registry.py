@@ -1,4 +1,4 @@
-"""The table of tasks: one line each, read by `register` and by nothing else."""
+"""The table of tasks: one line each."""
 
 from __future__ import annotations
 

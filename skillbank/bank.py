@@ -227,9 +227,8 @@ class Bank:
         """
         bank_folder.checked_name(name)
         if not hasattr(skill, "stored"):
-            raise errors.SkillbankError(
-                f"a bank stores skills, not {skill!r}; distill() turns a composition into a skill"
-            )
+            advice = "; distill() makes one of a composition" if hasattr(skill, "distill") else ""
+            raise errors.SkillbankError(f"a bank stores skills, not {skill!r}{advice}")
         image, stored = storage.prepare(*skill.stored())
         reference = self._keep(image, stored, name)
         skill.content_hash = stored.content_hash
@@ -377,13 +376,18 @@ class Bank:
 
         Returns:
             Names of the deleted files, and references of the deleted versions.
+
+        Raises:
+            InvalidArgument: fewer than one version would be kept.
         """
+        if keep is not None and keep < 1:
+            raise errors.InvalidArgument(f"keep must be at least 1, got {keep}; see remove()")
         if not self.folder.is_dir():
             return []
         with self._locked(), self._deleting("stale files"):
             swept = [path.name for path in durable.sweep(self.folder, partial=True)]
             if keep is not None:
-                doomed = self._superfluous(max(keep, 1))
+                doomed = self._superfluous(keep)
                 self._delete(doomed)
                 swept += [version.reference for version in doomed]
             versions = self._versions()

@@ -111,7 +111,7 @@ def checked_name(name: str) -> str:
     """
     if not re.fullmatch(NAME, name) or name.endswith(".h5"):
         raise errors.InvalidName(
-            f"{name!r} cannot be the name of a skill: it must have at most 128 letters, digits, "
+            f"{name!r} cannot be the name of a skill: it must have at most 128 of A-Z, a-z, 0-9, "
             "'_', '-' and '.', begin with a letter or a digit, and not end in '.h5'"
         )
     return name

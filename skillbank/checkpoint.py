@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from skillbank.agent import Agent
-from skillbank.durable import DAMAGE, replace_durably
+from skillbank.durable import DAMAGE, check_replaceable, replace_durably
 from skillbank.errors import SkillbankError, TrainingDiverged
 from skillbank.networks import flat_arrays, load_flat_arrays
 from skillbank.spec import CurvePoint
@@ -57,6 +57,20 @@ def save(training: "Training", path: Path) -> None:
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     with replace_durably(path) as file:
         np.savez(file, **arrays)
+
+
+def check_place(path: Path) -> None:
+    """Raise, before hours are spent, if a training could not save to a path.
+
+    Raises:
+        StorageError: It cannot be written.
+        SkillbankError: A file that is not a checkpoint is there.
+    """
+    check_replaceable(path)
+    if path.exists():
+        with _opened(path) as file:
+            if "meta" not in file:
+                raise SkillbankError(f"{path} is not a checkpoint; it would be replaced by one")
 
 
 def load(training: "Training", path: Path | None) -> None:

@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+import gymnasium
 
 from skillbank import __version__
 from skillbank.cli_bank import BANK_COMMANDS
 from skillbank.cli_compose import compose_command
-from skillbank.cli_options import bank_option, json_option, named, open_bank, seed_option
+from skillbank.cli_options import (
+    bank_option,
+    deterministic_option,
+    env_option,
+    json_option,
+    named,
+    open_bank,
+    seed_option,
+)
 from skillbank.cli_printing import print_evaluation, print_files, print_json, roams
 from skillbank.cli_reproduce import reproduce
-from skillbank.cli_settings import imported, with_option
+from skillbank.cli_settings import with_option
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
+from skillbank.config import bare_name
 from skillbank.doctor import cores
 from skillbank.errors import Interrupted, SkillbankError, did_you_mean
 
@@ -29,11 +39,8 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 HALLWAY = "skillbank/QuadrupedHallwayNarrow-v0"
 RUN = "skillbank/QuadrupedRun-v0"
-TASKS = (
-    "Tasks of skillbank: MultiGoal, SwimmerFinishLine, QuadrupedRun, QuadrupedRunToward, "
-    "QuadrupedHallwayWide, QuadrupedHallwayNarrow, QuadrupedUMaze, QuadrupedMaze, PointMassRun, "
-    "PointMassRunToward, PointMassHallway, PointMassUMaze, PointMassMaze, PointMassReach."
-)
+OURS = (bare_name(env_id) for env_id in gymnasium.registry if env_id.startswith("skillbank/"))
+TASKS = f"Tasks of skillbank: {', '.join(OURS)}."
 
 
 class Commands(click.Group):
@@ -129,17 +136,6 @@ def _episodes_option(default: int) -> Callable[[Function], Function]:
     )
 
 
-def _env_option(default: str | None, shown: str) -> Callable[[Function], Function]:
-    return click.option(
-        "--env",
-        "env_id",
-        default=default,
-        callback=imported,
-        metavar="TASK",
-        help=f"A task of skillbank, any Gymnasium id, or MODULE:ID. [default: {shown}]",
-    )
-
-
 _training_options = _options(
     click.option("--as", "name", metavar="NAME", help="Name of the new skill."),
     seed_option,
@@ -190,7 +186,7 @@ _training_options = _options(
 
 
 @commands.command(epilog=TASKS)
-@_env_option(RUN, "QuadrupedRun")
+@env_option(RUN, "QuadrupedRun")
 @with_option
 @_training_options
 @click.pass_context
@@ -240,7 +236,7 @@ def pretrain(
 
 @commands.command(epilog=TASKS)
 @_skill_option
-@_env_option(HALLWAY, "QuadrupedHallwayNarrow")
+@env_option(HALLWAY, "QuadrupedHallwayNarrow")
 @with_option
 @click.option(
     "--schedule",
@@ -309,11 +305,11 @@ def finetune(
 
 @commands.command()
 @_skill_option
-@_env_option(None, "what the skill was trained on")
+@env_option(None, "what the skill was trained on")
 @with_option
 @_episodes_option(100)
 @seed_option
-@click.option("--deterministic", is_flag=True, help="Take the best action, not a sampled one.")
+@deterministic_option
 @click.option("--nominal-start", is_flag=True, help="Start every episode from the same pose.")
 @bank_option
 @click.option(
@@ -338,7 +334,6 @@ def evaluate(
     """Evaluate a skill over complete episodes, and draw its paths."""
     from skillbank import cli_training
     from skillbank.cli_settings import bare_reference, snake_case
-    from skillbank.config import bare_name
     from skillbank.evaluation import evaluate as measure
     from skillbank.evaluation import task_of
 
@@ -367,7 +362,7 @@ def evaluate(
 
 @commands.command()
 @_skill_option
-@_env_option(None, "what the skill was trained on")
+@env_option(None, "what the skill was trained on")
 @with_option
 @click.option(
     "--out",
@@ -377,7 +372,7 @@ def evaluate(
 )
 @click.option("--episodes", type=click.IntRange(1, 1000), default=1, show_default=True)
 @seed_option
-@click.option("--deterministic", is_flag=True, help="Take the best action, not a sampled one.")
+@deterministic_option
 @bank_option
 def play(
     skill: str,
@@ -393,7 +388,6 @@ def play(
     from tqdm import tqdm
 
     from skillbank.cli_settings import bare_reference, snake_case
-    from skillbank.config import bare_name
     from skillbank.film import film
 
     chosen = open_bank(bank_folder).load(named(skill))

@@ -4,7 +4,6 @@ Registered on the command line by ``for command in BANK_COMMANDS: commands.add_c
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import click
 
 from skillbank.cli_options import bank_option, json_option, named, open_bank
 from skillbank.cli_printing import print_json, say, score
+from skillbank.config import bare_name
 from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def list_skills(bank_folder: Path | None, as_json: bool) -> None:
             continue
         found = line.entry.evaluation
         score = "-" if found is None else f"{found.mean_return:.4g}"
-        task = line.entry.env_id.removeprefix("skillbank/").removesuffix("-v0")
+        task = bare_name(line.entry.env_id)
         rows.append((line.reference, task, str(line.entry.steps), score, note))
     if len(rows) == 1:
         click.echo("no skills yet; 'skillbank pretrain' makes one")
@@ -209,7 +209,7 @@ def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> No
     """Compare metadata and parameters of two skills, from the bank or files."""
     found = open_bank(bank_folder).diff(named(first), named(second))
     if as_json:
-        click.echo(json.dumps(found._asdict()))
+        print_json(found._asdict())
         return
     for path, (one, other) in found.metadata.items():
         click.echo(f"{path}: {_brief(one)} -> {_brief(other)}")

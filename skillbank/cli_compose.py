@@ -1,6 +1,5 @@
 """``skillbank compose``: compose skills, certify the loss, correct it, and distill the result."""
 
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -13,10 +12,10 @@ from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
 from skillbank.cli_folders import check_writable, held, numbered
-from skillbank.cli_options import bank_option, json_option, named
-from skillbank.cli_printing import say
+from skillbank.cli_options import bank_option, env_option, json_option, named, seed_option
+from skillbank.cli_printing import print_json, say
 from skillbank.cli_progress import Watch
-from skillbank.cli_settings import bare_reference, imported, with_option
+from skillbank.cli_settings import bare_reference, with_option
 from skillbank.cli_signals import stop_on_signals
 from skillbank.errors import IncompatibleSkill, Interrupted, SkillbankError
 
@@ -72,14 +71,7 @@ CORRECTION = "correction.npz"
     help="Use a correction learned before: correction.npz in the folder of its run.",
 )
 @click.option("--check", is_flag=True, help="Only report how well the skills compose.")
-@click.option(
-    "--env",
-    "env_id",
-    default=None,
-    callback=imported,
-    metavar="TASK",
-    help="Task to run it on, also MODULE:ID. [default: that of the skill that observes most]",
-)
+@env_option(None, "that of the skill that observes most")
 @with_option
 @click.option("--rescale", is_flag=True, help="Convert all to the first skill's temperature.")
 @click.option("--steps", type=click.IntRange(2), help="Environment steps of each training.")
@@ -90,9 +82,7 @@ CORRECTION = "correction.npz"
     show_default=True,
     help="Episodes for the certificate.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed."
-)
+@seed_option
 @bank_option
 @click.option(
     "--out",
@@ -331,4 +321,7 @@ def _result(
 
 
 def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(result, indent=2, allow_nan=False) if as_json else text)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(text)

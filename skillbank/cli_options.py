@@ -1,14 +1,18 @@
 """Options that several commands share, and how to interpret them."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from skillbank.cli_printing import say
+from skillbank.cli_settings import imported
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 bank_option = click.option(
     "--bank",
@@ -18,6 +22,9 @@ bank_option = click.option(
     help="Folder of the bank. [default: $SKILLBANK_HOME, or the platform's data folder]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+deterministic_option = click.option(
+    "--deterministic", is_flag=True, help="Take the best action, not a sampled one."
+)
 seed_option = click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
@@ -25,6 +32,18 @@ seed_option = click.option(
     show_default=True,
     help="Seed of simulation, networks and sampling.",
 )
+
+
+def env_option(default: str | None, shown: str) -> Callable[[Function], Function]:
+    """The option ``--env``, with its default and the help's words for it."""
+    return click.option(
+        "--env",
+        "env_id",
+        default=default,
+        callback=imported,
+        metavar="TASK",
+        help=f"A task of skillbank, any Gymnasium id, or MODULE:ID. [default: {shown}]",
+    )
 
 
 def open_bank(folder: Path | None, *, new: bool = False) -> "Bank":

@@ -97,6 +97,25 @@ def _replacement(path: Path, durable: bool) -> Iterator[int]:
         ) from error
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise if no file could be written at a path; nothing is left there.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        make_folder(path.parent)
+        temporary, descriptor = _temporary(path)
+        os.unlink(temporary)
+        os.close(descriptor)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}. {_remedy(error.errno)}"
+        ) from error
+
+
 def _remedy(number: int | None) -> str:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space or choose another folder"

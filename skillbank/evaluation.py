@@ -1,5 +1,6 @@
 """Evaluate a policy over whole episodes, one per copy, with intervals and traces."""
 
+import operator
 import warnings
 from collections.abc import Mapping
 from contextlib import closing
@@ -141,7 +142,7 @@ def evaluate(
     """
     check_policy(skill)
     env_id, kwargs = task_of(skill, env_id, {**(env_kwargs or {}), **kwargs})
-    episodes, seed = int(episodes), int(seed)
+    episodes, seed = operator.index(episodes), operator.index(seed)  # TypeError: not whole
     if episodes < 1 or not 0 <= seed < 2**63 - episodes:
         raise InvalidArgument(
             f"episodes must be >= 1 and seed >= 0, below 2**63, got {episodes} and {seed}"

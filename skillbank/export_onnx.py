@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank import durable, errors, storage
+from skillbank.gradients import LAYER_NORM_EPSILON
 from skillbank.networks import (
+    EDGE,
     LOG_COUPLING_RANGE,
     LOG_SCALE_CENTRE,
     LOG_SCALE_RANGE,
@@ -28,8 +30,6 @@ from skillbank.spec import SkillSpec
 from skillbank.storage import StoredSkill
 
 OPSET, IR_VERSION = 18, 9
-LAYER_NORM_EPSILON = 1e-5  # torch's
-WALL = 1e-6  # scaled actions are clipped to [-1 + WALL, 1 - WALL] before artanh
 
 
 def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
@@ -86,7 +86,7 @@ def critic_model(stored: StoredSkill) -> bytes:
     scaled = graph.op("Cast", scaled, to=graph.FLOAT)
     q = graph.critics(scaled)
     if spec.anchored:
-        inside = graph.op("Min", graph.op("Max", scaled, WALL - 1.0), 1.0 - WALL)
+        inside = graph.op("Min", graph.op("Max", scaled, -EDGE), EDGE)
         u = graph.op("Atanh", inside)
         log_prior = graph.op("Sub", graph.log_density(u), graph.log_squash(u))
         q = graph.op("Add", q, graph.op("Mul", log_prior, float(spec.temperature)))
@@ -102,7 +102,7 @@ class _Graph:
         try:
             import onnx
         except ImportError as error:
-            raise errors.StorageError(
+            raise errors.SkillbankError(
                 "exporting to ONNX needs onnx: pip install 'skillbank[export]'"
             ) from error
         self._onnx: Any = onnx

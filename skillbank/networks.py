@@ -170,6 +170,10 @@ class FlowSampler(Network):
         log_det = log_det + state.log_scale.sum(-1)
         return u, log_normal(noise) - log_det
 
+    def push(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Map noise [B, K, A] -> u [B, K, A]."""
+        return self(obs, noise)[0]  # type: ignore[no-any-return]
+
     def log_density(self, obs: Tensor, u: Tensor) -> Tensor:
         """Log q(u | s) of given u [B, K, A] -> [B, K], by inverting the couplings in turn."""
         state = self._state(obs)
@@ -248,6 +252,10 @@ class NoiseSampler(Network):
         for layer in range(1, self.hidden):
             self[f"{layer}.weight"].mul_(math.sqrt(6.0))
         self["out.weight"].mul_(math.sqrt(6.0))
+
+    def push(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Map noise [B, K, A] -> u [B, K, A]."""
+        return self(obs, noise)  # type: ignore[no-any-return]
 
     def forward(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Map noise [B, K, A] -> u [B, K, A]."""

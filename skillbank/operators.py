@@ -66,13 +66,14 @@ class Composable(ABC):
 
         Args:
             obs: [B, S].
-            action: [B, A] or [B, K, A], in the environment's units.
+            action: [B, A] or [B, K, A], in the environment's units. Beyond the action bounds the
+                networks extrapolate.
 
         Returns:
             [B] or [B, K].
 
         Raises:
-            InvalidArgument: The shapes do not match.
+            InvalidArgument: The shapes do not match, or a value is not finite.
         """
         states, actions = self.observed(obs), self.scaled(action)
         if actions.shape[0] != states.shape[0] or actions.ndim not in (2, 3):
@@ -159,9 +160,11 @@ class Composable(ABC):
         """Actions [..., A] in the environment's units -> scaled to [-1, 1].
 
         Raises:
-            InvalidArgument: The last axis is not of size A.
+            InvalidArgument: The last axis is not of size A, or a value is not finite.
         """
         array = np.asarray(action, np.float64)
+        if not np.isfinite(array).all():
+            raise InvalidArgument(f"actions must be finite, got {array[~np.isfinite(array)][0]}")
         if array.shape[-1:] != self._low.shape:
             raise InvalidArgument(
                 f"expected actions [..., {self.spec.action_size}], got {array.shape}"

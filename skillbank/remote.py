@@ -41,7 +41,7 @@ class RemoteBank:
         try:
             import fsspec
         except ImportError as error:
-            raise errors.StorageError(
+            raise errors.SkillbankError(
                 "remote banks need fsspec: pip install 'skillbank[remote]'"
             ) from error
         with self._reaching("open"):

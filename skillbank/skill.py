@@ -100,7 +100,7 @@ class Skill(Composable):
         states, alpha = self.observed(obs), self.spec.temperature
         generator = torch.Generator().manual_seed(int(seed))
         if self.noise_set is not None:
-            u = self._push(states, self.noise_set.expand(len(states), -1, -1))
+            u = self.sampler.push(states, self.noise_set.expand(len(states), -1, -1))
             q = self.tensor_q(states, torch.tanh(u), u)
             return soft_value(q, torch.zeros_like(q), alpha).numpy()
         shape = (len(states), VALUE_SAMPLES, self.spec.action_size)
@@ -137,7 +137,7 @@ class Skill(Composable):
             fixed = torch.Generator().manual_seed(0)
             noise = torch.randn(CANDIDATES, self.spec.action_size, generator=fixed)
             noise[0] = 0.0
-        u = self._push(obs, noise.expand(len(obs), -1, -1))
+        u = self.sampler.push(obs, noise.expand(len(obs), -1, -1))
         action = torch.tanh(u)
         best = self.tensor_q(obs, action, u).argmax(1)
         return action[torch.arange(len(obs)), best]
@@ -159,7 +159,7 @@ class Skill(Composable):
         Raises:
             StorageError: It cannot be written; an existing file is unchanged.
         """
-        self.content_hash = storage.write(Path(path), *self.stored())
+        self.content_hash = storage.write(Path(path).expanduser(), *self.stored())
 
     @classmethod
     def load(cls, path: str | Path) -> "Skill":
@@ -168,7 +168,7 @@ class Skill(Composable):
         Raises:
             SkillFileError: The file is damaged or not a skill; no part of it is used.
         """
-        return cls.from_stored(storage.read(Path(path)))
+        return cls.from_stored(storage.read(Path(path).expanduser()))
 
     def as_parents(self) -> tuple[str, ...]:
         """The content hashes that a skill derived from this one lists as its parents.
@@ -279,16 +279,11 @@ class Skill(Composable):
             pick = torch.randint(len(self.noise_set), (len(obs), n), generator=generator)
             noise = self.noise_set[pick]
         if self.symmetries is None:
-            return torch.tanh(self._push(obs, noise))
+            return torch.tanh(self.sampler.push(obs, noise))
         which = self.symmetries.draw(len(obs) * n, generator)
         seen = self.symmetries.obs(obs.repeat_interleave(n, 0), which)  # [B * n, S]
-        action = torch.tanh(self._push(seen, noise.flatten(0, 1).unsqueeze(1)))
+        action = torch.tanh(self.sampler.push(seen, noise.flatten(0, 1).unsqueeze(1)))
         return self.symmetries.undo_action(action, which).view_as(noise)
-
-    def _push(self, obs: Tensor, noise: Tensor) -> Tensor:
-        if isinstance(self.sampler, FlowSampler):
-            return self.sampler(obs, noise)[0]  # type: ignore[no-any-return]
-        return self.sampler(obs, noise)  # type: ignore[no-any-return]
 
 
 def block_columns(

@@ -18,14 +18,14 @@ from skillbank.config import (
     Strict,
 )
 
-MAX_NAME = 128
+MAX_NAME, MAX_TEXT = 128, 4096  # characters
 Name = Annotated[
     str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 ]
 # No control characters and no bidirectional overrides: terminals would interpret them.
 _CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
-Text = Annotated[str, Field(max_length=4096, pattern=rf"^[^{_CONTROL}]*$")]
-Line = Annotated[str, Field(max_length=4096, pattern=rf"^[^\t\n{_CONTROL}]*$")]
+Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=rf"^[^{_CONTROL}]*$")]
+Line = Annotated[str, Field(max_length=MAX_TEXT, pattern=rf"^[^\t\n{_CONTROL}]*$")]
 Label = Annotated[Line, Field(min_length=1, max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from skillbank.config import bare_name
 from skillbank.errors import UnsupportedEnvironment, did_you_mean
 from skillbank.spec import ObservationBlock, Sha256, Symmetry
 
@@ -319,9 +320,8 @@ def resolve(env_id: str) -> str:
         if candidate in gymnasium.registry:
             return candidate
     ours = [known for known in gymnasium.registry if known.startswith("skillbank/")]
-    bare = {known.removeprefix("skillbank/").removesuffix("-v0"): known for known in ours}
-    wanted = env_id.removeprefix("skillbank/").removesuffix("-v0")
-    hint = did_you_mean(wanted, [*bare, *gymnasium.registry])
+    bare = [bare_name(known) for known in ours]
+    hint = did_you_mean(bare_name(env_id), [*bare, *gymnasium.registry])
     raise UnsupportedEnvironment(
         f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
         f"If a module of yours registers it: --env MODULE:{env_id}, or --env MODULE: for the task "
@@ -350,14 +350,15 @@ def _made(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> VectorEnv[Any, 
 
 def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Space[Any]) -> None:
     box = gymnasium.spaces.Box
-    if not isinstance(obs, box) or len(obs.shape) != 1:
+    if not isinstance(obs, box) or len(obs.shape) != 1 or not obs.shape[0]:
         raise UnsupportedEnvironment(
-            f"{env_id} has observations {obs}; skills need a one-dimensional Box "
+            f"{env_id} has observations {obs}; skills need a one-dimensional Box of some numbers "
             "(gymnasium.wrappers.FlattenObservation makes one of a Dict or an image)"
         )
     if (
         not isinstance(action, box)
         or len(action.shape) != 1
+        or not action.shape[0]
         or not np.issubdtype(action.dtype, np.floating)
     ):
         raise UnsupportedEnvironment(

@@ -1,6 +1,7 @@
 """The training loop: collect with parallel simulations, store, update, report."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -44,7 +45,7 @@ class Hooks:
     """Callbacks and checkpoint settings of a training. The library itself never prints."""
 
     on_progress: Callable[[Progress], None] | None = None
-    on_warning: Callable[[str], None] | None = None  # for problems that do not stop the training
+    on_warning: Callable[[str], None] = warnings.warn  # for problems that do not stop the training
     should_stop: Callable[[], bool] = lambda: False
     checkpoint: Path | None = None  # file to save to, every two minutes and when training stops
     resume: bool = False  # resume from that checkpoint
@@ -53,6 +54,10 @@ class Hooks:
     # written, at no other time. A resumed training then ends bit-identical to an uninterrupted one.
     segment_steps: int | None = None
     memory: dict[str, NDArray[Any]] = field(default_factory=dict)  # caller's data in the checkpoint
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None:  # a str does as well
+            self.checkpoint = Path(self.checkpoint).expanduser()
 
 
 @dataclass
@@ -89,6 +94,8 @@ class Training:
         """Train until ``config.total_steps``.
 
         Raises:
+            StorageError: No checkpoint can be written where the hooks want it.
+            SkillbankError: Another file is there.
             Interrupted: ``should_stop`` returned True. The checkpoint, if any, is saved; in a
                 training with segments it remains that of the last complete segment.
             UnsupportedEnvironment: The environment returned invalid data; likewise saved.
@@ -98,6 +105,8 @@ class Training:
         self.memory = hooks.memory
         if hooks.resume:
             checkpoint.load(self, hooks.checkpoint)
+        if hooks.checkpoint is not None:
+            checkpoint.check_place(hooks.checkpoint)
         begun = self.steps
         try:
             with side_by_side() as beside:
@@ -196,8 +205,7 @@ class Training:
         try:
             checkpoint.save(self, hooks.checkpoint)
         except StorageError as failure:  # for example a full disk; a later save may succeed
-            if hooks.on_warning is not None:
-                hooks.on_warning(str(failure))
+            hooks.on_warning(str(failure))
 
     def _action(self, obs: torch.Tensor) -> NDArray[np.float32]:
         """Actions [N, A] for this step: random at first, then the policy's with OU noise."""

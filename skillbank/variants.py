@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.errors import IncompatibleSkill, InvalidArgument
-from skillbank.spec import MAX_NAME, SkillSpec, Symmetry, blocks_text
+from skillbank.spec import MAX_NAME, MAX_TEXT, SkillSpec, Symmetry, blocks_text
 
 Parameters = dict[str, NDArray[np.float32]]
 POSITION = "position"  # the block of the position in the arena
@@ -41,7 +41,7 @@ def at_temperature(
     update = {
         "temperature": temperature,
         "reward_scale": spec.reward_scale * factor,
-        "reward": spec.reward and f"{factor:.3g} ({spec.reward})"[:4096],
+        "reward": spec.reward and f"{factor:.3g} ({spec.reward})"[:MAX_TEXT],
     }
     return spec.model_copy(update=update), changed
 
@@ -103,7 +103,7 @@ def turned(
     suffix = f".turned_{degrees}"
     update = {
         "name": spec.name[: MAX_NAME - len(suffix)] + suffix,
-        "reward": f"{spec.reward or spec.task}, turned by {degrees} degrees"[:4096],
+        "reward": f"{spec.reward or spec.task}, turned by {degrees} degrees"[:MAX_TEXT],
         "symmetries": kept,
         "evaluations": (),
     }

@@ -109,6 +109,7 @@ def test_q_is_a_function_of_the_environments_units(skill):
         (np.zeros((4, 3)), np.zeros((4, 3)), r"expected actions \[\.\.\., 2\]"),
         (np.zeros((4, 3)), np.zeros((5, 2)), "do not go together"),
         (np.zeros((4, 3)), np.zeros(2), "do not go together"),
+        (np.zeros((4, 3)), np.full((4, 2), np.inf), "actions must be finite, got inf"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(skill, obs, action, message):
@@ -440,6 +441,13 @@ def test_a_task_of_ones_own_may_gain_blocks():
     seen = finetune(errand, "SmallWorld/Errand-v0", tuning, env_kwargs=made | {"weather": True})
     assert [block.name for block in seen.spec.observation_blocks] == ["clock", "weather"]
     assert evaluate(seen, episodes=2).lengths.max() <= 6
+
+
+def test_a_tilde_is_the_home_folder(skill, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    skill.save("~/skill.h5")
+    assert (tmp_path / "skill.h5").exists()
+    assert Skill.load("~/skill.h5").content_hash == skill.content_hash
 
 
 def test_saved_and_loaded_it_is_the_same_bit_for_bit(skill, tmp_path):

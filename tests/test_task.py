@@ -21,6 +21,8 @@ ONE = Box(-1, 1, (2,), np.float32)
     [
         (gymnasium.spaces.Dict({"x": ONE}), ONE, "FlattenObservation"),
         (gymnasium.spaces.Discrete(4), ONE, "one-dimensional Box"),
+        (Box(-1, 1, (0,), np.float32), ONE, "one-dimensional Box of some numbers"),
+        (ONE, Box(-1, 1, (0,), np.float32), "of real numbers"),
         (Box(0, 1, (8, 8), np.float32), ONE, "one-dimensional Box"),
         (ONE, gymnasium.spaces.Discrete(4), "of real numbers, as in Pendulum-v1"),
         (ONE, Box(0, 3, (2,), np.int64), "of real numbers"),

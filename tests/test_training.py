@@ -13,7 +13,13 @@ import skillbank
 from skillbank import checkpoint
 from skillbank.agent import Agent
 from skillbank.config import Architecture, PretrainConfig
-from skillbank.errors import Interrupted, SkillbankError, TrainingDiverged, UnsupportedEnvironment
+from skillbank.errors import (
+    Interrupted,
+    SkillbankError,
+    StorageError,
+    TrainingDiverged,
+    UnsupportedEnvironment,
+)
 from skillbank.pretraining import pretrain, temperature_at
 from skillbank.replay import Batch
 from skillbank.soft_value import soft_value
@@ -322,6 +328,45 @@ def test_a_training_that_does_nothing_leaves_the_checkpoint_that_is_there(tmp_pa
     with pytest.raises(Interrupted):
         training().run(Hooks(checkpoint=tmp_path / "new.npz", should_stop=lambda: True))
     assert (tmp_path / "new.npz").exists()
+
+
+def test_a_checkpoint_may_be_named_by_a_text(tmp_path):
+    run = training()
+    with pytest.raises(Interrupted):
+        run.run(dataclasses.replace(stop_after(120, run), checkpoint=str(tmp_path / "c.npz")))
+    again = training()
+    again.run(Hooks(checkpoint=str(tmp_path / "c.npz"), resume=True))
+    assert again.steps == again.config.total_steps
+
+
+@pytest.mark.parametrize("place", [".", "file.txt/c.npz"])
+def test_a_checkpoint_that_cannot_be_written_is_known_before_the_first_step(tmp_path, place):
+    (tmp_path / "file.txt").write_text("precious")
+    run = training()
+    with pytest.raises(StorageError, match="Name a file in a folder"):
+        run.run(Hooks(checkpoint=tmp_path / place))
+    assert run.steps == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_checkpoint_replaces_no_other_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("precious")
+    np.savez(tmp_path / "data.npz", data=np.arange(3))
+    for other in (path, tmp_path / "data.npz"):
+        run, before = training(), other.read_bytes()
+        with pytest.raises(SkillbankError, match="is not a checkpoint"):
+            run.run(Hooks(checkpoint=other))
+        assert (run.steps, other.read_bytes()) == (0, before)
+
+
+def test_a_save_that_fails_is_told(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise StorageError("no space left")
+
+    monkeypatch.setattr(checkpoint, "save", full_disk)
+    with pytest.warns(UserWarning, match="no space left"):
+        training().run(Hooks(checkpoint=tmp_path / "c.npz", segment_steps=100))
 
 
 def test_ctrl_c_saves_what_was_learned(tmp_path):

@@ -20,7 +20,6 @@ from skillbank.config import Strict
 from skillbank.networks import (
     SATURATED,
     FlowSampler,
-    NoiseSampler,
     log_normal,
     log_squash,
     unsquash,
@@ -117,11 +116,7 @@ class KernelProposal:
             noise = chance.normal(*shape)
         else:
             noise = self.noise_set[chance.below(len(self.noise_set), *shape[:2])]
-        if isinstance(self.sampler, NoiseSampler):
-            centre = self.sampler(obs, noise)
-        else:
-            centre = self.sampler(obs, noise)[0]
-        centre = centre.clamp(-WIDEST, WIDEST)
+        centre = self.sampler.push(obs, noise).clamp(-WIDEST, WIDEST)
         shrink = (4.0 / ((self.action + 2.0) * n)) ** (1.0 / (self.action + 4.0))
         spread = centre.std(1, keepdim=True, correction=0)
         width = (shrink * spread).clamp_min(NARROWEST)  # [B, 1, A]

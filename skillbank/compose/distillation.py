@@ -24,7 +24,7 @@ from skillbank.networks import flat_arrays, polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
-from skillbank.spec import SkillSpec, kept_kwargs
+from skillbank.spec import MAX_NAME, MAX_TEXT, SkillSpec, kept_kwargs
 from skillbank.versions import versions
 
 if TYPE_CHECKING:
@@ -152,11 +152,11 @@ def distill(
         turns = known(policy.parts, theirs.observation_blocks)
         spec = SkillSpec(  # made first, so that invalid values fail before anything is learned
             name=name or plain_name(theirs.name),
-            description=f"distilled from {theirs.name}; reward {theirs.reward}"[:4096],
+            description=f"distilled from {theirs.name}; reward {theirs.reward}"[:MAX_TEXT],
             temperature=theirs.temperature,
             discount=theirs.discount,
             reward_scale=expression.reward_scale(policy.node) or 1.0,
-            reward=theirs.reward[:4096],
+            reward=theirs.reward[:MAX_TEXT],
             env_id=task.env_id,
             env_kwargs=kept,
             observation_blocks=theirs.observation_blocks,
@@ -190,4 +190,4 @@ def plain_name(text: str) -> str:
         text = f"minus {text[1:]}"
     words = text.replace("+", " plus ").replace(" - ", " minus ").replace("|", " or ")
     plain = re.sub(r"[^A-Za-z0-9_.]+", "-", words).strip("-.")
-    return (plain or "composed")[:128]
+    return (plain or "composed")[:MAX_NAME]
