@@ -227,7 +227,9 @@ class Bank:
         """
         bank_folder.checked_name(name)
         if not hasattr(skill, "stored"):
-            advice = "; distill() makes one of a composition" if hasattr(skill, "distill") else ""
+            advice = (
+                "; distill() turns a composition into a skill" if hasattr(skill, "distill") else ""
+            )
             raise errors.SkillbankError(f"a bank stores skills, not {skill!r}{advice}")
         image, stored = storage.prepare(*skill.stored())
         reference = self._keep(image, stored, name)

@@ -262,25 +262,22 @@ def finetune(
 
     With --skill only: the quadruped's narrow hallway.
     """
-    from skillbank import cli_training, config
+    from skillbank import cli_training
     from skillbank.cli_settings import bare_reference, finetuned_name, settings_help
+    from skillbank.finetuning import finetune as learn
+    from skillbank.finetuning import recipe_for
 
     env_id = chosen["env_id"]
     if "help" in settings:
-        from skillbank.finetuning import recipe_for
-
         spec = open_bank(chosen["bank_folder"]).spec(named(skill))
         click.echo(settings_help(recipe_for(spec, env_id, preset, schedule)))
         return
     name = name or finetuned_name(bare_reference(skill), env_id)
     run = ctx.with_resource(cli_training.Run.prepared(name, _again(ctx), **chosen))
-    recipe = _planned(config.finetune_recipe(env_id, preset, schedule), run, steps, settings)
+    recipe = recipe_for(run.bank.spec(named(skill)), env_id, preset, schedule)
+    recipe = _planned(recipe, run, steps, settings)
     run.start(recipe)
     parent = run.bank.load(named(skill))
-    from skillbank.finetuning import finetune as learn
-    from skillbank.finetuning import recipe_for
-
-    recipe = _planned(recipe_for(parent.spec, env_id, preset, schedule), run, steps, settings)
     before = run.measured(parent)
     if not as_json:
         print_evaluation("before", before)

@@ -67,7 +67,7 @@ def test_onnx_draws_the_same_actions_as_torch(stored: storage.StoredSkill) -> No
     else:
         noise = rng.normal(size=(6, 4, spec.action_size)).astype(np.float32)
         found = run(export_onnx.sampler_model(stored), obs=obs, noise=noise)
-    u = skill._push(torch.from_numpy(obs), torch.from_numpy(noise))
+    u = skill.sampler.push(torch.from_numpy(obs), torch.from_numpy(noise))
     np.testing.assert_allclose(found, skill.unscaled(torch.tanh(u)), atol=1e-5)
     assert found.shape == (6, 4, spec.action_size)
     assert np.ptp(found) > 0.1
