@@ -403,7 +403,7 @@ class Bank:
                         path = bank_folder.alias_path(self.folder, name, label)
                         path.unlink()
                         swept.append(path.name)
-            self._index.prune(self._versions())
+            self._index.prune(versions)
         return swept
 
     # Looking.

@@ -1,7 +1,6 @@
 """A bank's lock: writers hold it, readers do not need it."""
 
 import contextlib
-import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -50,16 +49,9 @@ class FolderLock:
         """The locked file's descriptor; closing it releases the lock."""
         try:
             durable.make_folder(self.folder)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(self.folder / ".lock", flags, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BaseException:  # Ctrl-C while waiting, or a disk without locks
-                os.close(descriptor)
-                raise
+            return durable.lock(self.folder / ".lock", wait=wait)
         except OSError as error:
             raise errors.StorageError(
                 f"cannot write to the bank {self.folder}: {error.strerror}. {self._advice}, in a "
                 "folder that you may write to"
             ) from error
-        return descriptor

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import gymnasium
@@ -14,6 +14,7 @@ from skillbank import __version__
 from skillbank.cli_bank import BANK_COMMANDS
 from skillbank.cli_compose import compose_command
 from skillbank.cli_options import (
+    Function,
     bank_option,
     deterministic_option,
     env_option,
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
     from skillbank.evaluation import Evaluation
     from skillbank.skill import Skill
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 HALLWAY = "skillbank/QuadrupedHallwayNarrow-v0"
 RUN = "skillbank/QuadrupedRun-v0"
-OURS = (bare_name(env_id) for env_id in gymnasium.registry if env_id.startswith("skillbank/"))
-TASKS = f"Tasks of skillbank: {', '.join(OURS)}."
+TASKS = "Tasks of skillbank: {}.".format(
+    ", ".join(bare_name(env_id) for env_id in gymnasium.registry if env_id.startswith("skillbank/"))
+)
 
 
 class Commands(click.Group):

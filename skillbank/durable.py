@@ -92,9 +92,7 @@ def _replacement(path: Path, durable: bool) -> Iterator[int]:
             step = "wrote, but could not sync to the disk,"
             sync_folder(path.parent)
     except OSError as error:
-        raise StorageError(
-            f"{step} {path}: {error.strerror or error}. {_remedy(error.errno)}"
-        ) from error
+        raise _failure(step, path, error) from error
 
 
 def check_replaceable(path: Path) -> None:
@@ -111,9 +109,11 @@ def check_replaceable(path: Path) -> None:
         os.unlink(temporary)
         os.close(descriptor)
     except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}. {_remedy(error.errno)}"
-        ) from error
+        raise _failure("cannot write", path, error) from error
+
+
+def _failure(step: str, path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{step} {path}: {error.strerror or error}. {_remedy(error.errno)}")
 
 
 def _remedy(number: int | None) -> str:
@@ -143,6 +143,23 @@ def _temporary(path: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
+def lock(path: Path, *, wait: bool) -> int:
+    """Open or create a file, and lock it until the descriptor is closed.
+
+    Raises:
+        OSError: it cannot be opened or locked; BlockingIOError if it is locked and ``wait`` is
+            false.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:  # Ctrl-C while waiting, or a disk without locks
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def open_locked(path: Path) -> int:
     """Open or create a file, and lock it until the descriptor is closed.
 
@@ -150,15 +167,10 @@ def open_locked(path: Path) -> int:
         StorageError: it cannot be opened, or another process holds its lock.
     """
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(descriptor).st_nlink:  # its holder has just deleted it
-                raise BlockingIOError
-        except BaseException:
+        descriptor = lock(path, wait=False)
+        if not os.fstat(descriptor).st_nlink:  # its holder has just deleted it
             os.close(descriptor)
-            raise
+            raise BlockingIOError
     except BlockingIOError as error:
         raise StorageError(f"another process is using {path}: wait for it") from error
     except OSError as error:

@@ -42,9 +42,7 @@ if TYPE_CHECKING:
     from skillbank.compose.correction import Correction
 
 Float = NDArray[np.float64]
-VISITED_FACTOR = (
-    2  # candidates for a soft value at a visited state, as a multiple of those for an action
-)
+VISITED_FACTOR = 2  # candidates for a visited state's value, as a multiple of an action's
 SCOUTS = 4  # episodes of each part's own policy
 GOOD, POOR = 0.25, 2.0  # loss per step in units of alpha: below GOOD is well, from POOR on badly
 
