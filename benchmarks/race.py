@@ -174,7 +174,7 @@ def run_ours(learner: Learner, name: str, seed: int) -> Clock:
     clock = Clock(learner)
 
     def on_step(training: Any, _step: Any) -> None:
-        clock.look(training.steps, lambda: finished_skill(training, config, name="race"))
+        clock.look(training.steps, lambda: finished_skill(training, name="race"))
 
     hooks = Hooks(on_step=on_step, should_stop=lambda: clock.over)
     with contextlib.suppress(Interrupted):

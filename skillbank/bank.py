@@ -92,7 +92,7 @@ class Bank:
                 f"a bank is a local folder, not {url[1]}://{where[url.end() :]}: copy skills to a "
                 "URL with 'skillbank push SKILL URL', and from it with 'skillbank pull SKILL URL'"
             )
-        self.folder = Path(os.path.expanduser(where))  # an unknown ~user stays as it is
+        self.folder = durable.as_path(where)
         self._shipped: Path | None = None
         if (folder is None) if shipped is None else shipped:
             self._shipped = Path(str(resources.files("skillbank.pretrained")))
@@ -170,7 +170,9 @@ class Bank:
 
     def path(self, reference: str | Path) -> Path:
         """Path of a skill's file; raises SkillNotFound."""
-        return reference if isinstance(reference, Path) else self.resolve(reference).path
+        if isinstance(reference, Path):
+            return durable.as_path(reference)
+        return self.resolve(reference).path
 
     def spec(self, reference: str | Path) -> SkillSpec:
         """Metadata of a skill; raises SkillNotFound or SkillFileError."""
@@ -200,7 +202,7 @@ class Bank:
     def read(self, reference: str | Path) -> storage.StoredSkill:
         """Read and verify a skill without building its networks; raises the errors of ``load``."""
         if isinstance(reference, Path):
-            return storage.read(reference)
+            return storage.read(durable.as_path(reference))
         asked = _CONTENT.fullmatch(reference)
         for _ in range(_RACES):
             version = self.resolve(reference)

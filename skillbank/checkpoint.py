@@ -4,7 +4,6 @@ A resumed training starts with new episodes.
 """
 
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skillbank import archives
 from skillbank.agent import Agent
-from skillbank.durable import DAMAGE, check_replaceable, replace_durably
+from skillbank.durable import check_replaceable, replace_durably
 from skillbank.errors import SkillbankError, TrainingDiverged
 from skillbank.networks import flat_arrays, load_flat_arrays
 from skillbank.spec import CurvePoint
@@ -181,13 +181,7 @@ def load_optimisers(
 def _opened(path: Path) -> Iterator[Any]:
     """Open a checkpoint; each array is read when it is accessed."""
     try:
-        # Given a path, np.load leaves the file open if it is not a zip archive, and treats such a
-        # file as a pickle. So check for an archive first, and pass an open file.
-        with (
-            zipfile.ZipFile(path),
-            path.open("rb") as raw,
-            np.load(raw, allow_pickle=False) as file,
-        ):
+        with archives.opened(path) as file:
             yield file
-    except DAMAGE as error:
+    except archives.DAMAGE as error:
         raise SkillbankError(f"{path} is not a checkpoint: {error}") from error

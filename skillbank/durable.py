@@ -1,4 +1,4 @@
-"""Atomic, durable replacement of files, and exclusive locks on files and folders."""
+"""Files: paths, atomic and durable replacement, and exclusive locks on files and folders."""
 
 import contextlib
 import errno
@@ -6,9 +6,6 @@ import fcntl
 import os
 import re
 import secrets
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,20 +14,13 @@ from typing import BinaryIO
 from skillbank.errors import Busy, StorageError
 
 LOCK = "lock"  # name of the lock file in a folder
-# Exceptions that reading a damaged .npz archive may raise.
-DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    SyntaxError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _TEMPORARY = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _PARTIAL = re.compile(r"\.[0-9a-f]{64}\.part")
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """The path that a user gave, with ``~`` for the home folder; an unknown ``~user`` is kept."""
+    return Path(os.path.expanduser(path))
 
 
 def replace_file(path: Path, image: bytes, *, durable: bool = True) -> None:

@@ -36,7 +36,7 @@ def to_safetensors(stored: StoredSkill, path: str | Path) -> None:
         data += array.tobytes()
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
-    durable.replace_file(Path(path), len(text).to_bytes(8, "little") + text + data)
+    durable.replace_file(durable.as_path(path), len(text).to_bytes(8, "little") + text + data)
 
 
 def from_safetensors(path: str | Path) -> StoredSkill:
@@ -48,7 +48,7 @@ def from_safetensors(path: str | Path) -> StoredSkill:
         SkillFileError: the subclass says what is wrong with the file.
         SkillNotFound: there is no such file.
     """
-    image = storage.read_bytes(Path(path))
+    image = storage.read_bytes(durable.as_path(path))
     with storage.naming(path):
         return _decode(image)
 

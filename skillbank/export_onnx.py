@@ -46,7 +46,7 @@ def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
     Raises:
         StorageError: onnx is not installed, or the folder cannot be written.
     """
-    path, paths = Path(path), []
+    path, paths = durable.as_path(path), []
     stem = path / stored.spec.name
     if path.suffix.lower() == ".onnx" and not path.is_dir():
         stem = path.with_suffix("")

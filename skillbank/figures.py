@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skillbank.durable import replace_durably
+from skillbank.durable import as_path, replace_durably
 from skillbank.errors import InvalidArgument
 from skillbank.spec import CurvePoint
 
@@ -33,7 +33,7 @@ GRID = 81  # points along each side of a level-curve plot
 
 def learning_curve(
     curve: Sequence[CurvePoint],
-    path: Path,
+    path: str | Path,
     *,
     title: str,
     marks: dict[str, float] | None = None,
@@ -75,7 +75,7 @@ def learning_curve(
     _save(figure, path)
 
 
-def traces(panels: "Sequence[tuple[str, Evaluation]]", arena: Any, path: Path) -> None:
+def traces(panels: "Sequence[tuple[str, Evaluation]]", arena: Any, path: str | Path) -> None:
     """Plot the trace of each episode, seen from above, as in the paper's figures 4 and 7.
 
     Args:
@@ -116,7 +116,7 @@ def multi_goal(
     evaluation: "Evaluation",
     reward: Callable[[Array], Array],
     goals: Array,
-    path: Path,
+    path: str | Path,
 ) -> None:
     """Plot the paper's figure 1.
 
@@ -212,8 +212,9 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def _save(figure: "Figure", path: str | Path) -> None:
     """Write an image atomically."""
+    path = as_path(path)
     with replace_durably(path) as file:
         figure.savefig(
             file, dpi=DPI, format=path.suffix.removeprefix(".") or "png", bbox_inches="tight"

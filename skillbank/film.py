@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from skillbank.durable import as_path
 from skillbank.errors import InvalidArgument, StorageError, UnsupportedEnvironment
 from skillbank.evaluation import check_ending, task_of
 from skillbank.skill import Skill
@@ -22,7 +23,7 @@ DEFAULT_FPS = 20
 def film(
     skill: Skill,
     env_id: str | None,
-    path: Path,
+    path: str | Path,
     *,
     episodes: int = 1,
     seed: int = 0,
@@ -56,6 +57,7 @@ def film(
         IncompatibleSkill: The skill does not fit the task.
         StorageError: The film cannot be written.
     """
+    path = as_path(path)
     mp4 = path.suffix.lower() == ".mp4"
     if not mp4 and path.suffix.lower() != ".gif":
         raise InvalidArgument(f"a film is .mp4 or .gif, not '{path.name}'")

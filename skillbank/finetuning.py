@@ -109,11 +109,11 @@ def finetune(
     bare = task.env_id.split("/")[-1].rsplit("-v", 1)[0]
     name = name or f"{skill.spec.name}.{bare}"
     try:
-        finished_skill(training, config, name=name, parents=parents)  # invalid metadata raises now
+        finished_skill(training, name=name, parents=parents)  # invalid metadata raises now
         training.run(hooks or Hooks())
     finally:
         task.close()
-    return finished_skill(training, config, name=name, parents=parents)
+    return finished_skill(training, name=name, parents=parents)
 
 
 def recipe_for(

@@ -7,7 +7,7 @@ import numpy as np
 
 from skillbank.agent import Agent
 from skillbank.bank_folder import checked_name
-from skillbank.config import FinetuneConfig, PretrainConfig, noise_fed, recipe
+from skillbank.config import PretrainConfig, noise_fed, recipe
 from skillbank.errors import InvalidArgument, SkillbankError
 from skillbank.networks import flat_arrays
 from skillbank.skill import Skill
@@ -74,11 +74,11 @@ def pretrain(
         level=config.level_critics,
     )
     try:
-        finished_skill(training, config, name=name)  # invalid metadata raises before the training
+        finished_skill(training, name=name)  # invalid metadata raises before the training
         training.run(hooks or Hooks())
     finally:
         task.close()
-    return finished_skill(training, config, name=name)
+    return finished_skill(training, name=name)
 
 
 def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:
@@ -124,15 +124,9 @@ def check_run(seed: int, device: str) -> int:
     return seed
 
 
-def finished_skill(
-    training: Training,
-    config: PretrainConfig | FinetuneConfig,
-    *,
-    name: str,
-    parents: tuple[str, ...] = (),
-) -> Skill:
+def finished_skill(training: Training, *, name: str, parents: tuple[str, ...] = ()) -> Skill:
     """The skill learned so far by a training."""
-    agent, task = training.agent, training.task
+    agent, task, config = training.agent, training.task, training.config
     members = 0 if agent.noise_set is None else len(agent.noise_set)
     networks = agent.networks()
     if members == 1:  # the hand-over is complete: Q no longer includes the prior

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skillbank import storage, variants
+from skillbank import durable, storage, variants
 from skillbank.config import bare_name
 from skillbank.errors import IncompatibleSkill, InvalidArgument
 from skillbank.networks import (
@@ -159,7 +159,7 @@ class Skill(Composable):
         Raises:
             StorageError: It cannot be written; an existing file is unchanged.
         """
-        self.content_hash = storage.write(Path(path).expanduser(), *self.stored())
+        self.content_hash = storage.write(durable.as_path(path), *self.stored())
 
     @classmethod
     def load(cls, path: str | Path) -> "Skill":
@@ -168,7 +168,7 @@ class Skill(Composable):
         Raises:
             SkillFileError: The file is damaged or not a skill; no part of it is used.
         """
-        return cls.from_stored(storage.read(Path(path).expanduser()))
+        return cls.from_stored(storage.read(durable.as_path(path)))
 
     def as_parents(self) -> tuple[str, ...]:
         """The content hashes that a skill derived from this one lists as its parents.

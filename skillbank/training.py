@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from skillbank import checkpoint
 from skillbank.agent import Agent, Figures
-from skillbank.config import Learning
+from skillbank.config import FinetuneConfig, PretrainConfig
+from skillbank.durable import as_path
 from skillbank.errors import Interrupted, StorageError, TrainingDiverged
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.side_by_side import InTurn, side_by_side
@@ -57,7 +58,7 @@ class Hooks:
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:  # a str does as well
-            self.checkpoint = Path(self.checkpoint).expanduser()
+            self.checkpoint = as_path(self.checkpoint)
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Training:
 
     agent: Agent
     task: Task
-    config: Learning
+    config: PretrainConfig | FinetuneConfig
     seed: int
     schedule: Callable[[Agent, int], bool]  # sets alpha, noise set; returns if the sampler learns
     warm: bool  # take the first actions from the sampling network (a skill's), not at random

@@ -1,12 +1,14 @@
 """What composing lacks: correction, certificate, distillation and improvement, against oracles."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from composing import ALPHA, GAMMA, exact_value, grid, peaked
 
 from skillbank import Bank, IncompatibleSkill, SkillbankError, compose, evaluation, exact
-from skillbank.compose import DistillConfig, ImproveConfig, expression
+from skillbank.compose import DistillConfig, ImproveConfig, correction, expression
 from skillbank.compose.certificate import SCOUTS, _Walk
 from skillbank.compose.correction import (
     Backup,
@@ -859,3 +861,62 @@ def test_a_correction_with_another_number_in_it_is_refused(tmp_path):
         np.savez(path, **arrays | {name: changed})
         with pytest.raises(SkillbankError, match="do not match its hash"):
             Correction.load(path)
+
+
+def hostile(arrays, **changes):
+    """The arrays of a correction with changes in its document, and a hash that matches them."""
+    meta = json.loads(arrays["meta"].tobytes()) | changes
+    document = json.dumps(meta).encode()
+    parameters = {k: v for k, v in arrays.items() if k not in ("meta", "digest")}
+    digest = np.frombuffer(correction._digest(document, parameters), np.uint8)
+    return parameters | {"meta": np.frombuffer(document, np.uint8), "digest": digest}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"reports": [{}]}, "reports"),
+        ({"reports": [[1, 2]]}, "reports"),
+        ({"factor": "1"}, "factor"),
+        ({"factor": float("nan")}, "factor"),
+        ({"about": [[[[]]]]}, "about"),
+        ({"hidden": [1 << 20] * 8}, "other names or shapes"),  # would take terabytes
+        ({"hidden": []}, "hidden"),
+        ({"action": 0}, "action"),
+        ({"blocks": [["position", -1]]}, "blocks"),
+        ({"blocks": [["../position", 1]]}, "blocks"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_correction_that_lies_in_its_document_is_refused(changes, told, tmp_path):
+    a, b = parts()
+    path = tmp_path / "c.npz"
+    Corrector(a & b, CorrectionConfig(), seed=0).correction.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **hostile(arrays))
+    Correction.load(path)  # as long as it does not lie
+    np.savez(path, **hostile(arrays, **changes))
+    with pytest.raises(SkillbankError, match=rf"(?s)not a correction, or is damaged.*{told}"):
+        Correction.load(path)
+
+
+def test_a_correction_with_a_parameter_that_is_not_finite_is_refused(tmp_path):
+    a, b = parts()
+    path = tmp_path / "c.npz"
+    Corrector(a & b, CorrectionConfig(), seed=0).correction.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["out.bias"] = arrays["out.bias"] * np.nan
+    np.savez(path, **hostile(arrays))
+    with pytest.raises(SkillbankError, match="a parameter is not finite"):
+        Correction.load(path)
+
+
+def test_a_correction_for_other_actions_does_not_fit():
+    a, b = parts()
+    other = correction.Correction(
+        correction._network((8,), 1, 2), (), expression.outline((a & b).node)
+    )
+    with pytest.raises(IncompatibleSkill, match="actions of 2 numbers"):
+        (a & b).with_correction(other)

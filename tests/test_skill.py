@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium
@@ -12,10 +13,11 @@ import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import skillbank
-from skillbank import evaluation
+from skillbank import Bank, evaluation, export, figures
 from skillbank.config import Architecture, FinetuneConfig, PretrainConfig
 from skillbank.errors import IncompatibleSkill, SkillbankError, UnsupportedEnvironment
 from skillbank.evaluation import Evaluation, evaluate
+from skillbank.film import film
 from skillbank.finetuning import finetune
 from skillbank.pretraining import pretrain
 from skillbank.skill import CANDIDATES, Skill
@@ -448,6 +450,20 @@ def test_a_tilde_is_the_home_folder(skill, tmp_path, monkeypatch):
     skill.save("~/skill.h5")
     assert (tmp_path / "skill.h5").exists()
     assert Skill.load("~/skill.h5").content_hash == skill.content_hash
+    stored = Bank(tmp_path / "bank").read(Path("~/skill.h5"))
+    export.to_safetensors(stored, "~/skill.safetensors")
+    found = export.from_safetensors("~/skill.safetensors")
+    assert found.parameters.keys() == stored.parameters.keys()
+    assert (tmp_path / "skill.safetensors").exists()
+
+
+def test_pictures_and_films_take_a_path_as_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    skill = trained("MultiGoal")
+    figures.learning_curve(skill.spec.learning_curve, "~/curve.png", title="curve")
+    figures.traces([("", evaluate(skill, episodes=2))], None, "~/traces.png")
+    film(skill, None, "~/film.gif")
+    assert {"curve.png", "traces.png", "film.gif"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_saved_and_loaded_it_is_the_same_bit_for_bit(skill, tmp_path):

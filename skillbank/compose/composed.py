@@ -316,9 +316,14 @@ class Composed(Composable):
         """The same composition with a correction learned earlier; the order of terms is free.
 
         Raises:
-            IncompatibleSkill: It was learned for another composition.
+            IncompatibleSkill: It was learned for another composition, or for other actions.
         """
         mine = expression.outline(self.node)
+        if correction.action_size != self.spec.action_size:
+            raise IncompatibleSkill(
+                f"the correction is for actions of {correction.action_size} numbers; "
+                f"{self.spec.name} has {self.spec.action_size}"
+            )
         if expression.unordered(correction.about) != expression.unordered(mine):
             raise IncompatibleSkill(
                 f"the correction is for {json.dumps(correction.about)},\n"

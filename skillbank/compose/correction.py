@@ -19,7 +19,6 @@ negative where C is not (Hölder's inequality holds for weighted samples too).
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skillbank import archives
 from skillbank.compose import expression
 from skillbank.compose.acting import Acting, Cloud
 from skillbank.compose.composed import Composed, known
@@ -40,13 +40,13 @@ from skillbank.compose.gathering import (
     gather_task,
     learn,
 )
-from skillbank.config import Architecture
-from skillbank.durable import DAMAGE, replace_durably
+from skillbank.config import Architecture, Count, Strict, Widths
+from skillbank.durable import as_path, replace_durably
 from skillbank.errors import IncompatibleSkill, Interrupted, InvalidArgument, SkillbankError
 from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch, Replay
 from skillbank.soft_value import soft_value
-from skillbank.spec import ObservationBlock
+from skillbank.spec import Finite, Name, ObservationBlock, critic_shapes
 
 if TYPE_CHECKING:
     from skillbank.training import Hooks
@@ -81,6 +81,11 @@ class Correction:
         self.network, self.blocks, self.about = network, blocks, about
         self.reports, self.factor = reports, factor
 
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return self.network["0.weight"].shape[1] - self.network.observation
+
     def __call__(self, obs: Tensor, action: Tensor) -> Tensor:
         """C at scaled actions [B, K, A] -> [B, K]; the larger, more pessimistic of the two."""
         found: Tensor = self.network(obs, action).amax(0)
@@ -105,7 +110,7 @@ class Correction:
         arrays = self.network.arrays()
         meta = {
             "hidden": [arrays[f"{i}.bias"].shape[-1] for i in range(self.network.hidden)],
-            "action": arrays["0.weight"].shape[1] - self.network.observation,
+            "action": self.action_size,
             "blocks": [[block.name, block.size] for block in self.blocks],
             "about": self.about,
             "factor": self.factor,
@@ -113,7 +118,7 @@ class Correction:
         }
         document = json.dumps(meta, sort_keys=True).encode()
         digest = np.frombuffer(_digest(document, arrays), np.uint8)
-        with replace_durably(Path(path)) as file:
+        with replace_durably(as_path(path)) as file:
             np.savez(
                 file,
                 allow_pickle=False,
@@ -129,24 +134,38 @@ class Correction:
         Raises:
             SkillbankError: The file is not a correction, or is damaged.
         """
-        path = Path(path)
+        path = as_path(path)
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise ValueError(f"larger than {MAX_FILE_BYTES:,} bytes")
-            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = archives.arrays_of(path)
             document, digest = arrays.pop("meta").tobytes(), arrays.pop("digest").tobytes()
             if _digest(document, arrays) != digest:
                 raise ValueError("its bytes do not match its hash")
-            meta = json.loads(document)
-            blocks = tuple(ObservationBlock(name=name, size=size) for name, size in meta["blocks"])
-            observation = sum(block.size for block in blocks)
-            network = _network(tuple(meta["hidden"]), observation, meta["action"])
+            meta = _Meta.model_validate_json(document)
+            blocks = tuple(ObservationBlock(name=name, size=size) for name, size in meta.blocks)
+            sizes = (meta.hidden, sum(block.size for block in blocks), meta.action)
+            shapes = critic_shapes(_architecture(meta.hidden), *sizes[1:])
+            if {name: value.shape for name, value in arrays.items()} != shapes:
+                raise ValueError("its parameters have other names or shapes")
+            if not all(np.isfinite(value).all() for value in arrays.values()):
+                raise ValueError("a parameter is not finite")
+            network = _network(*sizes)
             network.load_arrays(arrays)
-        except (*DAMAGE, AssertionError, TypeError) as error:
+        except (*archives.DAMAGE, TypeError) as error:
             raise SkillbankError(f"{path} is not a correction, or is damaged: {error}") from error
-        reports = tuple(Report(*numbers) for numbers in meta["reports"])
-        return cls(network, blocks, meta["about"], reports, meta["factor"])
+        return cls(network, blocks, meta.about, meta.reports, meta.factor)
+
+
+class _Meta(Strict):
+    """The document in a correction's file."""
+
+    hidden: Widths
+    action: Count
+    blocks: tuple[tuple[Name, Count], ...]
+    about: dict[str, Any]
+    factor: Finite
+    reports: tuple[Report, ...]
 
 
 class Backup(NamedTuple):
@@ -358,9 +377,12 @@ def _check_transitions(composed: Composed, transitions: Replay, env_id: str | No
         raise SkillbankError("there is no transition to learn from")
 
 
+def _architecture(hidden: tuple[int, ...]) -> Architecture:
+    return Architecture(critics=NETWORKS, critic_hidden=hidden, layer_norm=True)
+
+
 def _network(hidden: tuple[int, ...], observation: int, action: int) -> Critic:
-    shape = Architecture(critics=NETWORKS, critic_hidden=hidden, layer_norm=True)
-    return Critic(shape, observation, action)
+    return Critic(_architecture(hidden), observation, action)
 
 
 def _digest(document: bytes, arrays: dict[str, NDArray[np.float32]]) -> bytes:

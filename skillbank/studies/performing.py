@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 import skillbank
+from skillbank import archives
 from skillbank.config import FinetuneConfig, PretrainConfig
-from skillbank.durable import DAMAGE, alone
+from skillbank.durable import alone
 from skillbank.errors import TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
 from skillbank.figures import FIGURE_1_STATES
@@ -135,9 +136,8 @@ def parameters_hash(path: Path) -> str:
     """Hash of a skill's or a rival's parameters; repeating a training gives the same hash."""
     if not zipfile.is_zipfile(path):
         return hash_of(b"", Skill.load(path).parameters())
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files if file[name].dtype.kind == "f"}
-        return hash_of(b"", arrays)
+    arrays = archives.arrays_of(path)
+    return hash_of(b"", {name: value for name, value in arrays.items() if value.dtype.kind == "f"})
 
 
 def _whole(checkpoint: Path) -> bool:
@@ -145,10 +145,9 @@ def _whole(checkpoint: Path) -> bool:
     if not checkpoint.is_file():
         return True
     try:
-        # Opened here, since NumPy leaks a file that it opens itself if it is not an archive.
-        with checkpoint.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with archives.opened(checkpoint) as file:
             return all(file[name] is not None for name in file.files)
-    except DAMAGE:
+    except archives.DAMAGE:
         return False
 
 

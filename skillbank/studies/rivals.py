@@ -13,6 +13,7 @@ import torch
 from stable_baselines3 import DDPG, SAC
 from stable_baselines3.common.logger import Logger
 
+from skillbank.archives import arrays_of
 from skillbank.baselines import StableBaselinesTask
 from skillbank.checkpoint import load_optimisers, optimiser_arrays
 from skillbank.durable import replace_durably
@@ -124,8 +125,7 @@ def start_from(model: DDPG | SAC, envs: StableBaselinesTask, path: Path) -> None
     Raises:
         IncompatibleSkill: A block that they observe is missing.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays = arrays_of(path)
     names, sizes = arrays.pop("blocks").tolist(), arrays.pop("sizes").tolist()
     own = [ObservationBlock(name=n, size=s) for n, s in zip(names, sizes, strict=True)]
     columns = block_columns(own, envs.task.observation_blocks)
@@ -179,8 +179,7 @@ def _save(model: DDPG | SAC, tracker: Tracker, path: Path) -> None:
 
 
 def _load(model: DDPG | SAC, tracker: Tracker, path: Path) -> None:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays = arrays_of(path)
 
     def part(prefix: str) -> Arrays:
         return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -38,7 +38,7 @@ def learn(
 
     def on_step(training: Training, step: Step) -> None:
         def policy() -> Skill:
-            skill = finished_skill(training, config, name=unit.algorithm)
+            skill = finished_skill(training, name=unit.algorithm)
             _check_finite(skill, unit, training.steps)
             return skill
 
