@@ -608,6 +608,8 @@ class Bank:
     def _not_found(self, reference: str) -> errors.SkillNotFound:
         names = self.names()
         hint = errors.did_you_mean(reference, names)
+        if reference.startswith("sha256:"):
+            hint = " A content hash is written with its first 8 to 64 hexadecimal digits."
         return errors.SkillNotFound(
             f"no skill {reference!r}.{hint} In the bank: {', '.join(names) or 'nothing yet'}"
         )

@@ -8,6 +8,7 @@ import click
 
 from skillbank.cli_printing import say
 from skillbank.cli_settings import imported
+from skillbank.errors import SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
@@ -57,7 +58,16 @@ def open_bank(folder: Path | None, *, new: bool = False) -> "Bank":
 
 
 def named(skill: str) -> str | Path:
-    """Interpret a skill argument: the path of a file, or else a reference in the bank."""
+    """Interpret a skill argument: the path of a file, or else a reference in the bank.
+
+    Raises:
+        SkillbankError: It is an exported file, which must be imported first.
+    """
+    if skill.endswith(".safetensors"):
+        raise SkillbankError(
+            f"{skill} is an exported skill; 'skillbank import {skill} --as NAME' saves it in the "
+            "bank, under a name that works here"
+        )
     if "/" in skill or skill.endswith(".h5") or Path(skill).is_file():
         return Path(skill)
     return skill

@@ -48,6 +48,8 @@ import skillbank
         (["show", "x", "--bank", "~no_such_user/x"], 2, "no bank at ~no_such_user/x yet"),
         (["compose", "tiny", "tiny", "--turn", "nan", "--turn", "0"], 2, "finite numbers of degr"),
         (["show", "tinny"], 2, "Did you mean 'tiny'?"),
+        (["show", "sha256:12"], 2, "its first 8 to 64 hexadecimal digits"),
+        (["show", "far/walk.safetensors"], 2, "'skillbank import far/walk.safetensors --as NAME'"),
         (["remove", "tinny"], 2, "Did you mean 'tiny'?"),
         (["verify", "tinny"], 2, "Did you mean 'tiny'?"),
         (["list", "--bank", "s3://bucket/skills"], 2, "not s3://bucket/skills: copy skills"),
