@@ -23,7 +23,7 @@ import click
 import numpy as np
 import torch
 from composition_tasks import GOALS_ID
-from skillbank.envs import point_mass
+from skillbank.envs import point_mass, simulation
 
 import skillbank
 from skillbank import compose, exact
@@ -258,13 +258,13 @@ def velocity_table() -> tuple[exact.Table, Any, Any]:
     """The point mass on an open floor as a table; its velocity is the whole state."""
     # The simulator's arithmetic: implicit damping, five times per step.
     damping = point_mass.MASS / point_mass.RISE_TIME
-    h = point_mass.PHYSICS_TIMESTEP / point_mass.MASS
+    h = simulation.PHYSICS_TIMESTEP / point_mass.MASS
 
     def step(velocity: Any, action: Any) -> tuple[Any, Any, Any]:
         length = np.maximum(1.0, np.hypot(*action.T))[:, None]
         force = damping * point_mass.MAX_SPEED * action / length
         after = velocity
-        for _ in range(point_mass.SUBSTEPS):
+        for _ in range(simulation.SUBSTEPS):
             after = (after + h * force) / (1.0 + h * damping)
         limit = GRID[-1]
         return np.clip(after, -limit, limit), np.zeros(len(after)), np.zeros(len(after), bool)

@@ -7,8 +7,6 @@ made. `register()` registers every id with Gymnasium, after which both of these 
     gymnasium.make_vec("skillbank/QuadrupedRun-v0", num_envs=16, num_threads=2)
 """
 
-from __future__ import annotations
-
 from .registry import ENV_IDS, register
 
 __all__ = ["ENV_IDS", "register"]

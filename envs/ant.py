@@ -5,8 +5,6 @@ state (torque = 75 Nm x action), so that positions and velocities are the whole 
 such as touch and range finders, are removed: they are unused and cost a fifth of a step.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 
@@ -14,7 +12,7 @@ import mujoco
 
 from .arenas import Arena, add_arena
 from .rendering import add_scenery
-from .simulation import load_mjcf
+from .simulation import load_mjcf, set_options
 from .symmetry import (
     EAST_WEST,
     NORTH_SOUTH,
@@ -23,12 +21,6 @@ from .symmetry import (
     concatenate,
     identity,
 )
-
-PHYSICS_TIMESTEP = 0.01
-"""Seconds."""
-
-SUBSTEPS = 5
-"""Physics steps per control step."""
 
 STANDING_HEIGHT = 0.522
 """Height of the torso's centre with straight legs on the floor, metres."""
@@ -54,9 +46,7 @@ def model(arena: Arena) -> mujoco.MjModel:
     from dm_control.locomotion.walkers import Ant  # after load_mjcf: see there
 
     root = mjcf.RootElement(model="quadruped")
-    root.option.timestep = PHYSICS_TIMESTEP
-    root.option.integrator = "implicitfast"
-    root.option.flag.island = "disable"  # one body is one island: looking for more costs 4 percent
+    set_options(root)
     root.worldbody.add(
         "geom",
         name="floor",

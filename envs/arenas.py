@@ -10,8 +10,6 @@ Arenas for the quadruped are made for a body whose legs span 2.3 m. A point mass
 runs in the same shapes, scaled down.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

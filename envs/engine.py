@@ -11,8 +11,6 @@ in `info` describes the observation returned beside it, and `info["final_info"]`
 `final_obs`.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -99,7 +97,7 @@ class VectorTask(VectorEnv[Any, Any, Any]):
         self._everyone.flags.writeable = False
         self._generators: list[np.random.Generator | None] = [None] * num_envs
 
-    # What a task must define. Every hook but the first two concerns all copies at once.
+    # What a task must define, and may. Hooks without `copies` concern all copies at once.
 
     @abstractmethod
     def _draw(self, generator: np.random.Generator) -> Float:
@@ -121,9 +119,9 @@ class VectorTask(VectorEnv[Any, Any, Any]):
     def _reward_terms(self) -> dict[str, Float]:
         """The terms, each [N], whose sum is the reward of the step just made."""
 
-    @abstractmethod
     def _terminated(self) -> Bool:
-        """Which copies [N] have reached a state that ends the episode."""
+        """Which copies [N] have reached a state that ends the episode; by default none."""
+        return np.zeros(self.num_envs, np.bool_)
 
     def _facts(self) -> dict[str, NDArray[Any]]:
         """What `info` says about the present state, each [N, ...], in new arrays."""

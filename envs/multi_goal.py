@@ -3,8 +3,6 @@
 The setting is that of the authors' released code; the paper's text leaves most of it open.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from .arenas import Arena
 from .engine import Bool, Float, Index, Observation, VectorTask
+from .navigation import goal_at, squared_distances
 from .rendering import Camera, Frame, check_render_arguments
 from .single import SingleTask
 from .symmetry import SQUARE, Symmetry, plane_symmetries
@@ -114,15 +113,12 @@ class MultiGoalVector(VectorTask):
     @property
     def squared_distances(self) -> Float:
         """Squared distance from each copy to each goal, [N, 4]."""
-        away = self._position[:, np.newaxis] - self._goals
-        squared: Float = np.sum(away**2, axis=2)
-        return squared
+        return squared_distances(self._position, self._goals)
 
     @property
     def goal(self) -> Index:
         """The goal each copy is at, -1 for none, [N]."""
-        squared = self.squared_distances
-        return np.where(squared.min(axis=1) < GOAL_RADIUS**2, squared.argmin(axis=1), -1)
+        return goal_at(self.squared_distances, GOAL_RADIUS)
 
     def _observe(self) -> Observation:
         return self._position.astype(np.float32)
@@ -146,8 +142,7 @@ class MultiGoalVector(VectorTask):
 
     def place_reward(self, places: Float) -> Float:
         """The reward for being at places [M, 2], without the cost of actions, [M]."""
-        away = np.asarray(places)[:, np.newaxis] - self._goals
-        squared: Float = np.sum(away**2, axis=2).min(axis=1)
+        squared: Float = squared_distances(np.asarray(places), self._goals).min(axis=1)
         reward: Float = GOAL_REWARD * (squared < GOAL_RADIUS**2) - squared
         return reward
 

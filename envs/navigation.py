@@ -1,7 +1,6 @@
 """What navigation tasks have in common, for any body."""
 
-from __future__ import annotations
-
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,28 @@ from numpy.typing import NDArray
 
 from .arenas import Arena
 from .engine import Bool, Float, Index, VectorTask
+
+
+def squared_distances(places: Float, goals: Float) -> Float:
+    """Of every place [N, 2] from every goal [G, 2]: [N, G]."""
+    squared: Float = np.sum((places[:, np.newaxis] - goals) ** 2, axis=2)
+    return squared
+
+
+def goal_at(squared: Float, radius: float) -> Index:
+    """The nearest goal if it is within the radius, else -1: squared distances [N, G] -> [N]."""
+    return np.where(squared.min(axis=1) < radius**2, squared.argmin(axis=1), -1)
+
+
+def unit_vector(direction: float) -> Float:
+    """The vector [2] of length 1 in a direction, radians counter-clockwise from east.
+
+    Raises:
+        ValueError: if the direction is not a finite number.
+    """
+    if not math.isfinite(direction):
+        raise ValueError(f"direction must be a finite angle in radians, got {direction}")
+    return np.array([math.cos(direction), math.sin(direction)])
 
 
 class SeekTarget(VectorTask):

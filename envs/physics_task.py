@@ -1,14 +1,17 @@
-"""What all tasks simulated by MuJoCo share: the batch, the model's hash, and pictures."""
+"""What tasks simulated by MuJoCo share: the copies' physics, pictures, and a smoothed velocity."""
 
-from __future__ import annotations
+from typing import Any
 
 import mujoco
 import numpy as np
 
 from .arenas import OPEN_FLOOR, Arena
-from .engine import VectorTask
+from .engine import Float, Index, VectorTask
 from .rendering import Camera, Frame, SceneRenderer, check_render_arguments
 from .simulation import Simulation, model_hash
+
+SMOOTHING = 0.1
+"""Share of the newest velocity in the smoothed one, per control step of 0.05 s."""
 
 
 class PhysicsTask(VectorTask):
@@ -24,7 +27,6 @@ class PhysicsTask(VectorTask):
         self,
         *,
         model: mujoco.MjModel,
-        substeps: int,
         followed_body: str,
         camera_distance: float,
         max_episode_steps: int | None,
@@ -39,7 +41,6 @@ class PhysicsTask(VectorTask):
 
         Args:
             model: the compiled model.
-            substeps: physics steps per control step.
             followed_body: the body that the following camera keeps in view.
             camera_distance: of that camera from the body, metres.
             num_envs: number of copies, N.
@@ -62,7 +63,7 @@ class PhysicsTask(VectorTask):
             action_high=bound,
             max_episode_steps=max_episode_steps,
         )
-        self.simulation = Simulation(model, num_envs, substeps=substeps, num_threads=num_threads)
+        self.simulation = Simulation(model, num_envs, num_threads=num_threads)
         self.control_timestep = self.simulation.control_timestep
         self.model_hash = model_hash(model)
         self.render_mode = render_mode
@@ -88,3 +89,30 @@ class PhysicsTask(VectorTask):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+class SmoothedVelocityTask(PhysicsTask):
+    """A task about the velocity of a body's centre of mass, smoothed over about half a second."""
+
+    def __init__(self, *, centre: slice, **kwargs: Any) -> None:
+        """Makes the copies.
+
+        Args:
+            centre: the sensors that hold the position of the centre of mass, metres.
+            **kwargs: as for every physics task.
+        """
+        super().__init__(**kwargs)
+        self._centre = self.simulation.sensors[:, centre]
+        self._last_centre = np.zeros(self._centre.shape)
+        self._average_velocity = np.zeros(self._centre.shape)  # world frame, m/s
+
+    def _rest(self, copies: Index) -> None:
+        """Sets the smoothed velocity of copies [n], which have just been placed, to zero."""
+        self._last_centre[copies] = self._centre[copies]
+        self._average_velocity[copies] = 0.0
+
+    def _advance(self, actions: Float) -> None:
+        self.simulation.step(actions)
+        velocity = (self._centre - self._last_centre) / self.control_timestep
+        self._average_velocity += SMOOTHING * (velocity - self._average_velocity)
+        self._last_centre[:] = self._centre

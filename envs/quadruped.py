@@ -5,8 +5,6 @@ the instantaneous speed would pay for shaking on the spot. The smoothed velocity
 observation, so that the task stays Markov.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 
@@ -16,13 +14,10 @@ from numpy.typing import NDArray
 from . import ant
 from .arenas import HALLWAY_NARROW, HALLWAY_WIDE, MAZE, U_MAZE
 from .engine import Bool, Float, Index, Observation
-from .navigation import FollowHallway, SeekTarget
-from .physics_task import PhysicsTask
+from .navigation import FollowHallway, SeekTarget, unit_vector
+from .physics_task import SmoothedVelocityTask
 from .single import SingleTask
 from .symmetry import Symmetry, group
-
-SMOOTHING = 0.1
-"""Share of the newest velocity in the smoothed one, per control step of 0.05 s."""
 
 FALLEN_UPRIGHTNESS = 0.1
 """The quadruped has fallen when its up axis makes more than 84 degrees with the vertical."""
@@ -63,7 +58,7 @@ BODY_SIZE = sum(width for _, width in BODY_BLOCKS)
 _DRAWS = 1 + ant.JOINTS + 6 + ant.JOINTS + 2
 
 
-class QuadrupedTask(PhysicsTask):
+class QuadrupedTask(SmoothedVelocityTask):
     """A quadruped in an arena, rewarded for the speed of its centre of mass in any direction.
 
     Observation blocks are `BODY_BLOCKS`, then what the task adds. `info` has `position` [N, 2] m
@@ -90,7 +85,7 @@ class QuadrupedTask(PhysicsTask):
         self.observation_blocks = BODY_BLOCKS + self.extra_blocks
         super().__init__(
             model=ant.model(self.arena),
-            substeps=ant.SUBSTEPS,
+            centre=slice(12, 15),
             followed_body=ant.TORSO,
             camera_distance=CAMERA_DISTANCE,
             max_episode_steps=max_episode_steps,
@@ -99,9 +94,6 @@ class QuadrupedTask(PhysicsTask):
         sensors = self.simulation.sensors
         self._axes = sensors[:, :9].reshape(self.num_envs, 3, 3)  # rows: torso's axes in the world
         self._velocity = sensors[:, 9:12]
-        self._centre = sensors[:, 12:15]
-        self._last_centre = np.zeros((self.num_envs, 3))
-        self._average_velocity = np.zeros((self.num_envs, 3))  # world frame, m/s
 
     # Starting and moving.
 
@@ -120,14 +112,7 @@ class QuadrupedTask(PhysicsTask):
         qpos[:, 6] = np.sin(half_yaw)
         qpos[:, 7:] = START_JOINT_ANGLE * joint_angles
         self.simulation.start(copies, qpos, START_SPEED * velocities)
-        self._last_centre[copies] = self._centre[copies]
-        self._average_velocity[copies] = 0.0
-
-    def _advance(self, actions: Float) -> None:
-        self.simulation.step(actions)
-        velocity = (self._centre - self._last_centre) / self.control_timestep
-        self._average_velocity += SMOOTHING * (velocity - self._average_velocity)
-        self._last_centre[:] = self._centre
+        self._rest(copies)
 
     # Named queries.
 
@@ -238,11 +223,9 @@ class QuadrupedRunTowardVector(QuadrupedTask):
         Raises:
             ValueError: if the direction is not a finite number.
         """
-        if not math.isfinite(direction):
-            raise ValueError(f"direction must be a finite angle in radians, got {direction}")
+        self._toward = unit_vector(direction)
         self.direction = float(direction)
         self.extra_blocks = (("bearing" if self.direction else "heading", 2),)
-        self._toward = np.array([math.cos(direction), math.sin(direction)])
         super().__init__(**kwargs)
 
     def _observe_extra(self) -> Float:

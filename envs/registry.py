@@ -1,7 +1,5 @@
 """The table of tasks: one line each."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import gymnasium

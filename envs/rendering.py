@@ -4,8 +4,6 @@ OpenGL is loaded when the first picture is drawn and not before: training needs 
 backend is EGL, which needs neither a display nor a GPU, unless MUJOCO_GL says otherwise.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 import os

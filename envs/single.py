@@ -1,7 +1,5 @@
 """One copy of a task as a plain `gymnasium.Env`, run by the same code as many copies."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import gymnasium

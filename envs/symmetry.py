@@ -5,8 +5,6 @@ the same reward. A learner may therefore apply g to any transition it has seen a
 result, which is an equally valid transition.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from measuring import Row, medians
 from mujoco.batch import Batch
+from skillbank.envs.simulation import SUBSTEPS
 
 COPIES = 64
 
@@ -25,7 +26,7 @@ def ours(num_threads: int = 1, copies: int = COPIES) -> tuple[Any, Callable[[], 
     return envs, step
 
 
-def physics_alone(model: mujoco.MjModel, substeps: int) -> Callable[[], object]:
+def physics_alone(model: mujoco.MjModel) -> Callable[[], object]:
     """The simulator without observation, reward or reset: the floor of a step."""
     batch = Batch(model, COPIES, 1, persistent=True)
     generator = np.random.default_rng(0)
@@ -33,7 +34,7 @@ def physics_alone(model: mujoco.MjModel, substeps: int) -> Callable[[], object]:
 
     def step() -> object:
         controls[:] = generator.uniform(-1.0, 1.0, controls.shape)
-        return batch.step(nstep=substeps, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
+        return batch.step(nstep=SUBSTEPS, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
 
     return step
 
@@ -70,7 +71,7 @@ def measure(seconds: float) -> list[Row]:
     cost = medians(
         {
             "ours": step,
-            "physics": physics_alone(source.model, source.substeps),
+            "physics": physics_alone(source.model),
             "Ant-v5": ant_v5(),
             "composer": composer_ant(),
         },

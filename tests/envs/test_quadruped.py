@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from skillbank.envs import ant, quadruped
+from skillbank.envs.physics_task import SMOOTHING
 from skillbank.envs.quadruped import (
     ANGULAR_VELOCITY_UNIT,
     BODY_BLOCKS,
     FALLEN_UPRIGHTNESS,
     JOINT_VELOCITY_UNIT,
-    SMOOTHING,
     QuadrupedHallwayNarrowVector,
     QuadrupedRunTowardVector,
     QuadrupedRunVector,
     QuadrupedTask,
     QuadrupedUMazeVector,
 )
-from skillbank.envs.simulation import UnstableSimulationError, model_hash
+from skillbank.envs.simulation import SUBSTEPS, UnstableSimulationError, model_hash
 from skillbank.envs.swimmer import SwimmerFinishLineVector
 
 
@@ -54,7 +54,7 @@ def test_batch_agrees_with_a_plain_loop_of_mj_step() -> None:
         actions = random.uniform(-1, 1, (3, 8))
         task.step(actions)
         data.ctrl[:] = actions[1]
-        for _ in range(ant.SUBSTEPS):
+        for _ in range(SUBSTEPS):
             mujoco.mj_step(model, data)
     np.testing.assert_array_equal(task.simulation.qpos[1], data.qpos)
     np.testing.assert_array_equal(task.simulation.qvel[1], data.qvel)
