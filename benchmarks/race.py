@@ -158,7 +158,6 @@ def run_ours(learner: Learner, name: str, seed: int) -> Clock:
     import skillbank
     from skillbank.config import FinetuneConfig, PretrainConfig, finetune_recipe, recipe
     from skillbank.errors import Interrupted
-    from skillbank.pretraining import finished_skill
     from skillbank.training import Hooks
 
     task = learner.course.task
@@ -174,7 +173,7 @@ def run_ours(learner: Learner, name: str, seed: int) -> Clock:
     clock = Clock(learner)
 
     def on_step(training: Any, _step: Any) -> None:
-        clock.look(training.steps, lambda: finished_skill(training, name="race"))
+        clock.look(training.steps, lambda: training.skill("race"))
 
     hooks = Hooks(on_step=on_step, should_stop=lambda: clock.over)
     with contextlib.suppress(Interrupted):

@@ -120,7 +120,7 @@ def _started(training: "Training") -> dict[str, Any]:
         "env_id": training.task.env_id,
         "env_kwargs": training.env_kwargs,
         "seed": training.seed,
-        "parent": training.parent,
+        "parent": training.parents[0] if training.parents else None,
         "device": torch.device(agent.device).type,
     }
     return json.loads(json.dumps(started))  # type: ignore[no-any-return]

@@ -101,8 +101,8 @@ class Run:
         keep_freed_blocks()
         import torch
 
-        from skillbank.pretraining import check_run
         from skillbank.task import resolve
+        from skillbank.training import check_run
 
         torch.set_num_threads(self.threads)
         check_run(self.seed, self.device)

@@ -65,7 +65,9 @@ class Learning(Strict):
     objective: Literal["stein", "divergence", "map"] = "divergence"  # sampling network's objective
     particles: Count = 1  # K = M, actions per state in the sampling network's update
     proposals: Literal["sampler", "uniform"] = "sampler"  # q of the soft value, eq. 10
-    value_samples: Count = 4  # K_V, proposals per state for the soft value
+    value_samples: Count = 4  # K_V, proposals per state for the soft value. Few estimate it low;
+    # 1 gives the entropy-regularised value of the sampling network itself, which is low by
+    # alpha KL(sampler || exp(Q / alpha))
     uniform_updates: Annotated[int, Field(ge=0)] = 0  # initial updates with uniform proposals
     noise_sigma: NonNegative = 0.0  # scale of the Ornstein-Uhlenbeck noise added to actions
     noise_theta: NonNegative = 0.15  # mean reversion of that noise per control step
@@ -108,7 +110,7 @@ class PretrainConfig(Learning):
     temperature: Positive = 0.1  # alpha of the skill, in units of scaled reward
     first_temperature: Positive | None = None  # initial alpha, annealed log-linearly to the skill's
     # over the first half of the steps; None: the skill's throughout
-    level_critics: bool = False  # initialise the critics to mean first reward / (1 - discount)
+    level_critics: bool = False  # initialise the critics to the level that the first rewards imply
 
     @model_validator(mode="after")
     def _trainable(self) -> "PretrainConfig":
@@ -133,6 +135,14 @@ class FinetuneConfig(Learning):
     shrink_steps: Count = 100_000  # environment steps of linear shrinking
     frozen_updates: Annotated[int, Field(ge=0)] = 1_000  # initial updates with the sampler frozen,
     # rounded up to a step of all copies
+
+    @model_validator(mode="after")
+    def _follows_the_prior(self) -> "FinetuneConfig":
+        if self.schedule == "anchored" and self.objective == "map":
+            raise ValueError(
+                "objective 'map' ignores the prior of schedule 'anchored'; use 'paper'"
+            )
+        return self
 
 
 Config = TypeVar("Config", bound=Learning)

@@ -5,15 +5,16 @@ Both anneal alpha log-linearly and shrink a fixed noise set to one member (appen
 ``paper``: training of the skill's Q-function and sampling network continues on the new reward.
 
 ``anchored``: the skill is the prior. The objective is ``r - alpha KL(pi || pi_0)`` with pi_0 the
-skill's sampling distribution, whose density is exact. The task's Q starts at zero, so the policy
-starts as the skill; ``V(s) = alpha log E_{a ~ pi_0} exp(Q(s, a) / alpha)``, and pi is proportional
-to ``pi_0 exp(Q / alpha)``.
+skill's sampling distribution, whose density is exact. The task's Q starts as a constant, so the
+policy starts as the skill; ``V(s) = alpha log E_{a ~ pi_0} exp(Q(s, a) / alpha)``, and pi is
+proportional to ``pi_0 exp(Q / alpha)``.
 
 A finite noise set has no density, so densities are phased out as the set shrinks. The log-weights
 of the soft value (log prior - log q) and the entropy in the sampling network's objective are
 multiplied by ``lambda = (K_xi - 1) / (K_0 - 1)``, the hand-over, which falls from 1 to 0 with the
 size of the set. At 1 the estimate is eq. 10; at 0 it is
-``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``, the soft value of the set. In between, each
+``alpha log mean_i exp(Q(s, f(xi_i; s)) / alpha)``, the soft value of the set. (Either with K_V
+samples, and its bias: see ``value_samples``.) In between, each
 removed member changes the estimate by O(1 / K_xi), so it is smooth up to the last few members.
 (With uniform proposals, as in preset ``paper``, the soft value remains that of the whole box.)
 """
@@ -29,11 +30,10 @@ from skillbank.config import Schedule as ScheduleName
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.evaluation import check_policy
 from skillbank.networks import FlowSampler, Sampler
-from skillbank.pretraining import check_run, finished_skill
 from skillbank.skill import Skill
 from skillbank.spec import SkillSpec
 from skillbank.task import Task, resolve
-from skillbank.training import Hooks, Training
+from skillbank.training import Hooks, Training, check_run
 
 
 def finetune(
@@ -95,7 +95,6 @@ def finetune(
         )
     task = Task(env_id, config.num_envs, **(env_kwargs or {}))
     start = skill.fitted_to(task)
-    parents = skill.as_parents()
     training = Training(
         started_agent(start, task, config, seed, device),
         task,
@@ -104,16 +103,11 @@ def finetune(
         schedule=Schedule(config, start, seed, device),
         warm=True,
         level=config.schedule == "anchored",
-        parent=parents[0],
+        parents=skill.as_parents(),
     )
     bare = task.env_id.split("/")[-1].rsplit("-v", 1)[0]
     name = name or f"{skill.spec.name}.{bare}"
-    try:
-        finished_skill(training, name=name, parents=parents)  # invalid metadata raises now
-        training.run(hooks or Hooks())
-    finally:
-        task.close()
-    return finished_skill(training, name=name, parents=parents)
+    return training.complete(name, hooks or Hooks())
 
 
 def recipe_for(
@@ -182,7 +176,7 @@ def started_agent(
         agent.critic.load_arrays(skill.critic.arrays())
         agent.target_critic.load_arrays(skill.target_critic.arrays())
     else:
-        with torch.no_grad():  # the task's Q starts at zero, so the policy starts as the skill
+        with torch.no_grad():  # a constant Q, so that the policy starts as the skill
             for critic in (agent.critic, agent.target_critic):
                 critic["out.weight"].zero_()
                 critic["out.bias"].zero_()

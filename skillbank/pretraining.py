@@ -1,20 +1,13 @@
 """Pretraining: learn a broad maximum-entropy skill from scratch (algorithm 1)."""
 
-import operator
 from typing import Any
 
-import numpy as np
-
 from skillbank.agent import Agent
-from skillbank.bank_folder import checked_name
 from skillbank.config import PretrainConfig, noise_fed, recipe
-from skillbank.errors import InvalidArgument, SkillbankError
-from skillbank.networks import flat_arrays
+from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
-from skillbank.spec import SkillSpec
 from skillbank.task import Task, resolve
-from skillbank.training import Hooks, Training
-from skillbank.versions import versions
+from skillbank.training import Hooks, Training, check_run
 
 
 def pretrain(
@@ -73,12 +66,7 @@ def pretrain(
         warm=False,
         level=config.level_critics,
     )
-    try:
-        finished_skill(training, name=name)  # invalid metadata raises before the training
-        training.run(hooks or Hooks())
-    finally:
-        task.close()
-    return finished_skill(training, name=name)
+    return training.complete(name, hooks or Hooks())
 
 
 def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:
@@ -100,63 +88,3 @@ def for_one_action(config: PretrainConfig) -> PretrainConfig:
         return config
     network = config.architecture.model_copy(update={"sampler": "noise"})
     return noise_fed(config.model_copy(update={"architecture": network}))
-
-
-def check_run(seed: int, device: str) -> int:
-    """Check seed and device; return the seed (an int or a NumPy integer) as an int.
-
-    Raises:
-        InvalidArgument: The seed is out of range.
-        SkillbankError: The device is not available.
-    """
-    import torch
-
-    seed = operator.index(seed)
-    if not 0 <= seed < 2**63:
-        raise InvalidArgument(f"seed must be 0 or more, and below 2**63, got {seed}")
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise SkillbankError(
-            f"device '{device}' cannot be used; available: {', '.join(there)}"
-        ) from error
-    return seed
-
-
-def finished_skill(training: Training, *, name: str, parents: tuple[str, ...] = ()) -> Skill:
-    """The skill learned so far by a training."""
-    agent, task, config = training.agent, training.task, training.config
-    members = 0 if agent.noise_set is None else len(agent.noise_set)
-    networks = agent.networks()
-    if members == 1:  # the hand-over is complete: Q no longer includes the prior
-        networks.pop("anchor", None)
-    parameters = flat_arrays(networks)
-    if agent.noise_set is not None:
-        parameters["noise"] = agent.noise_set.cpu().numpy()
-    spec = SkillSpec(
-        name=checked_name(name),
-        temperature=agent.temperature,
-        discount=config.discount,
-        reward_scale=config.reward_scale,
-        env_id=task.env_id,
-        env_kwargs=training.env_kwargs,
-        observation_blocks=task.observation_blocks,
-        action_low=tuple(task.action_low.tolist()),
-        action_high=tuple(task.action_high.tolist()),
-        action_dtype="float64" if task.action_dtype == np.float64 else "float32",
-        architecture=agent.architecture,
-        # As during training: random symmetries, unless the noise set is finite.
-        symmetries=() if members or not config.symmetry else task.symmetries,
-        anchored="anchor" in networks,
-        noise_set=members,
-        config=config,
-        seed=training.seed,
-        steps=training.steps,
-        updates=agent.updates,
-        learning_curve=tuple(training.curve),
-        parents=parents,
-        model_hash=task.model_hash,
-        versions=versions(),
-    )
-    return Skill(spec, parameters)

@@ -99,6 +99,10 @@ class Replay:
         """All stored rewards [len]."""
         return self.rows[: len(self), self._reward]
 
+    def terminations(self) -> Tensor:
+        """Of all stored transitions, 1 where the episode terminated [len]."""
+        return self.rows[: len(self), self._reward + 1]
+
     def sample(
         self, count: int, generator: torch.Generator, discount: float, n_step: int = 1
     ) -> Batch:

@@ -1,5 +1,6 @@
 """The training loop: collect with parallel simulations, store, update, report."""
 
+import operator
 import time
 import warnings
 from collections import deque
@@ -15,13 +16,23 @@ from numpy.typing import NDArray
 
 from skillbank import checkpoint
 from skillbank.agent import Agent, Figures
+from skillbank.bank_folder import checked_name
 from skillbank.config import FinetuneConfig, PretrainConfig
 from skillbank.durable import as_path
-from skillbank.errors import Interrupted, StorageError, TrainingDiverged
+from skillbank.errors import (
+    Interrupted,
+    InvalidArgument,
+    SkillbankError,
+    StorageError,
+    TrainingDiverged,
+)
+from skillbank.networks import flat_arrays
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.side_by_side import InTurn, side_by_side
-from skillbank.spec import CurvePoint, kept_kwargs
+from skillbank.skill import Skill
+from skillbank.spec import CurvePoint, SkillSpec, kept_kwargs
 from skillbank.task import Step, Task
+from skillbank.versions import versions
 
 RECENT_EPISODES = 50  # episodes over which the learning curve averages the return
 CURVE_POINTS = 200  # points of a learning curve
@@ -61,6 +72,26 @@ class Hooks:
             self.checkpoint = as_path(self.checkpoint)
 
 
+def check_run(seed: int, device: str) -> int:
+    """Check seed and device; return the seed (an int or a NumPy integer) as an int.
+
+    Raises:
+        InvalidArgument: The seed is out of range.
+        SkillbankError: The device is not available.
+    """
+    seed = operator.index(seed)
+    if not 0 <= seed < 2**63:
+        raise InvalidArgument(f"seed must be 0 or more, and below 2**63, got {seed}")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise SkillbankError(
+            f"device '{device}' cannot be used; available: {', '.join(there)}"
+        ) from error
+    return seed
+
+
 @dataclass
 class Training:
     """A training in progress, with the state that a checkpoint contains."""
@@ -72,7 +103,7 @@ class Training:
     schedule: Callable[[Agent, int], bool]  # sets alpha, noise set; returns if the sampler learns
     warm: bool  # take the first actions from the sampling network (a skill's), not at random
     level: bool  # initialise the critics to the value estimated from the first rewards
-    parent: str | None = None  # content hash of the skill that it started from
+    parents: tuple[str, ...] = ()  # content hashes: the skill it started from, and maybe earlier
     steps: int = 0
     seconds: float = 0.0
     debt: float = 0.0  # updates that are due for the steps so far
@@ -90,6 +121,52 @@ class Training:
         self.memory: dict[str, NDArray[Any]] = {}  # see Hooks
         # As planned at the first start; a resumed training may be longer.
         self.planned_steps = self.config.total_steps
+
+    def complete(self, name: str, hooks: Hooks) -> Skill:
+        """Train to the end, close the task, and return the skill; raises what ``run`` does."""
+        try:
+            self.skill(name)  # invalid metadata raises before the training
+            self.run(hooks)
+        finally:
+            self.task.close()
+        return self.skill(name)
+
+    def skill(self, name: str) -> Skill:
+        """The skill learned so far."""
+        agent, task, config = self.agent, self.task, self.config
+        members = 0 if agent.noise_set is None else len(agent.noise_set)
+        networks = agent.networks()
+        if members == 1:  # the hand-over is complete: Q no longer includes the prior
+            networks.pop("anchor", None)
+        parameters = flat_arrays(networks)
+        if agent.noise_set is not None:
+            parameters["noise"] = agent.noise_set.cpu().numpy()
+        spec = SkillSpec(
+            name=checked_name(name),
+            temperature=agent.temperature,
+            discount=config.discount,
+            reward_scale=config.reward_scale,
+            env_id=task.env_id,
+            env_kwargs=self.env_kwargs,
+            observation_blocks=task.observation_blocks,
+            action_low=tuple(task.action_low.tolist()),
+            action_high=tuple(task.action_high.tolist()),
+            action_dtype="float64" if task.action_dtype == np.float64 else "float32",
+            architecture=agent.architecture,
+            # As during training: random symmetries, unless the noise set is finite.
+            symmetries=() if members or not config.symmetry else task.symmetries,
+            anchored="anchor" in networks,
+            noise_set=members,
+            config=config,
+            seed=self.seed,
+            steps=self.steps,
+            updates=agent.updates,
+            learning_curve=tuple(self.curve),
+            parents=self.parents,
+            model_hash=task.model_hash,
+            versions=versions(),
+        )
+        return Skill(spec, parameters)
 
     def run(self, hooks: Hooks) -> None:
         """Train until ``config.total_steps``.
@@ -226,13 +303,16 @@ class Training:
         return np.clip(action + self.disturbance, -1.0, 1.0).astype(np.float32)
 
     def _level_critics(self) -> None:
-        """Set the critics' last bias to mean reward / (1 - gamma).
+        """Set the critics' last bias to r / (1 - gamma (1 - p)).
 
-        A constant offset of Q does not change the policy, but it is learned only at the slow rate
-        of the target network: about 1 / ((1 - gamma) tau) updates per e-fold.
+        r is the mean of the first rewards, p the share of the first steps that terminated. This is
+        the constant closest to the values. A constant offset of Q does not change the policy, but
+        it is learned only at the slow rate of the target network: about 1 / ((1 - gamma) tau)
+        updates per e-fold.
         """
-        rewards = self.replay.rewards()
-        level = self.config.reward_scale * float(rewards.mean()) / (1.0 - self.config.discount)
+        reward, ends = self.replay.rewards().mean(), self.replay.terminations().mean()
+        discount = self.config.discount * (1.0 - float(ends))
+        level = self.config.reward_scale * float(reward) / (1.0 - discount)
         for critic in (self.agent.critic, self.agent.target_critic):
             torch.nn.init.constant_(critic["out.bias"], level)
 

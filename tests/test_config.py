@@ -121,6 +121,12 @@ def test_values_that_make_no_sense_are_refused(model, change, message):
         model(**change)
 
 
+def test_collapsing_to_a_maximum_of_q_would_ignore_the_prior():
+    with pytest.raises(ValidationError, match="ignores the prior"):
+        FinetuneConfig(objective="map", proposals="uniform")
+    FinetuneConfig(schedule="paper", objective="map", proposals="uniform")
+
+
 def test_a_network_without_a_density_cannot_learn_by_one():
     with pytest.raises(ValidationError, match="objective 'stein'"):
         PretrainConfig(architecture=Architecture(sampler="noise"), objective="divergence")

@@ -185,7 +185,7 @@ def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
     with pytest.raises(SkillbankError, match="is at 400 steps; total_steps=200 is less"):
         checkpoint.load(training(total_steps=200), path)
     other = training()
-    other.parent = "ab" * 32
+    other.parents = ("ab" * 32,)
     with pytest.raises(SkillbankError, match="parent: None, now abab"):
         checkpoint.load(other, path)
 
@@ -481,6 +481,21 @@ def test_level_critics_start_at_what_the_first_rewards_promise():
     run.run(Hooks())
     assert run.agent.updates == 0
     level = float(run.replay.rewards().mean()) / (1 - 0.99)
+    for critic in (run.agent.critic, run.agent.target_critic):
+        np.testing.assert_allclose(critic.arrays()["out.bias"], level, rtol=1e-5)
+
+
+def test_level_allows_for_steps_that_terminate():
+    """The constant that repeated backups of all stored steps lead to."""
+    changes = {"learning_starts": 396, "total_steps": 400, "steps_per_update": 100}
+    run = training("SmallWorld/Errand-v0", env_kwargs={"length": 3}, level_critics=True, **changes)
+    run.run(Hooks())
+    rewards, ends = run.replay.rewards().double(), run.replay.terminations().double()
+    assert 0.15 < ends.mean() < 0.3
+    level = 0.0
+    for _ in range(200):
+        level = float((rewards + 0.99 * (1.0 - ends) * level).mean())
+    assert 3.0 < level < 6.0
     for critic in (run.agent.critic, run.agent.target_critic):
         np.testing.assert_allclose(critic.arrays()["out.bias"], level, rtol=1e-5)
 

@@ -4,7 +4,8 @@ Candidates come from every part's sampling network and uniformly from the action
 Gaussian around the better ones. The density of their mixture is known, so weighting them by
 ``exp(Q / alpha) / density`` gives a sample of the composed policy; the effective sample size
 measures its quality. (Without the Gaussian the weights are exact. The Gaussian is fitted to the
-earlier candidates, which shifts estimates by a few percent of alpha.) Pure functions of tensors;
+earlier candidates. That, and the logarithm of a mean of few, lowers soft values: by default about
+5 % of alpha with two action dimensions, almost half of it with eight.) Pure functions of tensors;
 ``u`` is an action before squashing.
 """
 

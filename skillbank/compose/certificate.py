@@ -9,8 +9,9 @@ alpha D`` with D the divergence of the policies). For every state, exactly:
     V_0(s) - V*(s)  >= least_pi' E_pi' sum_t gamma^t e(s_t+1)   what no policy can avoid
 
 The difference of the two bounds how far the composed policy is from the optimal one (for a soft-OR,
-in deterministic dynamics). It never exceeds the bound of the paper's theorem, which takes the worst
-policy in the first line and 0 in the second.
+in deterministic dynamics). For a mean it never exceeds the bound of the theorem on averaged
+Q-functions (Haarnoja et al. 2018, with the factor alpha / 2 on its divergence), which takes the
+worst policy in the first line and 0 in the second.
 
 The shortfall is estimated by running pi; the unavoidable part by the smallest sum over any stretch
 of the episodes of pi and of the parts' own policies. With a learned correction C, the same holds

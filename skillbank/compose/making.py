@@ -23,7 +23,8 @@ class CompositionWarning(UserWarning):
 def mean(skills: Iterable[Composable], weights: Sequence[float] | None = None) -> Composed:
     """``sum_i w_i Q_i`` with weights >= 0 that sum to 1: good at all of them; ``a & b``.
 
-    It is never below the optimal Q of the reward ``sum_i w_i r_i``.
+    Of skills or corrected compositions, it is never below the optimal Q of the reward ``sum_i w_i
+    r_i``.
 
     Args:
         skills: Skills or composed skills.
@@ -61,9 +62,9 @@ def any_of(
 ) -> Composed:
     """``alpha log sum_i w_i exp(Q_i / alpha)``: good at any of them; ``a | b``.
 
-    If the rewards differ only on entering absorbing goals that the tasks share, this is a lower
-    bound of the optimal Q of the rewards' soft-OR, exact for a discount of 1 and deterministic
-    dynamics; the policy is never worse than this Q promises.
+    Of skills or corrected compositions whose rewards differ only on entering absorbing goals that
+    the tasks share, this is a lower bound of the optimal Q of the rewards' soft-OR, exact for a
+    discount of 1 and deterministic dynamics; the policy is never worse than this Q promises.
 
     Args:
         skills: Skills or composed skills.

@@ -56,7 +56,7 @@ fine-tuning starts from ({pretraining}); CPU time is of one core, evaluations in
   the steps of the fine-tuning, with updates as early and as often.
 - *pretrained* (DDPG): starts from the networks that the same seed has learned on QuadrupedRun.
 - *paper preset*: every constant of appendix D.1 except the number of steps.
-- *kernel off*: Stein's direction without its repulsion, so that all actions move to the best one.
+- *kernel off*: every action of the sampling network follows the gradient of Q alone, to a maximum.
 """
 CAPTIONS = {
     "1": "Seed 0. First column: 40 episodes from the middle, on level curves of the reward, with "

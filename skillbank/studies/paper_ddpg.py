@@ -4,7 +4,8 @@ Networks, replay, noise, collection and optimisers are the library's. What diffe
 
 - Hard copies of both target networks at a fixed interval, instead of Polyak updates.
 - Separate learning rates of critic and actor, set on the optimisers: the library has one schedule.
-- Ornstein-Uhlenbeck noise with ``dt = 1``, per step; the library's 0.01 would shrink it to a tenth.
+- Ornstein-Uhlenbeck noise with ``dt = 1``, per step; with the library's 0.01 it would change a
+  tenth as much in a step, and fade a hundred times more slowly.
 
 The update computes the same as the library's, with gradients written out, in half the time:
 baselines dominate the run time of a study. A test checks that both give the same numbers.

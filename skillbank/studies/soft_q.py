@@ -11,7 +11,7 @@ from skillbank.allocator import keep_freed_blocks
 from skillbank.config import FinetuneConfig, PretrainConfig
 from skillbank.errors import TrainingDiverged
 from skillbank.finetuning import finetune
-from skillbank.pretraining import finished_skill, pretrain
+from skillbank.pretraining import pretrain
 from skillbank.skill import Skill
 from skillbank.studies.tracking import Tracker
 from skillbank.studies.unit import Unit
@@ -38,7 +38,7 @@ def learn(
 
     def on_step(training: Training, step: Step) -> None:
         def policy() -> Skill:
-            skill = finished_skill(training, name=unit.algorithm)
+            skill = training.skill(unit.algorithm)
             _check_finite(skill, unit, training.steps)
             return skill
 
