@@ -4,8 +4,7 @@ A resumed training starts with new episodes.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skillbank import archives
 from skillbank.agent import Agent
+from skillbank.archives import arrays_of
 from skillbank.durable import check_replaceable, replace_durably
 from skillbank.errors import SkillbankError, TrainingDiverged
 from skillbank.networks import flat_arrays, load_flat_arrays
@@ -22,6 +21,17 @@ from skillbank.spec import CurvePoint
 
 if TYPE_CHECKING:
     from skillbank.training import Training
+
+# What values of the wrong kind or size raise while they are put to use.
+MEANINGLESS = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    OverflowError,
+)
 
 
 def save(training: "Training", path: Path) -> None:
@@ -68,9 +78,7 @@ def check_place(path: Path) -> None:
     """
     check_replaceable(path)
     if path.exists():
-        with _opened(path) as file:
-            if "meta" not in file:
-                raise SkillbankError(f"{path} is not a checkpoint; it would be replaced by one")
+        begun_with(path)
 
 
 def load(training: "Training", path: Path | None) -> None:
@@ -81,10 +89,7 @@ def load(training: "Training", path: Path | None) -> None:
     """
     if path is None or not path.is_file():
         raise SkillbankError(f"no checkpoint at {path}; start without resuming")
-    with _opened(path) as file:
-        arrays = dict(file)
-        meta = json.loads(arrays.pop("meta").tobytes())
-    mine, theirs = _started(training), meta.get("started", {})
+    mine, theirs = _started(training), begun_with(path)
     differ = {key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own}
     differ.pop("total_steps", None)  # a training may be extended
     if differ:
@@ -92,13 +97,17 @@ def load(training: "Training", path: Path | None) -> None:
         raise SkillbankError(
             f"{path} was started differently; resume with the same settings: {'; '.join(lines)}"
         )
-    asked = training.config.total_steps
-    if asked < min(meta["steps"], theirs["total_steps"]):
-        raise SkillbankError(f"{path} is at {meta['steps']} steps; total_steps={asked} is less")
     try:
-        _restore(training, arrays, meta)
-    except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+        arrays = arrays_of(path)
+        meta = json.loads(arrays.pop("meta").tobytes())
+        enough = training.config.total_steps >= min(meta["steps"], theirs["total_steps"])
+        if enough:
+            _restore(training, arrays, meta)
+    except (OSError, *MEANINGLESS) as error:
         raise SkillbankError(f"{path} is not a checkpoint of this training: {error}") from error
+    if not enough:
+        asked = training.config.total_steps
+        raise SkillbankError(f"{path} is at {meta['steps']} steps; total_steps={asked} is less")
 
 
 def begun_with(path: Path) -> dict[str, Any]:
@@ -107,9 +116,12 @@ def begun_with(path: Path) -> dict[str, Any]:
     Raises:
         SkillbankError: The file is not a checkpoint.
     """
-    with _opened(path) as file:
-        started: dict[str, Any] = json.loads(file["meta"].tobytes())["started"]
-        return started
+    try:
+        document = arrays_of(path, "meta")["meta"].tobytes()
+        started: dict[str, Any] = dict(json.loads(document)["started"])
+    except (OSError, *MEANINGLESS) as error:
+        raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
+    return started
 
 
 def _started(training: "Training") -> dict[str, Any]:
@@ -131,17 +143,19 @@ def _restore(training: "Training", arrays: dict[str, Any], meta: dict[str, Any])
     load_flat_arrays(agent.networks(), arrays)
     load_optimisers(_optimisers(agent), arrays)
     rows = torch.from_numpy(arrays["replay"])
+    training.replay.added = int(meta["added"])
+    size = len(training.replay), training.replay.rows.shape[1]
+    assert rows.shape == size, f"transitions of shape {tuple(rows.shape)}, not {size}"
     training.replay.rows[: len(rows)] = rows.to(agent.device)
-    training.replay.added = meta["added"]
-    assert len(rows) == len(training.replay), f"{len(rows)} transitions of {len(training.replay)}"
     training.replay.end_episodes()  # the simulation restarts
     agent.generator.set_state(torch.from_numpy(arrays["generator"]))
     for key, value in arrays.items():
         if key.startswith("memory/"):
             training.memory[key.removeprefix("memory/")] = value
-    agent.updates, training.planned_steps = meta["updates"], meta["planned_steps"]
-    training.steps, training.seconds, training.debt = meta["steps"], meta["seconds"], meta["debt"]
-    training.returns.extend(meta["returns"])
+    agent.updates, training.planned_steps = int(meta["updates"]), int(meta["planned_steps"])
+    training.steps = int(meta["steps"])
+    training.seconds, training.debt = float(meta["seconds"]), float(meta["debt"])
+    training.returns.extend(map(float, meta["returns"]))
     training.curve = [CurvePoint.model_validate(point) for point in meta["curve"]]
     training.rng.bit_generator.state = meta["rng"]
     training.schedule(agent, training.steps)
@@ -167,21 +181,20 @@ def optimiser_arrays(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[st
 def load_optimisers(
     optimisers: Mapping[str, torch.optim.Optimizer], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Restore the optimisers from the arrays of ``optimiser_arrays``; other arrays are ignored."""
+    """Restore the optimisers from the arrays of ``optimiser_arrays``; other arrays are ignored.
+
+    Raises:
+        ValueError: An array does not belong to a parameter. (torch does not check this, and would
+            write beyond the array.)
+    """
     for part, optimiser in optimisers.items():
         state: dict[int, dict[str, torch.Tensor]] = {}
+        parameters = optimiser.param_groups[0]["params"]
         for key, value in arrays.items():
             if key.startswith(f"{part}/"):
                 _, index, quantity = key.split("/")
+                shape = () if quantity == "step" else parameters[int(index)].shape
+                if value.shape != shape or value.dtype != np.float32:
+                    raise ValueError(f"{key} is {value.dtype} {value.shape}, not float32 {shape}")
                 state.setdefault(int(index), {})[quantity] = torch.from_numpy(value)
         optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a checkpoint; each array is read when it is accessed."""
-    try:
-        with archives.opened(path) as file:
-            yield file
-    except archives.DAMAGE as error:
-        raise SkillbankError(f"{path} is not a checkpoint: {error}") from error

@@ -5,7 +5,7 @@ Dimensions come from the environment, never from here. An unknown key is an erro
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -33,6 +33,12 @@ class Strict(BaseModel):
         """Mark all fields as set, unless the model is read from a file."""
         if context is not AS_READ:
             self.__pydantic_fields_set__.update(type(self).model_fields)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where and what is wrong, of a model's first problem; ASCII, and without the wrong value."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{ascii('.'.join(map(str, first['loc'])))[1:-1] or 'document'}: {first['msg']}"
 
 
 class Architecture(Strict):

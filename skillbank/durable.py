@@ -122,9 +122,10 @@ def _temporary(path: Path) -> tuple[Path, int]:
         temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:  # not swept between creation and lock
-                return temporary, descriptor
+            with contextlib.suppress(BlockingIOError):  # a sweep is at it
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_nlink:  # not swept between creation and lock
+                    return temporary, descriptor
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -141,13 +142,16 @@ def lock(path: Path, *, wait: bool) -> int:
             false.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BaseException:  # Ctrl-C while waiting, or a disk without locks
-        os.close(descriptor)
-        raise
-    return descriptor
+    while True:
+        descriptor = os.open(path, flags, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BaseException:  # Ctrl-C while waiting, or a disk without locks
+            os.close(descriptor)
+            raise
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # its holder has just deleted it
 
 
 def open_locked(path: Path) -> int:
@@ -157,15 +161,11 @@ def open_locked(path: Path) -> int:
         StorageError: it cannot be opened, or another process holds its lock.
     """
     try:
-        descriptor = lock(path, wait=False)
-        if not os.fstat(descriptor).st_nlink:  # its holder has just deleted it
-            os.close(descriptor)
-            raise BlockingIOError
+        return lock(path, wait=False)
     except BlockingIOError as error:
         raise StorageError(f"another process is using {path}: wait for it") from error
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
-    return descriptor
 
 
 def sweep(folder: Path, *, partial: bool = False) -> list[Path]:
@@ -216,13 +216,13 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         Busy: Another process holds the lock.
     """
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise Busy(f"process {file.read() or '?'} is using {folder}") from error
-        file.truncate(0)
+    path = folder / LOCK
+    try:
+        descriptor = lock(path, wait=False)
+    except BlockingIOError as error:
+        raise Busy(f"process {path.read_text() or '?'} is using {folder}") from error
+    with os.fdopen(descriptor, "w") as file:
+        os.ftruncate(descriptor, 0)
         file.write(str(os.getpid()))
         file.flush()
         yield

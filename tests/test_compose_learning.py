@@ -886,6 +886,7 @@ def hostile(arrays, **changes):
         ({"blocks": [["position", -1]]}, "blocks"),
         ({"blocks": [["../position", 1]]}, "blocks"),
         ({"more": 1}, "more"),
+        ({f"x{i}": 0 for i in range(100_000)}, "a document of"),
     ],
 )
 def test_a_correction_that_lies_in_its_document_is_refused(changes, told, tmp_path):

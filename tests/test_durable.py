@@ -89,11 +89,38 @@ def test_a_file_that_was_swept_before_it_was_locked_is_made_again(tmp_path, monk
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_a_file_that_a_sweep_was_looking_at_is_made_again(tmp_path, monkeypatch):
+    real, busy = fcntl.flock, []
+
+    def flock(descriptor, how):
+        if not busy:
+            busy.append(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR))
+            real(busy[0], fcntl.LOCK_EX)  # by a sweep in another process
+        real(descriptor, how)
+
+    monkeypatch.setattr(durable.fcntl, "flock", flock)
+    durable.replace_file(tmp_path / "a", b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    os.close(busy[0])
+    durable.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_a_lock_on_a_file_that_was_deleted_is_no_lock(tmp_path, monkeypatch):
-    deleting_first(monkeypatch)
-    with pytest.raises(errors.StorageError, match="another process is using"):
-        durable.open_locked(tmp_path / "a")
-    os.close(durable.open_locked(tmp_path / "a"))  # and the next one has it
+    gone = deleting_first(monkeypatch)
+    with durable.alone(tmp_path):
+        assert len(gone) == 1
+        with pytest.raises(errors.Busy, match=f"process {os.getpid()} is using"):
+            durable.alone(tmp_path).__enter__()
+
+
+def test_a_lock_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").symlink_to("../precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        durable.alone(tmp_path / "run").__enter__()
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_new_folders_are_durable(tmp_path, synced):

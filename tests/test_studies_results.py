@@ -207,6 +207,16 @@ def test_diverged_and_outdated_results_are_told_apart(where):
     assert "2 of 10, 1 diverged, 1 of another definition left out" in text
 
 
+def test_another_spelling_of_a_seed_is_not_counted(where):
+    unit = invent("SwimmerFinishLine", "ddpg", 1, where, score=500.0)
+    whole = where.result(unit).read_text()
+    for seed in ("01", "\u0661", "+1"):  # the second is an Arabic 1
+        where.result(unit).with_name(f"ddpg-{seed}.json").write_text(whole.replace("500", "900"))
+    group = gathering.gather("SwimmerFinishLine", "ddpg", "quick", where, 10)
+    assert list(group.results) == [1]
+    assert group.final("mean_return").tolist() == [500.0]
+
+
 def test_temperatures_and_what_is_not_in_the_paper(where):
     for seed in range(2):
         for alpha in plan.TEMPERATURES:

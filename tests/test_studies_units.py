@@ -72,6 +72,9 @@ def test_a_result_is_of_its_parents_definition_too(tmp_path):
     assert not finished(child, where)
 
 
+MADE = {"versions": {"skillbank": "0.1.0"}, "sources": "abc", "machine": "m"}
+
+
 def test_a_file_that_is_no_result_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("{}")
@@ -84,10 +87,18 @@ def test_a_file_that_is_no_result_is_an_error_that_names_it(tmp_path):
         {"format": 2},
         {"format": 2, "unit": {}, "made": {}, "measured": {}},
         {"format": 2, "unit": {}, "made": None, "measured": {"final": {}}},
+        {"format": 2, "unit": {}, "made": MADE, "measured": ["final"]},
+        {"format": 2, "unit": [], "made": MADE, "measured": {"final": {}}},
+        {"format": 2, "unit": {}, "made": MADE | {"machine": "a\n# b"}, "measured": {"final": {}}},
     ):
         path.write_text(json.dumps(wrong))
         with pytest.raises(SkillbankError, match=r"x\.json is no result.*delete it"):
             read_result(path)
+    path.write_text(json.dumps({"format": 2, "unit": {}, "made": MADE, "measured": {"final": {}}}))
+    assert read_result(path) is not None
+    path.write_text("[" * 200_000)
+    with pytest.raises(SkillbankError, match=r"x\.json is no result.*delete it"):
+        read_result(path)
 
 
 def test_a_result_is_of_what_its_parent_has_left(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import skillbank
 from skillbank import checkpoint
 from skillbank.agent import Agent
+from skillbank.archives import arrays_of
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.errors import (
     Interrupted,
@@ -291,6 +293,52 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
             np.savez(file, **{k: v[:1] if k == name else v for k, v in arrays.items()})
         with pytest.raises(SkillbankError, match="is not a checkpoint of this training"):
             checkpoint.load(training(), path)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The arrays of a checkpoint."""
+    path = tmp_path_factory.mktemp("saved") / "checkpoint.npz"
+    run = training()
+    run.run(Hooks())
+    checkpoint.save(run, path)
+    return arrays_of(path)
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros((1, 1, 1), "f4"), np.zeros((0,), "f4"), np.zeros(()), None]
+)
+def test_an_optimisers_state_of_another_shape_is_refused(tmp_path, saved, value):
+    """The optimiser would read and write beyond it."""
+    name = "critic_optimiser/2/exp_avg"
+    wrong = saved[name].astype("f8") if value is None else value
+    np.savez(tmp_path / "c.npz", **saved | {name: wrong})
+    with pytest.raises(SkillbankError, match=rf"{name} is .*, not float32"):
+        checkpoint.load(training(), tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: None} for name in ("debt", "returns", "curve", "rng", "steps", "updates")),
+        *({name: "word"} for name in ("debt", "seconds", "steps", "added", "planned_steps")),
+        *({"curve": [3]}, {"returns": ["a"]}, {"rng": {}}, {"started": []}, {"started": None}),
+    ],
+    ids=str,
+)
+def test_a_document_that_makes_no_sense_is_refused(tmp_path, saved, change):
+    meta = json.loads(saved["meta"].tobytes()) | change
+    document = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    np.savez(tmp_path / "c.npz", **saved | {"meta": document})
+    with pytest.raises(SkillbankError, match=r"is not a checkpoint|was started differently"):
+        checkpoint.load(training(), tmp_path / "c.npz")
+
+
+def test_another_learned_file_is_not_replaced_by_a_checkpoint(tmp_path):
+    path = tmp_path / "c.npz"
+    np.savez(path, meta=np.frombuffer(b'{"about": {}}', np.uint8))  # as in a correction
+    with pytest.raises(SkillbankError, match="is not a checkpoint"):
+        training().run(Hooks(checkpoint=path))
 
 
 # What goes wrong.

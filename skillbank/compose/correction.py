@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor
 
-from skillbank import archives
+from skillbank.archives import arrays_of
 from skillbank.compose import expression
 from skillbank.compose.acting import Acting, Cloud
 from skillbank.compose.composed import Composed, known
@@ -40,7 +41,7 @@ from skillbank.compose.gathering import (
     gather_task,
     learn,
 )
-from skillbank.config import Architecture, Count, Strict, Widths
+from skillbank.config import Architecture, Count, Strict, Widths, first_problem
 from skillbank.durable import as_path, replace_durably
 from skillbank.errors import IncompatibleSkill, Interrupted, InvalidArgument, SkillbankError
 from skillbank.networks import Critic, polyak_update
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from skillbank.training import Hooks
 
 NETWORKS = 2  # corrections learned in parallel; the larger one is used
-MAX_FILE_BYTES = 64 << 20
+MAX_FILE_BYTES, MAX_DOCUMENT_BYTES = 64 << 20, 1 << 20
 
 
 class CorrectionConfig(Gathering):
@@ -138,8 +139,14 @@ class Correction:
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise ValueError(f"larger than {MAX_FILE_BYTES:,} bytes")
-            arrays = archives.arrays_of(path)
+            arrays = arrays_of(path)
+            if not {"meta", "digest"} <= arrays.keys():
+                raise ValueError("it has no document")
             document, digest = arrays.pop("meta").tobytes(), arrays.pop("digest").tobytes()
+            if len(document) > MAX_DOCUMENT_BYTES:
+                raise ValueError(f"a document of {len(document):,} bytes")
+            if any(value.dtype != np.float32 for value in arrays.values()):
+                raise ValueError("a parameter is not of type float32")
             if _digest(document, arrays) != digest:
                 raise ValueError("its bytes do not match its hash")
             meta = _Meta.model_validate_json(document)
@@ -152,7 +159,11 @@ class Correction:
                 raise ValueError("a parameter is not finite")
             network = _network(*sizes)
             network.load_arrays(arrays)
-        except (*archives.DAMAGE, TypeError) as error:
+        except ValidationError as error:
+            raise SkillbankError(
+                f"{path} is not a correction, or is damaged: {first_problem(error)}"
+            ) from error
+        except (OSError, ValueError) as error:
             raise SkillbankError(f"{path} is not a correction, or is damaged: {error}") from error
         return cls(network, blocks, meta.about, meta.reports, meta.factor)
 

@@ -101,6 +101,8 @@ def gather(experiment: str, algorithm: str, budget: Budget, places: Places, plan
         if not seed.isdecimal():
             continue
         unit = plan.unit(experiment, algorithm, int(seed), budget)
+        if path != places.result(unit):  # another spelling of a seed
+            continue
         result = read_result(path)
         if result is None or not finished(unit, places):
             group.stale += 1

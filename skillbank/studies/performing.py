@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 import skillbank
-from skillbank import archives
+from skillbank.archives import arrays_of
 from skillbank.config import FinetuneConfig, PretrainConfig
 from skillbank.durable import alone
 from skillbank.errors import TrainingDiverged
@@ -136,7 +136,7 @@ def parameters_hash(path: Path) -> str:
     """Hash of a skill's or a rival's parameters; repeating a training gives the same hash."""
     if not zipfile.is_zipfile(path):
         return hash_of(b"", Skill.load(path).parameters())
-    arrays = archives.arrays_of(path)
+    arrays = arrays_of(path)
     return hash_of(b"", {name: value for name, value in arrays.items() if value.dtype.kind == "f"})
 
 
@@ -145,10 +145,10 @@ def _whole(checkpoint: Path) -> bool:
     if not checkpoint.is_file():
         return True
     try:
-        with archives.opened(checkpoint) as file:
-            return all(file[name] is not None for name in file.files)
-    except archives.DAMAGE:
+        arrays_of(checkpoint)
+    except (OSError, ValueError):
         return False
+    return True
 
 
 def keep(result: Json, unit: Unit, places: Places) -> None:

@@ -7,10 +7,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from skillbank.config import Count, FinetuneConfig, NonNegative, Positive, PretrainConfig, Strict
+from skillbank.config import (
+    Count,
+    FinetuneConfig,
+    NonNegative,
+    Positive,
+    PretrainConfig,
+    Strict,
+    first_problem,
+)
 from skillbank.durable import replace_file
 from skillbank.errors import SkillbankError
-from skillbank.spec import Label, Name
+from skillbank.spec import Label, Line, Name
 
 FORMAT = 2  # of a result file
 BANK = "bank:"  # prefix of a parent that is a skill shipped with skillbank
@@ -103,6 +111,14 @@ def write_json(path: Path, value: Any) -> None:
     replace_file(path, text.encode() + b"\n")
 
 
+class _Made(Strict, extra="allow"):
+    """What the results page copies from a result's account of how it was made."""
+
+    versions: dict[Line, Line]
+    sources: Line
+    machine: Line
+
+
 def read_result(path: Path) -> Json | None:
     """A result file's content; None where there is none.
 
@@ -118,13 +134,15 @@ def read_result(path: Path) -> Json | None:
                 f"{path} has format {result['format']}, expected {FORMAT}; "
                 "delete it to run the unit again"
             )
-        if not {"diverged", "final"} & set(result["measured"]) or not (
-            isinstance(result["unit"], dict) and isinstance(result["made"], dict)
-        ):
+        _Made.model_validate(result["made"])
+        if not {"diverged", "final"} & {**result["measured"]}.keys():
             raise ValueError("nothing measured")
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(result["unit"], dict):
+            raise ValueError("no unit")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        what = f"made.{first_problem(error)}" if isinstance(error, ValidationError) else repr(error)
         raise SkillbankError(
-            f"{path} is no result of a study ({error!r}); delete it to run the unit again"
+            f"{path} is no result of a study ({what}); delete it to run the unit again"
         ) from error
     return result
 
