@@ -220,9 +220,8 @@ def run_unit(name: str, seed: int) -> dict[str, Any]:
 
 
 def _steps(composed: compose.Composed) -> int:
-    node = composed.node
-    assert isinstance(node, compose.expression.Corrected)
-    return node.correction.reports[-1].steps
+    assert composed.correction is not None
+    return composed.correction.reports[-1].steps
 
 
 # The certificate against exact gaps.

@@ -111,9 +111,9 @@ def measure(skill: str, episodes: int, steps: int, zero_shot: bool) -> None:
         total_steps=steps, learning_starts=5_000, hidden=(200, 200), replay_capacity=steps
     )
     corrected = composed.corrected(TASK, config, hooks=_hooks())
-    assert isinstance(corrected.node, compose.expression.Corrected)
-    corrected.node.correction.save(SKILLS / "northeast.npz")
-    learned = corrected.node.correction.reports[-1].steps
+    assert corrected.correction is not None
+    corrected.correction.save(SKILLS / "northeast.npz")
+    learned = corrected.correction.reports[-1].steps
     note("corrected", corrected, learned, time.process_time() - started)
     started = time.process_time()
     distill = compose.DistillConfig(total_steps=steps, replay_capacity=steps)

@@ -259,7 +259,7 @@ def _in_steps(config: Config, steps: int | None) -> Config:
     if steps is None:
         return config
     start = min(config.learning_starts, max(1, steps // 10))
-    return config.model_copy(update={"total_steps": steps, "learning_starts": start})
+    return config.changed(total_steps=steps, learning_starts=start)
 
 
 def _corrected(
@@ -270,11 +270,9 @@ def _corrected(
     config = _in_steps(CorrectionConfig(), steps)
     say(f"learning the correction, at most {config.total_steps} steps")
     composed = composed.corrected(**where, config=config, seed=seed, hooks=hooks)
-    from skillbank.compose.expression import Corrected
-
-    assert isinstance(composed.node, Corrected)
+    assert composed.correction is not None
     assert hooks.checkpoint is not None
-    composed.node.correction.save(hooks.checkpoint)
+    composed.correction.save(hooks.checkpoint)
     return composed
 
 

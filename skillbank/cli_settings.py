@@ -13,23 +13,12 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel, ValidationError
 
-from skillbank.config import Architecture, Learning, bare_name
+from skillbank.config import PLANNED, Architecture, Learning, bare_name
 from skillbank.errors import SkillbankError, did_you_mean
 from skillbank.spec import OF_GYMNASIUM
 
 # Names of the shipped skills, by task; for any other task the name is derived from the task's.
 _NAMES = {"QuadrupedRun": "run_anywhere", "PointMassRun": "point_run_anywhere"}
-
-# Fields that depend on the number of steps.
-_PLANNED = (
-    "total_steps",
-    "learning_starts",
-    "anneal_steps",
-    "shrink_start",
-    "shrink_steps",
-    "n_step_until",
-    "frozen_updates",
-)
 
 _PYTHON = {"True": "true", "False": "false", "None": "null"}
 
@@ -120,7 +109,7 @@ def as_begun(config: Learning, begun: Mapping[str, Any], steps: int | None) -> l
         begun: The training's configuration, from the checkpoint.
         steps: The new total number of steps; None to keep it.
     """
-    planned = {name: begun[name] for name in _PLANNED if name in begun and hasattr(config, name)}
+    planned = {name: begun[name] for name in PLANNED if name in begun and hasattr(config, name)}
     if steps is not None:
         planned["total_steps"] = steps
     return [f"{name}={json.dumps(value)}" for name, value in planned.items()]

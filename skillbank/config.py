@@ -34,6 +34,14 @@ class Strict(BaseModel):
         if context is not AS_READ:
             self.__pydantic_fields_set__.update(type(self).model_fields)
 
+    def changed(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed.
+
+        Raises:
+            pydantic.ValidationError: A field does not exist, or a value is invalid.
+        """
+        return type(self).model_validate(dict(self) | changes)
+
 
 def first_problem(error: ValidationError) -> str:
     """Where and what is wrong, of a model's first problem; ASCII, and without the wrong value."""
@@ -84,14 +92,6 @@ class Learning(Strict):
 
     total_steps: Count = 250_000  # environment steps over all copies
     learning_starts: Annotated[int, Field(ge=0)] = 5_000  # steps before the first update
-
-    def changed(self, **changes: Any) -> Self:
-        """A validated copy with some fields changed.
-
-        Raises:
-            pydantic.ValidationError: A field does not exist, or a value is invalid.
-        """
-        return type(self).model_validate(dict(self) | changes)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Learning":
@@ -169,6 +169,11 @@ def noise_fed(learning: Config) -> Config:
     return learning.model_copy(update=changes)
 
 
+COUNTED_IN_STEPS = ("anneal_steps", "shrink_start", "shrink_steps", "n_step_until")
+# Fields that ``shortened`` changes.
+PLANNED = ("total_steps", "learning_starts", "frozen_updates", *COUNTED_IN_STEPS)
+
+
 def shortened(config: Config, steps: int) -> Config:
     """The configuration with ``total_steps=steps`` and its step counts scaled in proportion.
 
@@ -180,7 +185,7 @@ def shortened(config: Config, steps: int) -> Config:
         "total_steps": steps,
         "learning_starts": min(config.learning_starts, steps // 4),
     }
-    for name in ("anneal_steps", "shrink_start", "shrink_steps", "n_step_until"):
+    for name in COUNTED_IN_STEPS:
         counted = getattr(config, name, None)
         if counted is not None:
             changes[name] = max(min(1, counted), round(counted * share))

@@ -264,7 +264,7 @@ def test_a_correction_is_learned_to_its_exact_value(learned):
 
 
 def test_the_correction_reports_its_progress(learned):
-    reports = learned[2].node.correction.reports
+    reports = learned[2].correction.reports
     assert len(reports) > 20
     assert [r.steps for r in reports] == sorted({r.steps for r in reports})
     assert reports[-1].steps == 4_800
@@ -282,7 +282,7 @@ def test_learning_stops_when_nothing_moves_any_more():
     twin = Skill(a.spec, a.parameters())  # nothing to correct
     config = QUICK.model_copy(update={"settled": 0.1})
     corrected = compose.mean([a, twin]).corrected(config=config)
-    assert corrected.node.correction.reports[-1].steps < 2_000
+    assert corrected.correction.reports[-1].steps < 2_000
 
 
 def test_a_correction_is_learned_from_stored_transitions_alone():
@@ -349,16 +349,16 @@ def test_transitions_that_cannot_be_learned_from_are_refused():
 def test_a_correction_is_kept_and_belongs_to_its_composition(learned, tmp_path):
     a, b, corrected = learned
     path = tmp_path / "c.npz"
-    corrected.node.correction.save(path)
+    corrected.correction.save(path)
     again = (a & b).with_correction(Correction.load(path))
     obs, action = LINE[:, None], np.zeros((41, 3, 1))
     np.testing.assert_array_equal(again.q(obs, action), corrected.q(obs, action))
-    assert again.node.correction.reports == corrected.node.correction.reports
+    assert again.correction.reports == corrected.correction.reports
     turned = (b & a).with_correction(Correction.load(path))  # the same skills in another order
     np.testing.assert_allclose(turned.q(obs, action), corrected.q(obs, action), atol=1e-5)
     # at another temperature it belongs to the composition at that temperature
     cold = corrected.at_temperature(0.5 * ALPHA)
-    cold.node.correction.save(path)
+    cold.correction.save(path)
     halved = (a & b).at_temperature(0.5 * ALPHA).with_correction(Correction.load(path))
     np.testing.assert_allclose(halved.q(obs, action), 0.5 * again.q(obs, action), atol=1e-5)
     with pytest.raises(IncompatibleSkill, match="the correction is for"):
@@ -438,9 +438,9 @@ def test_a_corrected_skill_is_rescaled_and_composed_again(learned):
 
 def test_a_correction_belongs_to_the_corrections_below_it(learned):
     a, b, corrected = learned
-    inner = corrected.node.correction
+    inner = corrected.correction
     outer = Correction(inner.network, inner.blocks, expression.outline((corrected & a).node))
-    assert (corrected & a).with_correction(outer).node.correction is outer
+    assert (corrected & a).with_correction(outer).correction is outer
     other = (a & b).with_correction(inner.scaled(2.0, inner.about)) & a
     with pytest.raises(IncompatibleSkill, match="the correction is for"):
         other.with_correction(outer)

@@ -143,7 +143,7 @@ def certify(
 ) -> Certificate:
     """See ``Composed.certificate``."""
     root = composed.node
-    correction = root.correction if isinstance(root, Corrected) else None
+    correction = composed.correction
     node = root.node if isinstance(root, Corrected) else root
     expression.check_bounded(node)
     if isinstance(node, Corrected):

@@ -218,8 +218,7 @@ class Composed(Composable):
 
     def acting_with(self, **changes: Any) -> "Composed":
         """The same skill with other settings for its candidates (see ``Acting``)."""
-        acting = Acting.model_validate(self.acting.model_dump() | changes)
-        return Composed(self.node, self._layout, acting, self.joined)
+        return Composed(self.node, self._layout, self.acting.changed(**changes), self.joined)
 
     def at_temperature(self, temperature: float) -> "Composed":
         """The same policy at another temperature; see ``Skill.at_temperature``."""
@@ -311,6 +310,11 @@ class Composed(Composable):
             hooks=hooks,
             env_kwargs=env_kwargs,
         )
+
+    @property
+    def correction(self) -> "Correction | None":
+        """The correction that its Q has subtracted, if ``corrected`` or ``with_correction`` did."""
+        return self.node.correction if isinstance(self.node, Corrected) else None
 
     def with_correction(self, correction: "Correction") -> "Composed":
         """The same composition with a correction learned earlier; the order of terms is free.

@@ -51,13 +51,9 @@ def perform_there(unit_json: str, work: str, parent: bytes | None, note: Any) ->
     torch.set_num_threads(1)
     unit = Unit.model_validate_json(unit_json)
     places = Places(Path(work), Path(work))
-    told = float("-inf")
 
     def tell(steps: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > 1.0:
-            told = time.monotonic()
-            note.tell.remote(unit.name, steps)
+        note.tell.remote(unit.name, steps)
 
     with at_work(unit, places):
         source: Path | None = None
