@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _REFERENCE = re.compile(rf"({NAME})(?:@(?:({NUMBER})|({LABEL})))?")
 _CONTENT = re.compile(r"sha256:([0-9a-f]{8,64})")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # Path collapses "s3://x" to "s3:/x"
+_RELEASE = r"[0-9][0-9A-Za-z.]{0,31}"
 _LATEST = "latest"
 _RACES = 20  # attempts to read a skill that is removed between lookup and reading
 
@@ -191,10 +192,14 @@ class Bank:
 
         stored = self.read(reference)
         made_with, here = stored.spec.versions.get("mujoco"), _installed("mujoco")
-        if made_with not in (None, here):
+        if made_with is not None and made_with != here:
+            origin, advice = "another version of MuJoCo", ""
+            if re.fullmatch(_RELEASE, made_with):  # a command must hold no other text of a file
+                origin = f"MuJoCo {made_with}"
+                advice = f"; 'pip install mujoco=={made_with}' installs the original"
             warnings.warn(
-                f"'{reference}' was made with MuJoCo {made_with}, but {here} is installed: physics "
-                f"differ between versions; 'pip install mujoco=={made_with}' installs the original",
+                f"'{reference}' was made with {origin}, but {here} is installed: physics differ "
+                f"between versions{advice}",
                 stacklevel=2,
             )
         return Skill.from_stored(stored)
@@ -270,7 +275,7 @@ class Bank:
     def _keep(self, image: bytes, stored: storage.StoredSkill, name: str) -> str:
         with self._locked():
             existing = [version for version in self._versions() if version.name == name]
-            if existing and self._holds(existing[-1], stored.content_hash):
+            if existing and self._holds(existing[-1], stored.content_hash, every_byte=True):
                 return existing[-1].reference
             removed = [gone for gone in bank_folder.scan(self.folder).gone if gone.name == name]
             number = 1 + max((v.number for v in [*existing, *removed]), default=0)
@@ -467,17 +472,15 @@ class Bank:
                 at.setdefault(entry.content_hash, []).append((version, entry))
         found: list[Ancestor] = []
         followed: set[str] = set()
-
-        def follow(parents: tuple[str, ...], depth: int) -> None:
-            for parent in dict.fromkeys(parents):
-                held = (one for one in at.get(parent, ()) if self._holds(one[0], parent))
-                here = next(held, None)
-                found.append(Ancestor(depth, parent, here[0].reference if here else None))
-                if here and parent not in followed:
-                    followed.add(parent)
-                    follow(here[1].parents, depth + 1)
-
-        follow(self.spec(reference).parents, 1)
+        waiting = _backwards(1, self.spec(reference).parents)
+        while waiting:  # a stack: the next one is the last
+            depth, parent = waiting.pop()
+            held = (one for one in at.get(parent, ()) if self._holds(one[0], parent))
+            here = next(held, None)
+            found.append(Ancestor(depth, parent, here[0].reference if here else None))
+            if here and parent not in followed:
+                followed.add(parent)
+                waiting += _backwards(depth + 1, here[1].parents)
         return found
 
     def diff(self, first: str | Path, second: str | Path) -> Difference:
@@ -549,32 +552,40 @@ class Bank:
             self._index.remember(version, stored)
         return stored
 
-    def _holds(self, version: Version, content_hash: str) -> bool:
-        """Whether a file is intact and holds the skill with this content hash."""
+    def _holds(self, version: Version, content_hash: str, *, every_byte: bool = False) -> bool:
+        """Whether a file holds the skill with this content hash, intact.
+
+        Bytes that the skill does not need are verified only on request, or if the file is unknown.
+        """
         try:
-            return self._stored(version).content_hash == content_hash
+            same = self._stored(version).content_hash == content_hash
+            if same and every_byte:
+                storage.read(version.path)
         except errors.SkillbankError:
             return False
+        return same
 
     def _superfluous(self, keep: int) -> list[Version]:
-        good: dict[Version, storage.StoredSkill] = {}
+        contents: dict[Version, str] = {}
+        parents: set[str] = set()
         for version in self._versions():
-            try:  # the index is only a cache: verify the files before deleting any
-                good[version] = self._stored(version)
+            try:  # every byte of every file is verified before any is deleted
+                stored = storage.read(version.path)
             except errors.SkillbankError as error:
                 raise errors.StorageError(
                     f"nothing was removed: {version.reference} cannot be read, so its parents are "
                     f"unknown; remove it first, or leave out --keep ({error})"
                 ) from error
-        parents = {parent for stored in good.values() for parent in stored.spec.parents}
+            contents[version] = stored.content_hash
+            parents.update(stored.spec.parents)
         aliases = self._aliases()
         return [
             version
-            for version, stored in good.items()
+            for version, content_hash in contents.items()
             if version.folder == self.folder
             and version.number not in self.versions(version.name)[-keep:]
             and version.number not in aliases.get(version.name, {}).values()
-            and stored.content_hash not in parents
+            and content_hash not in parents
         ]
 
     def _delete(self, versions: list[Version]) -> None:
@@ -619,6 +630,11 @@ class Bank:
 def _installed(package: str) -> str:
     """Version of an installed package, without importing it."""
     return metadata.version(package)
+
+
+def _backwards(depth: int, parents: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Different parents with their depth, the last one first."""
+    return [(depth, parent) for parent in reversed(dict.fromkeys(parents))]
 
 
 def _flat(document: Any, path: str = "") -> dict[str, Any]:

@@ -17,6 +17,7 @@ from skillbank import errors, storage
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 NUMBER = r"[1-9][0-9]{0,8}"
 LABEL = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+MAX_ALIAS_BYTES = 16  # a number and a line feed
 _FILE = re.compile(rf"({NAME})(?:\.h5|@({NUMBER})\.h5|@({LABEL})\.alias|@({NUMBER})\.gone)")
 
 
@@ -123,6 +124,7 @@ def read_aliases(folder: Path, labels: list[tuple[str, str]]) -> dict[str, dict[
     for name, label in labels:
         number = 0
         with contextlib.suppress(errors.SkillbankError):
-            number = alias_number(storage.read_bytes(alias_path(folder, name, label)))
+            text = storage.read_bytes(alias_path(folder, name, label), MAX_ALIAS_BYTES)
+            number = alias_number(text)
         found.setdefault(name, {})[label] = number
     return found

@@ -11,30 +11,34 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from skillbank import durable, errors, storage
 from skillbank.bank_folder import Version
 from skillbank.bank_lock import FolderLock
 from skillbank.config import Strict
-from skillbank.spec import EvaluationRecord, Sha256, SkillSpec
+from skillbank.spec import EvaluationRecord, Line, Parents, Sha256, SkillSpec
 
+MAX_BYTES = 8 << 20  # of the index: about 10,000 skills; the files of any others are read each time
 _FILE_NAME = "index.json"
 _Natural = Annotated[int, Field(ge=0)]
+
+
+_Offsets = Annotated[tuple[_Natural, ...], Field(max_length=512, fail_fast=True)]
 
 
 class Entry(Strict):
     """Cached content of one skill file."""
 
     size: _Natural  # bytes
-    mtime_ns: _Natural
+    mtime_ns: int  # negative before 1970
     content_hash: Sha256
     body_hash: Sha256
-    offsets: tuple[_Natural, ...] | None = None  # of the parameters; None: body not checked yet
-    env_id: str
+    offsets: _Offsets | None = None  # of the parameters; None: body not checked yet
+    env_id: Line
     temperature: float
-    steps: int
-    parents: tuple[Sha256, ...]
+    steps: _Natural
+    parents: Parents
     evaluation: EvaluationRecord | None = None  # the latest
 
     @property
@@ -54,7 +58,10 @@ class Entry(Strict):
         return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
-_ENTRIES: TypeAdapter[dict[str, Entry]] = TypeAdapter(dict[str, Entry])  # by file name
+# File names and entries, validated up to the first invalid one: pydantic would report each.
+_ENTRIES: TypeAdapter[list[tuple[str, Entry]]] = TypeAdapter(
+    Annotated[list[tuple[str, Entry]], Field(fail_fast=True)]
+)
 
 
 class Index:
@@ -86,10 +93,11 @@ class Index:
                 placement = storage.Placement(header.body_hash, ())
                 read = _entry(version.path, spec, header.content_hash, placement)
                 found[version] = fresh[self._key(version)] = read
-            except (errors.SkillNotFound, FileNotFoundError):
+            except FileNotFoundError:
                 continue  # removed meanwhile
             except errors.SkillbankError as error:
-                found[version] = error
+                if os.path.lexists(version.path):  # else it was removed meanwhile
+                    found[version] = error
         if fresh:
             self._change(fresh)
         return found
@@ -129,8 +137,9 @@ class Index:
         stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         if self._parsed[0] != stamp:
             try:
-                entries = _ENTRIES.validate_json(storage.read_bytes(self._path))
-            except (errors.SkillbankError, ValidationError):
+                document = storage.parse_json(storage.read_bytes(self._path, MAX_BYTES))
+                entries = dict(_ENTRIES.validate_python(document, strict=False))  # lists as tuples
+            except (errors.SkillbankError, ValueError, RecursionError):
                 entries = {}
             self._parsed = (stamp, entries)
         return self._parsed[1]
@@ -142,8 +151,10 @@ class Index:
         with contextlib.suppress(errors.StorageError), self._locked(wait=False):
             before = self._read()
             after = {k: e for k, e in {**before, **changes}.items() if e is not None}
-            if after != before:
-                text = _ENTRIES.dump_json(dict(sorted(after.items())))
+            if after == before:
+                return
+            text = _ENTRIES.dump_json(sorted(after.items()))
+            if len(text) <= MAX_BYTES:  # a larger one would not be read
                 durable.replace_file(self._path, text, durable=False)
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skillbank import errors
 from skillbank.cli_options import bank_option, json_option, named, open_bank
 from skillbank.cli_printing import print_json, say, score
 from skillbank.config import bare_name
-from skillbank.errors import Interrupted, SkillbankError
 
 if TYPE_CHECKING:
     from skillbank.bank import Bank
@@ -107,8 +107,9 @@ def show(name: str, bank_folder: Path | None, as_json: bool) -> None:
         "file": card["path"],
     }
     for label, text in lines.items():
-        if text:
-            click.echo(f"{label:<12} {text}")
+        if text:  # of several lines, the others are indented, so that they forge none of these
+            indented = text.replace("\n", "\n" + 13 * " ")
+            click.echo(f"{label:<12} {indented}")
     for ancestor in card["lineage"]:
         reference = ancestor["reference"] or "not in this bank"
         deeper = "  " * (ancestor["depth"] - 1)
@@ -130,13 +131,13 @@ def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> N
     """Verify the skill files of the bank (all, or the named ones) or any other skill files."""
     bank = open_bank(bank_folder)
     asked = [named(name) for name in names]
-    found: dict[str, SkillbankError | None] = {}
+    found: dict[str, errors.SkillbankError | None] = {}
     for one in asked:
         known = str(one) if isinstance(one, Path) else bank.resolve(one).reference
         found[known] = _problem(bank.path(one))
     if not names:
         problems = bank.verify()
-        found = {line.reference: problems.get(line.reference) for line in bank.listing()}
+        found = dict.fromkeys(line.reference for line in bank.listing()) | problems
     if as_json:
         print_json({name: None if bad is None else str(bad) for name, bad in found.items()})
     else:
@@ -146,13 +147,13 @@ def verify(names: tuple[str, ...], bank_folder: Path | None, as_json: bool) -> N
         click.get_current_context().exit(3)
 
 
-def _problem(path: Path) -> SkillbankError | None:
+def _problem(path: Path) -> errors.SkillbankError | None:
     """The problem of a skill file; None if it is valid."""
     from skillbank import storage
 
     try:
         storage.read(path)
-    except SkillbankError as error:
+    except errors.SkillbankError as error:
         return error
     return None
 
@@ -168,7 +169,7 @@ def remove(name: str, yes: bool, bank_folder: Path | None) -> None:
     try:
         sure = yes or click.confirm(f"delete {doomed} for good?", err=True)
     except click.Abort:
-        raise Interrupted("\nnothing was deleted; --yes skips the question") from None
+        raise errors.Interrupted("\nnothing was deleted; --yes skips the question") from None
     if not sure:
         say("nothing was deleted")
         return
@@ -227,12 +228,12 @@ def diff(first: str, second: str, bank_folder: Path | None, as_json: bool) -> No
 
 def _brief(value: object) -> str:
     """Shorten a value to fit on a line; ``--json`` prints all of it."""
-    text = str(value)
+    text = errors.printable(str(value))
     if len(text) <= BRIEF:
         return text
     if isinstance(value, list):
         entries = "1 entry" if len(value) == 1 else f"{len(value)} entries"
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(str(value).encode()).hexdigest()[:8]
         return f"[{entries}, {digest}]"  # the digest tells lists of the same length apart
     return f"{text[:BRIEF]}..."
 
@@ -295,18 +296,17 @@ def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -
         )
     bank = open_bank(bank_folder)
     reference = named(skill)
-    stored = bank.read(reference)
     written = [path]
     if kind == "h5":  # an exact copy of the file
-        durable.replace_file(path, storage.read_bytes(bank.path(reference)))
+        durable.replace_file(path, storage.read_verified(bank.path(reference)))
     elif kind == "safetensors":
-        to_safetensors(stored, path)
+        to_safetensors(bank.read(reference), path)
     elif kind == "onnx":
         from skillbank.export_onnx import to_onnx
 
-        written = to_onnx(stored, path)
+        written = to_onnx(bank.read(reference), path)
     else:
-        durable.replace_file(path, model_card(stored).encode())
+        durable.replace_file(path, model_card(bank.read(reference)).encode())
     click.echo("\n".join(f"wrote {one}" for one in written))
 
 
@@ -323,8 +323,7 @@ def import_(path: Path, name: str, bank_folder: Path | None) -> None:
         stored = from_safetensors(path)
         image = storage.encode(stored.spec, stored.parameters)
     else:
-        storage.read(path)  # for errors that name the file; Bank.add verifies the bytes again
-        image = storage.read_bytes(path)
+        image = storage.read_verified(path)  # its errors name the file; Bank.add verifies again
     bank = open_bank(bank_folder, new=True)
     _say_kept(bank, bank.add(image, name))
 

@@ -126,6 +126,11 @@ class NonFiniteParameter(SkillFileError):
     """A parameter that holds NaN or infinity."""
 
 
+def printable(text: str) -> str:
+    """Others' text as one line that cannot steer a terminal: escaped, at most 1,000 characters."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:1000])
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` with the closest known name; empty if none is close."""
     near = difflib.get_close_matches(name, list(known), n=1)

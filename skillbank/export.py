@@ -6,6 +6,7 @@ or from ``storage.prepare`` for a skill in memory.
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def model_card(stored: StoredSkill) -> str:
             low, high = result.interval
             also = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
             lines.append(
-                f"| {result.env_id} | {result.episodes} | {result.mean_return:.2f} "
+                f"| {_cell(result.env_id)} | {result.episodes} | {result.mean_return:.2f} "
                 f"({low:.2f} to {high:.2f}) | {also} |"
             )
         lines.append("")
@@ -144,14 +145,14 @@ def _facts(spec: SkillSpec, content: str) -> dict[str, str]:
     effort = f"{spec.steps:,} steps, {spec.updates:,} updates, seed {spec.seed}"
     facts = {
         "content hash": f"`{content}`",
-        "trained in": f"`{spec.task}`, {effort}",
-        "for the reward": spec.reward,
+        "trained in": f"{_cell(spec.task)}, {effort}",
+        "for the reward": _cell(spec.reward),
         "temperature, discount": f"{spec.temperature:g}, {spec.discount:g}",
         "observation": f"{spec.observation_size} numbers: {blocks_text(spec.observation_blocks)}",
         "action": f"{spec.action_size} numbers",
         "sampling network": spec.architecture.sampler,
         "made from": ", ".join(f"`{parent}`" for parent in spec.parents),
-        "versions": ", ".join(f"{name} {value}" for name, value in sorted(spec.versions.items())),
+        "versions": ", ".join(f"{k} {_cell(value)}" for k, value in sorted(spec.versions.items())),
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -172,5 +173,10 @@ def _result(result: EvaluationRecord) -> list[str]:
 
 
 def _yaml(text: str) -> str:
-    """Quote a text for YAML: a JSON string is a YAML scalar."""
-    return json.dumps(text)
+    """Quote a text for YAML: as a JSON string, but no character is escaped as a surrogate pair."""
+    return json.dumps(text, ensure_ascii=False).encode("ascii", "backslashreplace").decode()
+
+
+def _cell(text: str) -> str:
+    """Escape a text for a cell of a Markdown table: it is no border, code, HTML, link or image."""
+    return re.sub(r"([\\|`<\[])", r"\\\1", text)

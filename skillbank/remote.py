@@ -6,11 +6,12 @@ atomically; a downloaded file is verified locally before anything in it is used.
 """
 
 import contextlib
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from skillbank import bank_folder, errors, storage
 from skillbank.bank import Bank
@@ -19,6 +20,8 @@ from skillbank.bank_folder import Version
 _HERE = Path()  # placeholder: the folder of a remote bank is not a local path
 # Bytes per request, except over HTTP; an interrupted pull resumes after the last complete chunk.
 CHUNK = 1 << 20
+MAX_PAGE_BYTES = 4 << 20  # of a web server's listing of a folder
+_LINK = re.compile(r"""href=["']([^"']+)""", re.IGNORECASE)
 # File systems with atomic uploads; on others a temporary file is renamed into place.
 _ALL_AT_ONCE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"}
 
@@ -85,10 +88,7 @@ class RemoteBank:
                 back differently.
         """
         version = bank.resolve(reference)
-        image = storage.read_bytes(version.path)
-        content = bank.read(version.reference).content_hash
-        if storage.parse_header(image).content_hash != content:
-            raise errors.StorageError(f"{version.path} changed while it was read: try again")
+        image = storage.read_verified(version.path)
         name = bank_folder.checked_name(version.name if name is None else name)
         with self._reaching("write to"):
             if not self._at_once:  # object stores have no folders to create
@@ -154,11 +154,25 @@ class RemoteBank:
         with self._reaching("list"):
             self._fs.invalidate_cache()
             try:
+                if self._web:
+                    return bank_folder.parse(_HERE, self._linked())
                 paths = self._fs.ls(self._root, detail=False)
             except FileNotFoundError:
                 paths = []
-            files = [path.rpartition("/")[2] for path in paths]
-            return bank_folder.parse(_HERE, map(unquote, files) if self._web else files)
+            return bank_folder.parse(_HERE, [path.rpartition("/")[2] for path in paths])
+
+    def _linked(self) -> set[str]:
+        """Names of the files that a web server's page of the folder links to.
+
+        fsspec would read a page of any length, and search it in cubic time.
+        """
+        page = self._bytes("", 0, MAX_PAGE_BYTES + 1)
+        if len(page) > MAX_PAGE_BYTES:
+            raise OSError(f"its page has more than {MAX_PAGE_BYTES:,} bytes")
+        folder = self._at("")  # a link may begin with its address or its path
+        path = urlsplit(folder).path
+        links = _LINK.findall(page.decode(errors="replace"))
+        return {unquote(link.removeprefix(folder).removeprefix(path)) for link in links}
 
     def _version(self, name: str, number: int) -> Version:
         return Version(name, number, _HERE)
@@ -167,7 +181,7 @@ class RemoteBank:
         """Remote path of a file of the bank."""
         return f"{self._root}/{path}"
 
-    def _bytes(self, path: Path, start: int, end: int) -> bytes:
+    def _bytes(self, path: Path | str, start: int, end: int) -> bytes:
         """Bytes ``start`` to ``end`` of a remote file, fewer if it ends before."""
         if self._web:  # a server may ignore the requested range and send the whole file
             data = bytearray()
@@ -181,7 +195,7 @@ class RemoteBank:
         """Whether a remote file has exactly these bytes; compares the headers first."""
         if self._header(version) != image[: storage.HEADER_BYTES]:
             return False
-        return bytes(self._fs.cat_file(self._at(version.path))) == image
+        return self._bytes(version.path, 0, len(image) + 1) == image
 
     def _resolve(self, reference: str) -> Version:
         scan = self._scan()
@@ -250,7 +264,7 @@ class RemoteBank:
                     self._fs.rm_file(temporary)
                 raise
         self._fs.invalidate_cache()
-        there = bytes(self._fs.cat_file(path))
+        there = self._bytes(target.path, 0, len(image) + 1)
         if there[: storage.HEADER_BYTES] != image[: storage.HEADER_BYTES]:
             raise FileExistsError(path)  # a concurrent writer's file: not ours to delete
         if there != image:
@@ -265,5 +279,6 @@ class RemoteBank:
         except (errors.SkillbankError, FileExistsError):
             raise
         except Exception as error:  # exception types differ between file systems
-            reason = str(error).split("\n", 1)[0] or type(error).__name__
+            told = str(error).split("\n", 1)[0] or type(error).__name__
+            reason = errors.printable(told)  # it may quote the remote
             raise errors.StorageError(f"cannot {what} {self.url}: {reason}") from error

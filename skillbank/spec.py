@@ -30,7 +30,6 @@ Label = Annotated[Line, Field(min_length=1, max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Shape = tuple[int, ...]
-MAX_PARENTS = 64
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -38,6 +37,9 @@ def _many(most: int, least: int = 0) -> Any:
     """Limit the number of entries of a list; validation stops at the first invalid entry."""
     return Field(min_length=least, max_length=most, fail_fast=True)
 
+
+MAX_PARENTS = 64
+Parents = Annotated[tuple[Sha256, ...], _many(MAX_PARENTS)]  # content hashes
 
 # Keywords for running and rendering a task, which do not define the task; skills do not store them.
 OF_GYMNASIUM = {
@@ -143,7 +145,7 @@ class SkillSpec(Strict):
     updates: Annotated[int, Field(ge=0)]
     learning_curve: Annotated[tuple[CurvePoint, ...], _many(10_000)] = ()
     evaluations: Annotated[tuple[EvaluationRecord, ...], _many(1_000)] = ()
-    parents: Annotated[tuple[Sha256, ...], _many(MAX_PARENTS)] = ()  # content hashes
+    parents: Parents = ()
     model_hash: Sha256 | None = None  # of the compiled simulation model
     versions: dict[Name, Line] = Field(default_factory=dict)  # of skillbank, mujoco, torch, ...
     license: Line = "MIT"

@@ -21,6 +21,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -191,9 +192,17 @@ def read(path: Path, placement: Placement | None = None) -> StoredSkill:
         SkillNotFound: there is no such file.
         StorageError: the file cannot be read.
     """
-    image = read_bytes(path)
+    image = _skill_bytes(path)
     with naming(path):
         return decode(image, placement)
+
+
+def read_verified(path: Path) -> bytes:
+    """Read the bytes of a skill file and verify all of them; raises the errors of ``read``."""
+    image = _skill_bytes(path)
+    with naming(path):
+        decode(image)
+    return image
 
 
 def read_spec(path: Path) -> SkillSpec:
@@ -207,7 +216,7 @@ def read_metadata(path: Path) -> tuple[Header, SkillSpec]:
     The HDF5 library is not used, so the structure of the body, and with it the content hash in the
     header, is not verified.
     """
-    image = read_bytes(path)
+    image = _skill_bytes(path)
     with naming(path):
         header = parse_header(image)
         check_body(image, header)
@@ -223,8 +232,23 @@ def naming(place: object) -> Iterator[None]:
         raise type(error)(f"{place}: {error}") from error.__cause__
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a regular file of bounded size into memory, once."""
+def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
+    """Read a regular file of at most this many bytes into memory, once."""
+    with _opened(path, most) as (file, size):
+        return file.read(size)
+
+
+def _skill_bytes(path: Path) -> bytes:
+    """Read a skill file into memory, once; of a file with a wrong header, nothing else is read."""
+    with _opened(path, MAX_FILE_BYTES) as (file, size), naming(path):
+        parse_header(file.read(HEADER_BYTES))
+        file.seek(0)
+        return file.read(size)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, most: int) -> Iterator[tuple[FileIO, int]]:
+    """Open a regular file of at most this many bytes; yields it and its size."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # before opening, to which a device may react
             raise errors.NotASkillFile(f"{path}: not a regular file")
@@ -233,11 +257,11 @@ def read_bytes(path: Path) -> bytes:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise errors.NotASkillFile(f"{path}: not a regular file")
-            if status.st_size > MAX_FILE_BYTES:
+            if status.st_size > most:
                 raise errors.FileTooLarge(
-                    f"{path}: {status.st_size:,} bytes; a skill has at most {MAX_FILE_BYTES:,}"
+                    f"{path}: {status.st_size:,} bytes; at most {most:,} are allowed"
                 )
-            return file.read(status.st_size)
+            yield file, status.st_size
     except FileNotFoundError as error:
         raise errors.SkillNotFound(f"no file {path}") from error
     except OSError as error:
@@ -307,7 +331,7 @@ def decode(
 def _taken(
     image: bytes, header: Header, document: bytes, spec: SkillSpec, offsets: Sequence[int]
 ) -> StoredSkill:
-    parameters = _parameters(image, parameter_shapes(spec), offsets)
+    parameters = _parameters(image, header, parameter_shapes(spec), offsets)
     if hash_of(document, parameters) != header.content_hash:
         raise errors.DamagedFile("metadata and parameters do not match the content hash")
     placement = Placement(header.body_hash, tuple(offsets))
@@ -329,7 +353,7 @@ def _document(image: bytes, header: Header) -> bytes:
 def parse_metadata(document: bytes) -> SkillSpec:
     """Validate a metadata document: strict JSON without duplicate keys, canonical, of the model."""
     try:
-        json.loads(document, object_pairs_hook=unique, parse_constant=_no_constant)
+        parse_json(document)
         spec = SkillSpec.model_validate_json(document, context=AS_READ)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -343,6 +367,15 @@ def parse_metadata(document: bytes) -> SkillSpec:
             "writes them"
         )
     return spec
+
+
+def parse_json(document: bytes) -> object:
+    """Parse JSON in which no object has duplicate or too many keys, and no number is NaN.
+
+    Raises:
+        ValueError, RecursionError: it is not such JSON.
+    """
+    return json.loads(document, object_pairs_hook=unique, parse_constant=_no_constant)
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -372,18 +405,29 @@ def _offsets(contents: Contents, header: Header, shapes: Mapping[str, Shape]) ->
     return [found[name][1] for name in sorted(shapes)]
 
 
-def _parameters(image: bytes, shapes: Mapping[str, Shape], offsets: Sequence[int]) -> Parameters:
-    """Copy the parameters out of the bytes of a file."""
+def _parameters(
+    image: bytes, header: Header, shapes: Mapping[str, Shape], offsets: Sequence[int]
+) -> Parameters:
+    """Copy the parameters out of the bytes of a file, if they and the metadata share no bytes."""
     if len(offsets) != len(shapes):
         raise errors.InvalidStructure("the number of offsets is not the number of parameters")
+    names = sorted(shapes)
+    sizes = [4 * math.prod(shapes[name]) for name in names]
+    extents = [*zip(offsets, sizes, names, strict=True)]
+    end = 0
+    for offset, size, name in sorted(
+        [*extents, (header.metadata_offset, header.metadata_length, METADATA)]
+    ):
+        if offset < end:
+            raise errors.ForbiddenStorage(f"{name!r} shares bytes with other data")
+        end = offset + size
+        if HEADER_BYTES + end > len(image):
+            raise errors.ForbiddenStorage(f"{name!r} extends beyond the end of the file")
     parameters: Parameters = {}
-    for name, offset in zip(sorted(shapes), offsets, strict=True):
-        shape = shapes[name]
-        count, start = math.prod(shape), HEADER_BYTES + offset
-        if not HEADER_BYTES <= start <= start + 4 * count <= len(image):
-            raise errors.ForbiddenStorage(f"parameter {name!r} extends beyond the end of the file")
+    for offset, size, name in extents:
+        start, count = HEADER_BYTES + offset, size // 4
         values = np.frombuffer(image, "<f4", count, start) if count else np.empty(0)
-        parameters[name] = values.reshape(shape).astype(np.float32)
+        parameters[name] = values.reshape(shapes[name]).astype(np.float32)
     _check_finite(parameters)
     return parameters
 

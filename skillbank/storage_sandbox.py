@@ -82,8 +82,7 @@ def parse(text: bytes) -> list[Extent]:
         named = getattr(errors, kind)
         if not issubclass(named, errors.SkillFileError):
             raise TypeError(kind)
-        told = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(answer)[:1000])
-        refusal: errors.SkillFileError = named(told)
+        refusal: errors.SkillFileError = named(errors.printable(str(answer)))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise errors.ReaderStopped("opening it led to an invalid answer of the reader") from error
     raise refusal

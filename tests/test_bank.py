@@ -5,7 +5,9 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,32 @@ def test_lineage_names_parents_by_content(bank: Bank) -> None:
     ]
 
 
+def test_lineage_lists_each_parent_before_its_own_ancestors(bank: Bank) -> None:
+    old, second = small_skill(seed=1), small_skill(seed=3)
+    first = small_skill(seed=2, parents=(old.content_hash,))
+    child = small_skill(seed=4, parents=(first.content_hash, second.content_hash))
+    for name, skill in (("old", old), ("first", first), ("second", second), ("child", child)):
+        bank.save(skill, name)
+    assert [(one.depth, one.reference) for one in bank.lineage("child")] == [
+        (1, "first@1"),
+        (2, "old@1"),
+        (1, "second@1"),
+    ]
+
+
+def test_a_lineage_may_be_longer_than_the_stack(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.folder.mkdir()
+    parents: tuple[str, ...] = ()
+    for number in range(sys.getrecursionlimit() + 2):
+        skill = small_skill(parents=parents)
+        (bank.folder / f"s{number}.h5").write_bytes(storage.encode(*skill.stored()))
+        parents = (skill.content_hash,)
+    monkeypatch.setattr(bank, "_holds", lambda *_: True)  # else each file is verified, slowly
+    assert [one.depth for one in bank.lineage(f"s{number}")] == list(range(1, number + 1))
+
+
 def test_each_ancestor_is_followed_once(bank: Bank) -> None:
     """Parents may be there twice, and a file is a stranger's: 16 to the 5th would take minutes."""
     parents: tuple[str, ...] = ()
@@ -235,6 +263,26 @@ def test_a_disk_without_locks_is_one_clear_error(
     bank.alias("x", "best")
 
 
+def test_a_link_to_nowhere_is_listed_with_its_problem(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    (bank.folder / "x@2.h5").symlink_to(bank.folder / "nowhere")
+    good, bad = bank.listing()
+    assert (good.problem, bad.reference) == (None, "x@2")
+    assert str(bad.problem).startswith("no file")
+
+
+def test_of_an_alias_that_is_too_long_nothing_is_read(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    with (bank.folder / "x@best.alias").open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        assert bank.aliases("x") == {"latest": 1}
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_listing_survives_a_damaged_file(bank: Bank) -> None:
     bank.save(small_skill(seed=1), "good")
     bank.save(small_skill(seed=2), "bad")
@@ -250,7 +298,7 @@ def test_a_listing_survives_a_damaged_file(bank: Bank) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"{", b"[]", b'{"x.h5": {"size": 1}}', b"\xff" * 99]
+    "content", [None, b"", b"{", b"[]", b"[[{}, {}]]", b'[["x.h5", {"size": 1}]]', b"\xff" * 99]
 )
 def test_a_lost_or_damaged_index_is_made_again(bank: Bank, content: bytes | None) -> None:
     bank.save(small_skill(), "x")
@@ -283,9 +331,9 @@ def test_an_index_that_lies_about_places_changes_nothing(bank: Bank) -> None:
     skill = small_skill()
     bank.save(skill, "x")
     path = bank.folder / "index.json"
-    index = json.loads(path.read_bytes())
+    index = dict(json.loads(path.read_bytes()))
     index["x.h5"]["offsets"] = [offset + 4 for offset in index["x.h5"]["offsets"]]
-    path.write_text(json.dumps(index))
+    path.write_text(json.dumps([*index.items()]))
     stored = Bank(bank.folder).read("x")
     assert stored.content_hash == skill.content_hash
     assert stored.parameters["noise"].tobytes() == skill.stored()[1]["noise"].tobytes()
@@ -298,9 +346,9 @@ def test_an_index_that_lies_about_contents_cannot_pass_one_skill_off_as_another(
     bank.save(other, "a")
     bank.save(wanted, "b")
     path = bank.folder / "index.json"
-    index = json.loads(path.read_bytes())
+    index = dict(json.loads(path.read_bytes()))
     index["a.h5"]["content_hash"] = wanted.content_hash
-    path.write_text(json.dumps(index))
+    path.write_text(json.dumps([*index.items()]))
     found = Bank(bank.folder).read(f"sha256:{wanted.content_hash}")
     assert found.content_hash == wanted.content_hash
 
@@ -339,7 +387,7 @@ def test_a_file_that_is_copied_in_becomes_known_by_being_read(bank: Bank, tmp_pa
     shutil.copy(tmp_path / "given.h5", bank.folder)
     assert bank.listing()[0].entry is not None
     assert bank.read("given").spec.name == "small"
-    index = json.loads((bank.folder / "index.json").read_bytes())
+    index = dict(json.loads((bank.folder / "index.json").read_bytes()))
     assert index["given.h5"]["offsets"]
 
 
@@ -510,8 +558,18 @@ def test_a_file_is_looked_at_like_a_skill_of_the_bank(bank: Bank, tmp_path: Path
 
 def test_a_skill_of_another_mujoco_is_loaded_with_a_warning(bank: Bank) -> None:
     bank.save(small_skill(versions={"mujoco": "2.0.0"}), "old")
-    with pytest.warns(UserWarning, match="'old' was made with MuJoCo 2.0.0"):
+    told = r"'old' was made with MuJoCo 2.0.0, .*'pip install mujoco==2.0.0' installs the original"
+    with pytest.warns(UserWarning, match=told):
         bank.load("old")
+
+
+@pytest.mark.parametrize("text", ["3.3.0 --index-url https://evil.example", "3.3.0; sh", "$(sh)"])
+def test_no_text_of_a_file_is_suggested_as_a_command(bank: Bank, text: str) -> None:
+    bank.save(small_skill(versions={"mujoco": text}), "x")
+    with pytest.warns(UserWarning, match="'x' was made with another version of MuJoCo") as warned:
+        bank.load("x")
+    assert text not in str(warned[0].message)
+    assert "pip install" not in str(warned[0].message)
 
 
 def test_show_is_ready_for_json(bank: Bank) -> None:
@@ -540,6 +598,114 @@ def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"env_id": "\x1b]0;pwned\x07\x1b[2J"},
+        {"env_id": "two\nlines"},
+        {"steps": -5},
+        {"offsets": [0] * 513},
+        {"parents": ["a" * 64] * 65},
+        {"unknown": 0},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_index_with_what_no_file_may_hold_is_made_again(
+    bank: Bank, change: dict[str, Any]
+) -> None:
+    bank.save(small_skill(), "x")
+    index = bank.folder / "index.json"
+    ((name, entry),) = json.loads(index.read_bytes())
+    index.write_text(json.dumps([[name, entry | change]]))
+    again = Bank(bank.folder).listing()[0].entry
+    assert again is not None
+    assert again.model_dump(mode="json") == entry | {"offsets": None}
+
+
+def test_an_index_with_a_key_twice_is_made_again(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    index = bank.folder / "index.json"
+    index.write_text(index.read_text().replace('"steps":100', '"steps":100,"steps":7'))
+    again = Bank(bank.folder).listing()[0].entry
+    assert again is not None
+    assert again.steps == 100
+
+
+@pytest.mark.parametrize(
+    ("start", "unit", "end"),
+    [
+        ("{", '"{}":0,', '"":0}'),
+        ("[", '["{}",{{}}],', "0]"),
+        ('[["x.h5",{"offsets":[', "0,", "0]}]]"),
+        ('[["x.h5",{', '"{}":0,', '"":0}]]'),
+    ],
+    ids=["entries", "pairs", "offsets", "keys"],
+)
+def test_a_hostile_index_takes_little_memory(
+    tmp_path: Path, start: str, unit: str, end: str
+) -> None:
+    """Each error of each of its entries would take a kilobyte."""
+    many = "".join(unit.format(number) for number in range(300_000))
+    (tmp_path / "index.json").write_text(start + many + end)
+    program = (
+        "import resource, sys; from skillbank.bank import Bank; from pathlib import Path\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); assert Bank(Path(sys.argv[1])).listing() == []\n"
+        "print(peak() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, check=True
+    )
+    assert int(done.stdout) < 150_000  # KiB
+
+
+def test_an_index_that_grows_too_large_stays_as_it_is(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.save(small_skill(seed=1), "x")
+    before = (bank.folder / "index.json").read_bytes()
+    monkeypatch.setattr("skillbank.bank_index.MAX_BYTES", len(before) + 1)
+    bank.save(small_skill(seed=2), "y")
+    assert (bank.folder / "index.json").read_bytes() == before
+    again = Bank(bank.folder)
+    assert [line.reference for line in again.listing()] == ["x@1", "y@1"]
+    assert again.read("y").content_hash == small_skill(seed=2).content_hash
+
+
+def hidden_damage(bank: Bank, reference: str) -> None:
+    """Flip a bit of the HDF5 structure; the index still takes the file for the same."""
+    path = bank.path(reference)
+    status, image = path.stat(), bytearray(path.read_bytes())
+    image[552] ^= 1
+    path.write_bytes(image)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_damage_that_the_index_hides_counts_when_a_copy_is_saved_or_deleted(bank: Bank) -> None:
+    for seed in (1, 2):
+        bank.save(small_skill(seed=seed), "x")
+    image = bank.path("x@2").read_bytes()
+    hidden_damage(bank, "x@2")
+    assert bank.read("x").content_hash == small_skill(seed=2).content_hash
+    with pytest.raises(errors.StorageError, match=r"nothing was removed: x@2 cannot be read"):
+        bank.gc(keep=1)
+    assert bank.save(small_skill(seed=2), "x") == "x@3"
+    hidden_damage(bank, "x@3")
+    assert bank.add(image, "x") == "x@4"
+    assert bank.add(image, "x") == "x@4"
+
+
+@pytest.mark.parametrize("seconds", [-5, 0])
+def test_a_file_from_before_1970_is_one_like_others(bank: Bank, seconds: int) -> None:
+    bank.save(small_skill(), "x")
+    os.utime(bank.path("x"), (seconds, seconds))
+    assert bank.read("x").content_hash == small_skill().content_hash
+    (line,) = bank.listing()
+    assert line.problem is None
+    assert bank.verify() == {}
+    assert bank.gc(keep=1) == []
 
 
 def test_an_older_version_saved_once_more_is_the_newest(tmp_path):

@@ -203,3 +203,27 @@ def test_the_model_card_says_what_a_hub_wants_to_know() -> None:
     )
     assert "ab" * 32 in body
     assert 'It says: "run".' in body
+
+
+def test_no_text_of_a_skill_is_markup_in_its_card() -> None:
+    hostile = "x | y <img src=z> ![](z) `z` \\|"
+    shown = r"x \| y \<img src=z> !\[](z) \`z\` \\\|"
+    result = EvaluationRecord(
+        env_id=hostile, episodes=1, seed=0, mean_return=1.0, interval=(1.0, 1.0), metrics={}
+    )
+    spec = small_spec(
+        env_id=hostile, reward=hostile, versions={"mujoco": hostile}, evaluations=(result,)
+    )
+    card = export.model_card(storage.prepare(spec, random_parameters(spec))[1])
+    _, _, body = card.removeprefix("---\n").partition("\n---\n")
+    assert f"| trained in | {shown}, 100 steps" in body
+    assert f"| for the reward | {shown} |" in body
+    assert f"| versions | mujoco {shown} |" in body
+    assert f"| {shown} | 1 | 1.00" in body
+
+
+def test_any_text_of_a_skill_is_yaml_in_its_card() -> None:
+    """YAML has an escape for every character, but does not join the halves of JSON's pairs."""
+    spec = small_spec(license='MIT \U0001f916 \u00e9 \uffff "\\')
+    card = export.model_card(storage.prepare(spec, random_parameters(spec))[1])
+    assert r'license: "mit \U0001f916 \xe9 \uffff \"\\"' in card

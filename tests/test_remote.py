@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 from skill_files import TINY, small_skill
 
@@ -338,6 +340,53 @@ def test_of_a_web_server_that_never_ends_no_more_is_read_than_asked(other: Bank)
     assert sent < 1 << 26
 
 
+@contextlib.contextmanager
+def folder_page(text: bytes, times: int = 1) -> Iterator[str]:
+    """A web server of one page, in which HOST is itself; yields the address of a folder."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(times):
+                    self.wfile.write(text.replace(b"HOST", self.headers["Host"].encode()))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/my/skills"
+        server.shutdown()
+
+
+def test_a_page_without_end_is_one_error() -> None:
+    with (
+        folder_page(b"<" * (1 << 20), times=64) as url,
+        pytest.raises(errors.StorageError, match="its page has more than 4,194,304 bytes"),
+    ):
+        RemoteBank(url).names()
+
+
+def test_a_page_that_is_slow_to_search_is_searched_quickly() -> None:
+    """fsspec's expression needs minutes for a tag of so many spaces."""
+    with folder_page(b"<a" + b" " * 2500 + b'<a href="run.h5">') as url:
+        start = time.monotonic()
+        assert RemoteBank(url).names() == ["run"]
+        assert time.monotonic() - start < 20
+
+
+def test_links_of_a_page_count_if_they_lead_into_its_folder() -> None:
+    links = ["a.h5", "a.h5", "b%402.h5", "/my/skills/c.h5", "http://HOST/my/skills/d.h5"]
+    links += ["#", "../", "?C=N", "//[", "/e.h5", "/my/f.h5", "sub/g.h5", "http://x/my/skills/h.h5"]
+    page = "".join(f"<A class=x HREF='{link}'>x</A>" for link in links)
+    with folder_page(page.encode()) as url:
+        there = RemoteBank(url)
+        assert there.names() == ["a", "b", "c", "d"]
+        assert there.versions("a") == [1]
+
+
 def test_what_comes_slowly_from_the_web_comes_whole(bank: Bank, other: Bank) -> None:
     wide = TINY.model_copy(update={"critic_hidden": (300, 300)})
     bank.save(small_skill(architecture=wide, config=PretrainConfig(architecture=wide)), "run")
@@ -403,21 +452,69 @@ def test_of_a_file_that_is_too_large_nothing_is_fetched(elsewhere, bank, other, 
     assert not other.folder.exists()
 
 
-def test_what_changes_while_it_is_read_is_not_pushed(elsewhere, bank, monkeypatch):
+def test_the_bytes_that_were_verified_are_those_that_are_pushed(
+    elsewhere: RemoteBank, bank: Bank, other: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bank.save(small_skill(seed=1), "run")
     path, later = bank.path("run"), storage.encode(*small_skill(seed=2).stored())
-    real, before = storage.read_bytes, path.read_bytes()
+    real = storage.decode
 
-    def read_bytes(one):
-        image = real(one)
-        if image == before:
-            path.write_bytes(later)
-        return image
+    def decode(image: bytes, *rest: Any) -> storage.StoredSkill:
+        path.write_bytes(later)
+        return real(image, *rest)
 
-    monkeypatch.setattr(storage, "read_bytes", read_bytes)
-    with pytest.raises(errors.StorageError, match="changed while it was read"):
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "decode", decode)
+        elsewhere.push(bank, "run")
+    elsewhere.pull(other, "run")
+    assert other.read("run").content_hash == small_skill(seed=1).content_hash
+
+
+def test_damage_that_the_index_hides_is_not_pushed(elsewhere: RemoteBank, bank: Bank) -> None:
+    bank.save(small_skill(), "run")
+    path = bank.path("run")
+    status, image = path.stat(), bytearray(path.read_bytes())
+    image[552] ^= 1  # of the HDF5 structure
+    path.write_bytes(image)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert bank.read("run").content_hash == small_skill().content_hash
+    with pytest.raises(errors.DamagedFile, match=r"run\.h5"):
         elsewhere.push(bank, "run")
     assert elsewhere.names() == []
+
+
+def test_a_push_reads_no_more_than_it_compares(
+    elsewhere: RemoteBank, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.save(small_skill(), "run")
+    image = bank.path("run").read_bytes()
+    elsewhere._fs.makedirs(elsewhere._root, exist_ok=True)
+    elsewhere._fs.pipe_file(f"{elsewhere._root}/run.h5", image + bytes(1 << 16))
+    real, read = elsewhere._fs.cat_file, []
+
+    def cat_file(path: str, **bounds: Any) -> bytes:
+        data: bytes = real(path, **bounds)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(elsewhere._fs, "cat_file", cat_file)
+    assert elsewhere.push(bank, "run") == "run@2"
+    assert max(read) == len(image) + 1
+
+
+def test_what_a_remote_says_cannot_steer_a_terminal() -> None:
+    class Hostile(MemoryFileSystem):
+        protocol = "hostile"
+
+        def ls(self, *_: Any, **__: Any) -> Any:
+            raise OSError("denied\x1b]0;pwned\x07\x1b[2K\rall good" + 9999 * "!" + "\nmore")
+
+    fsspec.register_implementation("hostile", Hostile, clobber=True)
+    with pytest.raises(errors.StorageError) as refused:
+        RemoteBank("hostile://x").names()
+    told = str(refused.value)
+    assert told.startswith(r"cannot list hostile://x: denied\x1b]0;pwned\x07\x1b[2K\rall good!")
+    assert len(told) < 1100
 
 
 def test_what_others_push_is_seen_by_who_has_looked_before(elsewhere, bank):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,48 @@ def test_an_error_names_the_file_and_the_field(tmp_path: Path, image: bytes) -> 
     with pytest.raises(errors.InvalidMetadata) as caught:
         storage.read_spec(path)
     assert str(caught.value) == f"{path}: metadata: discount: Input should be less than 1"
+
+
+@pytest.mark.parametrize("with_metadata", [False, True])
+def test_parameters_that_share_bytes_are_refused(image: bytes, with_metadata: bool) -> None:
+    """Else an index, or a reader that was taken over, could make a small file a large skill."""
+    parameters = small_skill().parameters
+    header = storage.parse_header(image)
+    offsets = list(storage.decode(image, look=storage_hdf5.contents).placement.offsets)
+    offsets[1] = header.metadata_offset if with_metadata else offsets[0]
+    table = [("metadata", (header.metadata_length,), header.metadata_offset)]
+    for name, offset in zip(sorted(parameters), offsets, strict=True):
+        table.append((f"parameters/{name}", parameters[name].shape, offset))
+    with pytest.raises(errors.ForbiddenStorage, match="shares bytes"):
+        storage.decode(image, look=lambda _: table)
+
+
+def test_an_index_cannot_make_a_small_file_a_large_skill(tmp_path: Path) -> None:
+    spec = small_spec()
+    document = storage.metadata_document(spec)
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(spec).items()}
+    body = storage.SIGNATURE + document + bytes(max(array.nbytes for array in zeros.values()))
+    header = storage._header(document, zeros, body, len(storage.SIGNATURE))
+    path = tmp_path / "a.h5"
+    path.write_bytes(header + body)
+    place = len(storage.SIGNATURE) + len(document)
+    placement = storage.Placement(hashlib.sha256(body).hexdigest(), (place,) * len(zeros))
+    with pytest.raises(errors.SkillFileError):
+        storage.read(path, placement)
+
+
+def test_of_another_file_no_more_is_read_than_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        for read in (storage.read, storage.read_spec, storage.read_verified):
+            with pytest.raises(errors.NotASkillFile, match=str(path)):
+                read(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # Property-based: whatever the bytes, only the named errors.

@@ -70,7 +70,7 @@ def main() -> None:
     removed = {ref for log in logs for sign, ref, _ in log if sign == "-"}
     bank = Bank(folder)
     found = {line.reference: line for line in bank.listing()}
-    index = json.loads((folder / "index.json").read_bytes())
+    index = dict(json.loads((folder / "index.json").read_bytes()))
     outcome: dict[str, Any] = {
         "saves": saves,
         "removed": len(removed),

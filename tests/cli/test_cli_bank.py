@@ -1,6 +1,7 @@
 """The commands that keep house in a bank do what the library does, and say so."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -136,6 +137,26 @@ def test_what_differs_takes_a_line_each(call):
     one, _, other = symmetries.removeprefix("symmetries: ").partition(" -> ")
     assert one != other  # eight each, but not the same eight
     assert one.startswith("[8 entries")
+
+
+def test_a_difference_in_lines_takes_one_line(call):
+    skill = call.bank.load("point_run_east")
+    call.bank.save(skill.with_spec(description="one\ntemperature: 0.1 -> 0.2\ttwo"), "x")
+    call.bank.save(skill.with_spec(description="other"), "y")
+    (line,) = call("diff", "x", "y").splitlines()
+    assert line == r"description: one\ntemperature: 0.1 -> 0.2\ttwo -> other"
+
+
+def test_damage_that_the_index_hides_is_not_exported_as_a_skill_file(call, tmp_path):
+    call.bank.save(call.bank.load("point_run_east"), "walk")
+    path = call.bank.path("walk")
+    status, image = path.stat(), bytearray(path.read_bytes())
+    image[552] ^= 1  # of the HDF5 structure
+    path.write_bytes(image)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    call("show", "walk")
+    assert f"{path}: the bytes do not match" in call("export", "walk", tmp_path / "a.h5", code=3)
+    assert not (tmp_path / "a.h5").exists()
 
 
 def test_push_and_pull(call, tmp_path):

@@ -201,6 +201,25 @@ def test_verify_finds_one_flipped_bit(call: Any, bank: skillbank.Bank) -> None:
     assert json.loads(call("verify", "tiny", "--json", code=3).stdout)["tiny@1"]
 
 
+def test_verify_finds_a_link_to_nowhere(call: Any, bank: skillbank.Bank) -> None:
+    (bank.folder / "tiny@2.h5").symlink_to("nowhere")
+    told = call("verify", code=3).stdout
+    assert "tiny@1: good" in told
+    assert "tiny@2: BAD: no file" in told
+    assert "cannot be used: no file" in call("list").stdout
+
+
+def test_a_description_forges_no_line_of_show(call: Any, bank: skillbank.Bank) -> None:
+    forged = "it runs\ntask         another\n\ncontent      " + 64 * "0"
+    bank.save(bank.load("tiny").with_spec(description=forged), "x")
+    lines = call("show", "x").stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith(("task ", "content "))] == [
+        "skillbank/PointMassRun-v0",
+        bank.read("x").content_hash,
+    ]
+    assert "             task         another" in lines
+
+
 def test_remove_asks_first(call: Any, bank: skillbank.Bank) -> None:
     assert "nothing was deleted" in call("remove", "tiny", stdin="n\n").stderr
     assert (
