@@ -22,8 +22,6 @@ from skillbank.spec import EvaluationRecord, Line, Parents, Sha256, SkillSpec
 MAX_BYTES = 8 << 20  # of the index: about 10,000 skills; the files of any others are read each time
 _FILE_NAME = "index.json"
 _Natural = Annotated[int, Field(ge=0)]
-
-
 _Offsets = Annotated[tuple[_Natural, ...], Field(max_length=512, fail_fast=True)]
 
 
