@@ -207,7 +207,7 @@ class Bank:
     def read(self, reference: str | Path) -> storage.StoredSkill:
         """Read and verify a skill without building its networks; raises the errors of ``load``."""
         if isinstance(reference, Path):
-            return storage.read(durable.as_path(reference))
+            return storage.read(self.path(reference))
         asked = _CONTENT.fullmatch(reference)
         for _ in range(_RACES):
             version = self.resolve(reference)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skillbank.training import Training
 
 # What values of the wrong kind or size raise while they are put to use.
-MEANINGLESS = (
+_MEANINGLESS = (
     ValueError,
     LookupError,
     TypeError,
@@ -89,7 +89,8 @@ def load(training: "Training", path: Path | None) -> None:
     """
     if path is None or not path.is_file():
         raise SkillbankError(f"no checkpoint at {path}; start without resuming")
-    mine, theirs = _started(training), begun_with(path)
+    arrays, meta = _read(path)
+    mine, theirs = _started(training), meta["started"]
     differ = {key: (theirs.get(key), own) for key, own in mine.items() if theirs.get(key) != own}
     differ.pop("total_steps", None)  # a training may be extended
     if differ:
@@ -97,17 +98,13 @@ def load(training: "Training", path: Path | None) -> None:
         raise SkillbankError(
             f"{path} was started differently; resume with the same settings: {'; '.join(lines)}"
         )
+    asked = training.config.total_steps
     try:
-        arrays = arrays_of(path)
-        meta = json.loads(arrays.pop("meta").tobytes())
-        enough = training.config.total_steps >= min(meta["steps"], theirs["total_steps"])
-        if enough:
-            _restore(training, arrays, meta)
-    except (OSError, *MEANINGLESS) as error:
+        if asked < min(meta["steps"], theirs["total_steps"]):
+            raise SkillbankError(f"{path} is at {meta['steps']} steps; total_steps={asked} is less")
+        _restore(training, arrays, meta)
+    except _MEANINGLESS as error:
         raise SkillbankError(f"{path} is not a checkpoint of this training: {error}") from error
-    if not enough:
-        asked = training.config.total_steps
-        raise SkillbankError(f"{path} is at {meta['steps']} steps; total_steps={asked} is less")
 
 
 def begun_with(path: Path) -> dict[str, Any]:
@@ -116,12 +113,19 @@ def begun_with(path: Path) -> dict[str, Any]:
     Raises:
         SkillbankError: The file is not a checkpoint.
     """
-    try:
-        document = arrays_of(path, "meta")["meta"].tobytes()
-        started: dict[str, Any] = dict(json.loads(document)["started"])
-    except (OSError, *MEANINGLESS) as error:
-        raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
+    _, meta = _read(path, "meta")
+    started: dict[str, Any] = meta["started"]
     return started
+
+
+def _read(path: Path, *names: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The named arrays of a checkpoint, or all of them, and its document, the array ``meta``."""
+    try:
+        arrays = arrays_of(path, *names)
+        meta = json.loads(arrays.pop("meta").tobytes())
+        return arrays, meta | {"started": dict(meta["started"])}
+    except (OSError, *_MEANINGLESS) as error:
+        raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
 
 
 def _started(training: "Training") -> dict[str, Any]:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from skillbank import durable, errors, storage_sandbox
-from skillbank.config import AS_READ
+from skillbank.config import AS_READ, first_problem
 from skillbank.spec import Shape, SkillSpec, parameter_shapes
 
 FORMAT_VERSION = 1
@@ -356,9 +356,7 @@ def parse_metadata(document: bytes) -> SkillSpec:
         parse_json(document)
         spec = SkillSpec.model_validate_json(document, context=AS_READ)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ascii(".".join(str(step) for step in first["loc"]))[1:-1] or "document"
-        raise errors.InvalidMetadata(f"metadata: {where}: {first['msg']}") from error
+        raise errors.InvalidMetadata(f"metadata: {first_problem(error)}") from error
     except (ValueError, RecursionError) as error:
         raise errors.InvalidMetadata(f"metadata: {error}") from error
     if metadata_document(spec) != document:  # writing it again would change the content hash

@@ -847,13 +847,19 @@ def test_a_distiller_sees_states_through_the_symmetries_of_all_parts():
     assert (seen.obs != obs).any()
 
 
-def test_a_correction_with_another_number_in_it_is_refused(tmp_path):
-    """Whole as an archive, which tells of flipped bits by itself."""
+@pytest.fixture
+def saved(tmp_path):
+    """The path of a correction, and the arrays in it."""
     a, b = parts()
     path = tmp_path / "c.npz"
     Corrector(a & b, CorrectionConfig(), seed=0).correction.save(path)
     with np.load(path) as file:
-        arrays = dict(file)
+        return path, dict(file)
+
+
+def test_a_correction_with_another_number_in_it_is_refused(saved):
+    """Whole as an archive, which tells of flipped bits by itself."""
+    path, arrays = saved
     Correction.load(path)
     for name in ("0.weight", "meta"):
         changed = arrays[name].copy()
@@ -889,12 +895,8 @@ def hostile(arrays, **changes):
         ({f"x{i}": 0 for i in range(100_000)}, "a document of"),
     ],
 )
-def test_a_correction_that_lies_in_its_document_is_refused(changes, told, tmp_path):
-    a, b = parts()
-    path = tmp_path / "c.npz"
-    Corrector(a & b, CorrectionConfig(), seed=0).correction.save(path)
-    with np.load(path) as file:
-        arrays = dict(file)
+def test_a_correction_that_lies_in_its_document_is_refused(changes, told, saved):
+    path, arrays = saved
     np.savez(path, **hostile(arrays))
     Correction.load(path)  # as long as it does not lie
     np.savez(path, **hostile(arrays, **changes))
@@ -902,12 +904,8 @@ def test_a_correction_that_lies_in_its_document_is_refused(changes, told, tmp_pa
         Correction.load(path)
 
 
-def test_a_correction_with_a_parameter_that_is_not_finite_is_refused(tmp_path):
-    a, b = parts()
-    path = tmp_path / "c.npz"
-    Corrector(a & b, CorrectionConfig(), seed=0).correction.save(path)
-    with np.load(path) as file:
-        arrays = dict(file)
+def test_a_correction_with_a_parameter_that_is_not_finite_is_refused(saved):
+    path, arrays = saved
     arrays["out.bias"] = arrays["out.bias"] * np.nan
     np.savez(path, **hostile(arrays))
     with pytest.raises(SkillbankError, match="a parameter is not finite"):

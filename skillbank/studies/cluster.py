@@ -9,6 +9,7 @@ machine. The numbers are the same in every case.
 
 import logging
 import time
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,16 +52,12 @@ def perform_there(unit_json: str, work: str, parent: bytes | None, note: Any) ->
     torch.set_num_threads(1)
     unit = Unit.model_validate_json(unit_json)
     places = Places(Path(work), Path(work))
-
-    def tell(steps: int) -> None:
-        note.tell.remote(unit.name, steps)
-
     with at_work(unit, places):
         source: Path | None = None
         if parent is not None:
             source = places.folder(unit) / "parent"
             source.write_bytes(parent)
-        result = measured_result(unit, places, source, tell)
+        result = measured_result(unit, places, source, partial(note.tell.remote, unit.name))
         left = "diverged" not in result["measured"]
         return Outcome(result, places.learned(unit).read_bytes() if left else None)
 

@@ -119,6 +119,14 @@ class _Made(Strict, extra="allow"):
     machine: Line
 
 
+class _Result(Strict, extra="allow"):
+    """The parts of every result."""
+
+    unit: Json
+    measured: Json
+    made: _Made
+
+
 def read_result(path: Path) -> Json | None:
     """A result file's content; None where there is none.
 
@@ -134,13 +142,11 @@ def read_result(path: Path) -> Json | None:
                 f"{path} has format {result['format']}, expected {FORMAT}; "
                 "delete it to run the unit again"
             )
-        _Made.model_validate(result["made"])
-        if not {"diverged", "final"} & {**result["measured"]}.keys():
+        _Result.model_validate(result)
+        if not {"diverged", "final"} & result["measured"].keys():
             raise ValueError("nothing measured")
-        if not isinstance(result["unit"], dict):
-            raise ValueError("no unit")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"made.{first_problem(error)}" if isinstance(error, ValidationError) else repr(error)
+        what = first_problem(error) if isinstance(error, ValidationError) else repr(error)
         raise SkillbankError(
             f"{path} is no result of a study ({what}); delete it to run the unit again"
         ) from error
