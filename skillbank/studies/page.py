@@ -20,7 +20,7 @@ from skillbank.studies.statistics import (
     interquartile_mean,
     wilson,
 )
-from skillbank.studies.unit import BANK, Budget, Places
+from skillbank.studies.unit import Budget, Places, shipped_reference
 from skillbank.task import Task
 
 RIVALS = ("ddpg", "ddpg_pretrained", "sac")
@@ -145,10 +145,10 @@ def text(budget: Budget, places: Places) -> str:
 def _head_start(budget: Budget) -> str:
     """Steps of the pretraining that a fine-tuning starts from."""
     own = _thousands(plan.STEPS["QuadrupedRun"][budget])
-    starts = plan.unit("QuadrupedUMaze", "anchored", 0, budget).parent or ""
-    if not starts.startswith(BANK):
+    reference = shipped_reference(plan.unit("QuadrupedUMaze", "anchored", 0, budget).parent)
+    if reference is None:
         return own
-    ours = shipped(starts.removeprefix(BANK)).spec.steps
+    ours = shipped(reference).spec.steps
     return f"ours: the shipped skill's {_thousands(ours)}, DDPG: {own}"
 
 

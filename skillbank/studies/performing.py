@@ -28,7 +28,6 @@ from skillbank.skill import Skill
 from skillbank.storage import hash_of
 from skillbank.studies.tracking import Tracker, rounded
 from skillbank.studies.unit import (
-    BANK,
     FORMAT,
     Json,
     Places,
@@ -36,6 +35,7 @@ from skillbank.studies.unit import (
     Unit,
     done,
     sha256,
+    shipped_reference,
     write_json,
 )
 from skillbank.versions import versions
@@ -127,8 +127,8 @@ def _result(unit: Unit, measured: Json, made: Json) -> Json:
 
 def _origin(unit: Unit, parent: Path | None) -> str:
     """Hash of the file, or of the shipped skill, that a unit starts from; empty for none."""
-    if unit.parent is not None and unit.parent.startswith(BANK):
-        return str(shipped(unit.parent.removeprefix(BANK)).content_hash)
+    if reference := shipped_reference(unit.parent):
+        return str(shipped(reference).content_hash)
     return "" if parent is None else sha256(parent)
 
 
@@ -181,7 +181,7 @@ def _measured(
 
         ours = soft_q.learn(unit, _parent_skill(unit, parent), checkpoint, tell)
         policy, tracker, updates = ours
-        ours.skill.save(places.learned(unit))
+        ours.model.save(places.learned(unit))
     final = tracker.final(policy)
     measured = {
         "steps": unit.total_steps,
@@ -197,8 +197,8 @@ def _measured(
 
 
 def _parent_skill(unit: Unit, parent: Path | None) -> Skill | None:
-    if unit.parent is not None and unit.parent.startswith(BANK):
-        return shipped(unit.parent.removeprefix(BANK))
+    if reference := shipped_reference(unit.parent):
+        return shipped(reference)
     return None if parent is None else Skill.load(parent)
 
 

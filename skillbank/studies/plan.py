@@ -17,7 +17,7 @@ from skillbank.config import (
     recipe,
     shortened,
 )
-from skillbank.studies.unit import BANK, Budget, RivalConfig, Unit
+from skillbank.studies.unit import BANK, Budget, RivalConfig, Unit, shipped_reference
 
 # Environment steps of each experiment by budget.
 STEPS: dict[str, dict[Budget, int]] = {
@@ -184,7 +184,7 @@ def unit(experiment: str, algorithm: str, seed: int, budget: Budget) -> Unit:
 
 def _parent_unit(parent: str, seed: int, budget: Budget) -> Unit | None:
     """A parent's definition; None for a skill that ships with skillbank."""
-    if parent.startswith(BANK):
+    if shipped_reference(parent):
         return None
     experiment, _, algorithm = parent.rsplit("-", 1)[0].partition("/")
     return unit(experiment, algorithm, seed, budget)

@@ -6,7 +6,7 @@ own. A training starts with uniform actions, a fine-tuning with the pretrained p
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +21,11 @@ from skillbank.errors import IncompatibleSkill, TrainingDiverged, UnsupportedEnv
 from skillbank.skill import block_columns
 from skillbank.spec import ObservationBlock, blocks_text
 from skillbank.studies.paper_ddpg import PaperDDPG, library_settings
-from skillbank.studies.tracking import Tracker
+from skillbank.studies.tracking import Learned, Tracker
 from skillbank.studies.unit import RivalConfig, Unit
 
 COPIES = 1  # environments, as in the paper and in the library's own defaults
 Arrays = dict[str, Any]  # NumPy arrays by name
-
-
-class Learned(NamedTuple):
-    """The outcome of a unit's training."""
-
-    model: DDPG | SAC
-    tracker: Tracker
-    updates: int
 
 
 class _Watched(StableBaselinesTask):
@@ -50,7 +42,7 @@ class _Watched(StableBaselinesTask):
 
 def learn(
     unit: Unit, parent: Path | None, checkpoint: Path, tell: Callable[[int], None]
-) -> Learned:
+) -> Learned[DDPG | SAC]:
     """Train a unit, from its checkpoint if there is one, else from a parent's networks if given."""
     config = unit.learning
     assert isinstance(config, RivalConfig)

@@ -11,12 +11,12 @@ from typing import NamedTuple, Protocol
 
 from skillbank.studies.performing import without_parent
 from skillbank.studies.unit import (
-    BANK,
     Places,
     Unit,
     diverged,
     done,
     finished,
+    shipped_reference,
     startable,
     write_json,
 )
@@ -151,7 +151,7 @@ def unfinished(units: Sequence[Unit], places: Places) -> list[Unit]:
 
 
 def _parent(unit: Unit) -> str | None:
-    return None if unit.parent is None or unit.parent.startswith(BANK) else unit.parent
+    return None if shipped_reference(unit.parent) else unit.parent
 
 
 def _ready(todo: list[Unit], standing: Standing, not_before: dict[str, float]) -> list[Unit]:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,23 +12,15 @@ from skillbank.errors import TrainingDiverged
 from skillbank.finetuning import finetune
 from skillbank.pretraining import pretrain
 from skillbank.skill import Skill
-from skillbank.studies.tracking import Tracker
+from skillbank.studies.tracking import Learned, Tracker
 from skillbank.studies.unit import Unit
 from skillbank.task import Step
 from skillbank.training import Hooks, Training
 
 
-class Learned(NamedTuple):
-    """The outcome of a unit's training."""
-
-    skill: Skill
-    tracker: Tracker
-    updates: int
-
-
 def learn(
     unit: Unit, parent: Skill | None, checkpoint: Path, tell: Callable[[int], None]
-) -> Learned:
+) -> Learned[Skill]:
     """Train a unit, from its checkpoint if there is one."""
     config = unit.learning
     assert isinstance(config, PretrainConfig | FinetuneConfig)

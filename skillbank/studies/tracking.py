@@ -6,7 +6,7 @@ reports the same as an uninterrupted one.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ CURVE_SEED = 1_000_000  # of the curve's episodes; training uses seeds from the 
 FINAL_SEED = 2_000_000  # of the last evaluation
 
 Array = NDArray[Any]
+Model = TypeVar("Model", bound=Policy)
 
 
 class Tracker:
@@ -181,3 +182,11 @@ def rounded(values: Array, digits: int = 5) -> list[Any]:
     array[:] = flat
     nested: list[Any] = array.reshape(np.shape(values)).tolist()
     return nested
+
+
+class Learned(NamedTuple, Generic[Model]):
+    """The outcome of a unit's training."""
+
+    model: Model
+    tracker: Tracker
+    updates: int

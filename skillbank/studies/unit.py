@@ -101,6 +101,13 @@ class Places(NamedTuple):
         return self.folder(unit) / ("policy.npz" if rival else "skill.h5")
 
 
+def shipped_reference(parent: str | None) -> str | None:
+    """The shipped skill's reference in a parent ``bank:REFERENCE``; None for any other parent."""
+    if parent is None or not parent.startswith(BANK):
+        return None
+    return parent.removeprefix(BANK)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all.
 
