@@ -486,7 +486,7 @@ class Bank:
     def diff(self, first: str | Path, second: str | Path) -> Difference:
         """Compare the metadata and parameters of two skills."""
         one, two = self.read(first), self.read(second)
-        left, right = (_flat(stored.spec.model_dump(mode="json")) for stored in (one, two))
+        left, right = (stored.spec.flat() for stored in (one, two))
         keys = sorted(left.keys() | right.keys())
         arrays: dict[str, float | str] = {}
         for name in sorted(one.parameters.keys() | two.parameters.keys()):
@@ -635,13 +635,3 @@ def _installed(package: str) -> str:
 def _backwards(depth: int, parents: tuple[str, ...]) -> list[tuple[int, str]]:
     """Different parents with their depth, the last one first."""
     return [(depth, parent) for parent in reversed(dict.fromkeys(parents))]
-
-
-def _flat(document: Any, path: str = "") -> dict[str, Any]:
-    """Flatten nested JSON objects: ``{"a": {"b": 1}}`` to ``{"a.b": 1}``."""
-    if not isinstance(document, dict):
-        return {path: document}
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        flat |= _flat(value, f"{path}.{key}" if path else key)
-    return flat

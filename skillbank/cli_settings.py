@@ -127,7 +127,7 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
         SkillbankError: An unknown key, or an invalid value.
     """
     document = config.model_dump(mode="json")
-    known = _flat_keys(document)
+    known = config.flat()
     for setting in settings:
         key, equals, value = setting.partition("=")
         key = key.strip()
@@ -154,14 +154,10 @@ def settings_help(config: Learning) -> str:
     meanings = _meanings(type(config)) | {
         f"architecture.{name}": text for name, text in _meanings(Architecture).items()
     }
-    document = config.model_dump(mode="json")
-    lines = []
-    for key in _flat_keys(document):
-        value: Any = document
-        for part in key.split("."):
-            value = value[part]
-        lines.append(f"{key}={json.dumps(value, separators=(',', ':'))}  # {meanings[key]}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{key}={json.dumps(value, separators=(',', ':'))}  # {meanings[key]}"
+        for key, value in config.flat().items()
+    )
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
@@ -189,13 +185,6 @@ def _complaint(problem: Mapping[str, Any]) -> str:
         return str(problem["ctx"]["error"])
     where = ".".join(map(str, problem["loc"]))
     return f"{where}: {problem['msg']}, got {_shown(problem['input'])}"
-
-
-def _flat_keys(document: dict[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key, value in document.items():
-        keys += _flat_keys(value, f"{key}.") if isinstance(value, dict) else [prefix + key]
-    return keys
 
 
 def _value(text: str) -> Any:

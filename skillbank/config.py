@@ -42,6 +42,18 @@ class Strict(BaseModel):
         """
         return type(self).model_validate(dict(self) | changes)
 
+    def flat(self) -> dict[str, Any]:
+        """All fields as JSON, those of a nested model by path: ``architecture.critics``."""
+        return _flattened(self.model_dump(mode="json"))
+
+
+def _flattened(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        nested = isinstance(value, dict)
+        found |= _flattened(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return found
+
 
 def first_problem(error: ValidationError) -> str:
     """Where and what is wrong, of a model's first problem; ASCII, and without the wrong value."""

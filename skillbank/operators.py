@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skillbank.errors import InvalidArgument
 from skillbank.spec import blocks_text
+from skillbank.task import unscaled
 
 if TYPE_CHECKING:
     from skillbank.compose.composed import Composed, ComposedSpec
@@ -174,9 +175,7 @@ class Composable(ABC):
 
     def unscaled(self, action: Tensor) -> NDArray[Any]:
         """Actions [..., A] scaled to [-1, 1] -> in the environment's units and type."""
-        share = (action.numpy().astype(np.float64) + 1.0) * 0.5
-        own: NDArray[Any] = self._low + share * (self._high - self._low)
-        return own.clip(self._low, self._high).astype(self.spec.action_dtype)
+        return unscaled(action.numpy(), self._low, self._high, self.spec.action_dtype)
 
     # Arithmetic.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -79,7 +79,7 @@ class Task:
         self.observation_blocks = layout.observation_blocks
         self.observation_size = layout.observation_size
         self.action_low, self.action_high = layout.action_low, layout.action_high
-        self.action_dtype = action_space.dtype
+        self.action_dtype = np.dtype(action_space.dtype)
         self.action_size = len(self.action_low)
         self.model_hash = layout.model_hash
         self.arena: Any = getattr(source, "arena", None)
@@ -145,9 +145,7 @@ class Task:
 
     def unscale(self, action: Array) -> Array:
         """Actions in [-1, 1] -> the environment's own units and dtype."""
-        share = (np.asarray(action, np.float64) + 1.0) * 0.5
-        own: Array = self.action_low + share * (self.action_high - self.action_low)
-        return own.clip(self.action_low, self.action_high).astype(self.action_dtype)
+        return unscaled(action, self.action_low, self.action_high, self.action_dtype)
 
     def close(self) -> None:
         """Close the environment."""
@@ -218,6 +216,14 @@ def is_numeric(value: Any) -> bool:
 
 # Wrappers added by `gymnasium.make` and by this module.
 _TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, _CheckedCopy)
+
+
+def unscaled(action: Array, low: Array, high: Array, dtype: DTypeLike) -> Array:
+    """Actions [..., A] in [-1, 1] -> between ``low`` and ``high`` [A], as ``dtype``."""
+    share = (np.asarray(action, np.float64) + 1.0) * 0.5
+    own: Array = low + share * (high - low)
+    return own.clip(low, high).astype(dtype)
+
 
 TaskLike = Task | Layout | str | gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
