@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from composing import ALPHA, GAMMA, exact_value, grid, peaked
+from tables import random_table, with_reward
 
 from skillbank import Bank, IncompatibleSkill, SkillbankError, compose, evaluation, exact
 from skillbank.compose import DistillConfig, ImproveConfig, correction, expression
@@ -36,24 +37,6 @@ WEIGHTS = [(1.0, 1.0), (0.3, 0.7), (0.2, 0.2), (1.0, -0.5), (0.5, 0.2, 0.3), (1.
 # The law that is learned, on tables, where it must be exact.
 
 
-def random_table(seed, kind, states=6, actions=4, discount=0.9):
-    rng = np.random.default_rng(seed)
-    measure = rng.normal(size=actions) * 0.3
-    reward = rng.normal(size=(3, states, actions))
-    options = {"terminal": np.arange(states) == states - 1, "log_measure": measure}
-    if kind == "deterministic":
-        successor = rng.integers(states, size=(states, actions))
-        return exact.deterministic(successor, reward[0], discount, **options), reward
-    transition = rng.dirichlet(np.full(states, 0.3), size=(states, actions))
-    return exact.stochastic(transition, reward[0], discount, **options), reward
-
-
-def with_reward(table, reward):
-    return exact.Table(
-        reward, table.successor, table.probability, table.discount, table.log_measure
-    )
-
-
 def values(qs, table, alpha):
     log_base = torch.from_numpy(table.log_measure).expand(len(table.reward), -1)
     count = np.log(table.reward.shape[1])  # soft_value averages over candidates
@@ -82,7 +65,7 @@ def table_leaves(count):
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("seed", range(2))
 def test_the_learned_target_is_exact_on_tables(seed, weights, kind):
-    table, rewards = random_table(seed, kind)
+    table, rewards = random_table(seed, kind=kind)
     alpha, rewards = 0.3, rewards[: len(weights)]
     qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards]
     leaves = table_leaves(len(weights))
@@ -128,7 +111,7 @@ def test_a_soft_or_of_shared_goals_is_corrected_exactly_at_any_discount(seed):
 @pytest.mark.parametrize("kind", ["deterministic", "stochastic"])
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_the_certificate_is_exact_on_tables_and_tighter_than_the_worst_case(weights, kind):
-    table, rewards = random_table(0, kind)
+    table, rewards = random_table(0, kind=kind)
     alpha, gamma, rewards = 0.3, table.discount, rewards[: len(weights)]
     qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards]
     log_policies = [exact.log_policy(q, table.log_measure, alpha) for q in qs]
@@ -154,7 +137,7 @@ def test_the_certificate_is_exact_on_tables_and_tighter_than_the_worst_case(weig
 
 
 def test_scaled_rewards_and_temperature_scale_q():
-    table, _ = random_table(0, "stochastic")
+    table, _ = random_table(0)
     q = exact.soft_q_iteration(table, 0.3, 1e-12).q
     scaled = exact.soft_q_iteration(with_reward(table, 2.5 * table.reward), 0.75, 1e-12).q
     np.testing.assert_allclose(scaled, 2.5 * q, atol=1e-8)
@@ -650,7 +633,7 @@ def test_a_distilled_skill_has_a_name_that_a_skill_can_have(text, name):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_best_of_evaluated_policies_is_never_below_its_parts_on_tables(seed):
-    table, rewards = random_table(seed, "stochastic")
+    table, rewards = random_table(seed)
     alpha = 0.3
     qs = [exact.soft_q_iteration(with_reward(table, r), alpha, 1e-12).q for r in rewards[:2]]
     new = with_reward(table, rewards[2])
