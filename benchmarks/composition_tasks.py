@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from skillbank.envs import point_mass
-from skillbank.envs.single import SingleTask
+from skillbank.envs.single import one_copy
 
 ANYWHERE = 1.4  # half the side of the square of starts, m; goals are 1.5 m from the middle
 GOALS_ID = "skillbank-benchmark/PointMassGoals-v0"
@@ -36,11 +36,7 @@ class PointMassGoalsVector(point_mass.PointMassReachVector):
         return {"goal": self._amounts[self.goal], "time": time}
 
 
-class PointMassGoals(SingleTask):
-    """One copy of ``PointMassGoalsVector``."""
-
-    vector_class = PointMassGoalsVector
-
+PointMassGoals = one_copy(PointMassGoalsVector)
 
 if GOALS_ID not in gymnasium.registry:
     gymnasium.register(

@@ -13,7 +13,7 @@ from .arenas import Arena
 from .engine import Bool, Float, Index, Observation, VectorTask
 from .navigation import goal_at, squared_distances
 from .rendering import Camera, Frame, check_render_arguments
-from .single import SingleTask
+from .single import one_copy
 from .symmetry import SQUARE, Symmetry, plane_symmetries
 
 GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
@@ -180,8 +180,4 @@ def _disc(x: NDArray[Any], y: NDArray[Any], centre: Sequence[float] | Float, rad
     return inside
 
 
-class MultiGoal(SingleTask):
-    """One copy of `MultiGoalVector`."""
-
-    metadata = SingleTask.metadata | {"render_fps": FPS}  # type: ignore[misc]
-    vector_class = MultiGoalVector
+MultiGoal = one_copy(MultiGoalVector)

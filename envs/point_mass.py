@@ -17,7 +17,7 @@ from .navigation import FollowHallway, SeekTarget, goal_at, squared_distances, u
 from .physics_task import PhysicsTask
 from .rendering import add_scenery
 from .simulation import load_mjcf, set_options
-from .single import SingleTask
+from .single import one_copy
 from .symmetry import (
     EAST_WEST,
     NORTH_SOUTH,
@@ -261,37 +261,9 @@ class PointMassReachVector(PointMassArenaTask):
         return super()._facts() | {"goal": goal, "success": self._wanted[goal]}
 
 
-class PointMassRun(SingleTask):
-    """One copy of `PointMassRunVector`."""
-
-    vector_class = PointMassRunVector
-
-
-class PointMassRunToward(SingleTask):
-    """One copy of `PointMassRunTowardVector`."""
-
-    vector_class = PointMassRunTowardVector
-
-
-class PointMassHallway(SingleTask):
-    """One copy of `PointMassHallwayVector`."""
-
-    vector_class = PointMassHallwayVector
-
-
-class PointMassUMaze(SingleTask):
-    """One copy of `PointMassUMazeVector`."""
-
-    vector_class = PointMassUMazeVector
-
-
-class PointMassMaze(SingleTask):
-    """One copy of `PointMassMazeVector`."""
-
-    vector_class = PointMassMazeVector
-
-
-class PointMassReach(SingleTask):
-    """One copy of `PointMassReachVector`."""
-
-    vector_class = PointMassReachVector
+PointMassRun = one_copy(PointMassRunVector)
+PointMassRunToward = one_copy(PointMassRunTowardVector)
+PointMassHallway = one_copy(PointMassHallwayVector)
+PointMassUMaze = one_copy(PointMassUMazeVector)
+PointMassMaze = one_copy(PointMassMazeVector)
+PointMassReach = one_copy(PointMassReachVector)

@@ -16,7 +16,7 @@ from .arenas import HALLWAY_NARROW, HALLWAY_WIDE, MAZE, U_MAZE
 from .engine import Bool, Float, Index, Observation
 from .navigation import FollowHallway, SeekTarget, unit_vector
 from .physics_task import SmoothedVelocityTask
-from .single import SingleTask
+from .single import one_copy
 from .symmetry import Symmetry, group
 
 FALLEN_UPRIGHTNESS = 0.1
@@ -293,37 +293,9 @@ class QuadrupedMazeVector(SeekTarget, QuadrupedArenaTask):
     position_unit = MAZE_UNIT
 
 
-class QuadrupedRun(SingleTask):
-    """One copy of `QuadrupedRunVector`."""
-
-    vector_class = QuadrupedRunVector
-
-
-class QuadrupedRunToward(SingleTask):
-    """One copy of `QuadrupedRunTowardVector`."""
-
-    vector_class = QuadrupedRunTowardVector
-
-
-class QuadrupedHallwayWide(SingleTask):
-    """One copy of `QuadrupedHallwayWideVector`."""
-
-    vector_class = QuadrupedHallwayWideVector
-
-
-class QuadrupedHallwayNarrow(SingleTask):
-    """One copy of `QuadrupedHallwayNarrowVector`."""
-
-    vector_class = QuadrupedHallwayNarrowVector
-
-
-class QuadrupedUMaze(SingleTask):
-    """One copy of `QuadrupedUMazeVector`."""
-
-    vector_class = QuadrupedUMazeVector
-
-
-class QuadrupedMaze(SingleTask):
-    """One copy of `QuadrupedMazeVector`."""
-
-    vector_class = QuadrupedMazeVector
+QuadrupedRun = one_copy(QuadrupedRunVector)
+QuadrupedRunToward = one_copy(QuadrupedRunTowardVector)
+QuadrupedHallwayWide = one_copy(QuadrupedHallwayWideVector)
+QuadrupedHallwayNarrow = one_copy(QuadrupedHallwayNarrowVector)
+QuadrupedUMaze = one_copy(QuadrupedUMazeVector)
+QuadrupedMaze = one_copy(QuadrupedMazeVector)

@@ -12,7 +12,6 @@ from .symmetry import Symmetry
 class SingleTask(gymnasium.Env[Observation, Any]):
     """The first and only copy of a `VectorTask`, without automatic resets."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
     vector_class: ClassVar[type[VectorTask]]
 
     def __init__(self, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
@@ -67,6 +66,17 @@ class SingleTask(gymnasium.Env[Observation, Any]):
     def close(self) -> None:
         """Releases OpenGL; the simulation's threads end with this object."""
         self._tasks.close()
+
+
+def one_copy(vector_class: type[VectorTask]) -> type[SingleTask]:
+    """The class `QuadrupedRun` of a vectorised task `QuadrupedRunVector`."""
+    own = {
+        "vector_class": vector_class,
+        "metadata": {key: vector_class.metadata[key] for key in ("render_modes", "render_fps")},
+        "__module__": vector_class.__module__,
+        "__doc__": f"One copy of `{vector_class.__name__}`.",
+    }
+    return type(vector_class.__name__.removesuffix("Vector"), (SingleTask,), own)
 
 
 def _of_one(info: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .engine import Bool, Float, Index, Observation
 from .physics_task import SmoothedVelocityTask
 from .rendering import add_scenery
 from .simulation import load_mjcf, set_options
-from .single import SingleTask
+from .single import one_copy
 from .symmetry import Generator, SignedPermutation, Symmetry, concatenate, group, identity
 
 LINKS = 3
@@ -221,7 +221,4 @@ class SwimmerFinishLineVector(SmoothedVelocityTask):
         return group([mirror], (len(observation.source), JOINTS))
 
 
-class SwimmerFinishLine(SingleTask):
-    """One copy of `SwimmerFinishLineVector`."""
-
-    vector_class = SwimmerFinishLineVector
+SwimmerFinishLine = one_copy(SwimmerFinishLineVector)
