@@ -229,12 +229,16 @@ def _figure_7(groups: list[Group]) -> "Figure | None":
     for column, group in enumerate(groups):
         alpha = group.algorithm.removeprefix("alpha_")
         axes[0, column].set_title(f"alpha = {alpha}")
+        reach = 0.0
         for one, seed in zip(axes[:, column], seeds, strict=True):
             measured = group.results[seed]["measured"] if seed in group.results else {}
-            for trace in measured.get("traces", ()):
-                one.plot(*np.array(trace).T, color="tab:blue", linewidth=0.8, alpha=0.6)
+            for trace in map(np.array, measured.get("traces", ())):
+                one.plot(*trace.T, color="tab:blue", linewidth=0.8, alpha=0.6)
+                reach = max(reach, 1.05 * float(np.abs(trace).max()))
             one.plot(0.0, 0.0, ".", color="black")
             one.set_aspect("equal")
+        if reach:  # a square around the start, shared by the column
+            axes[0, column].set(xlim=(-reach, reach), ylim=(-reach, reach))
     for one, seed in zip(axes[:, 0], seeds, strict=True):
         one.set_ylabel(f"seed {seed}")
     figure.supxlabel("x (m)")
