@@ -14,7 +14,7 @@ from skillbank.cli_folders import check_writable, held, numbered
 from skillbank.cli_printing import say
 from skillbank.cli_progress import Watch
 from skillbank.cli_signals import StopRequest, stop_on_signals
-from skillbank.config import Learning
+from skillbank.config import Learning, resolve
 from skillbank.errors import Interrupted, SkillbankError, StorageError
 
 if TYPE_CHECKING:
@@ -101,7 +101,6 @@ class Run:
         keep_freed_blocks()
         import torch
 
-        from skillbank.task import resolve
         from skillbank.training import check_run
 
         torch.set_num_threads(self.threads)

@@ -3,9 +3,12 @@
 Dimensions come from the environment, never from here. An unknown key is an error.
 """
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
+import gymnasium
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skillbank.errors import InvalidArgument, UnsupportedEnvironment, did_you_mean
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -236,8 +239,13 @@ _MULTI_GOAL: dict[str, Any] = {"temperature": 1.0, "reward_scale": 0.1, "symmetr
 
 
 def recipe(env_id: str, preset: Preset = "default") -> PretrainConfig:
-    """The default configuration for pretraining on a task."""
-    bare = bare_name(env_id)
+    """The default configuration for pretraining on a task.
+
+    Raises:
+        UnsupportedEnvironment: The task is unknown.
+        InvalidArgument: The preset is unknown.
+    """
+    bare = _known(env_id, preset)
     if preset == "paper":
         network = Architecture(
             critics=1,
@@ -267,7 +275,12 @@ def finetune_recipe(
         env_id: The task.
         preset: ``default``, or ``paper`` for the constants of appendix D.1.
         schedule: None selects the one that performed better on the task.
+
+    Raises:
+        UnsupportedEnvironment: The task is unknown.
+        InvalidArgument: The preset is unknown.
     """
+    bare = _known(env_id, preset)
     if preset == "paper":
         changes = {
             "schedule": schedule or "paper",
@@ -278,16 +291,49 @@ def finetune_recipe(
             "frozen_updates": 0,
         }
         return FinetuneConfig(**_PAPER | changes)
-    known = _FINETUNE.get(bare_name(env_id), {})
+    known = _FINETUNE.get(bare, {})
     schedule = schedule or known.get("schedule", "anchored")
     if schedule == "paper":  # train on from the skill's own alpha, without freezing the sampler
         known = known | {"temperature": None, "frozen_updates": 0}
     return FinetuneConfig(**known | {"schedule": schedule})
 
 
+def _known(env_id: str, preset: str) -> str:
+    """The bare name of a task, after a check of it and of the preset."""
+    if preset not in get_args(Preset):
+        raise InvalidArgument(f"no preset {preset!r}; there is: {', '.join(get_args(Preset))}")
+    return bare_name(resolve(env_id))
+
+
 def bare_name(env_id: str) -> str:
     """``QuadrupedRun`` of ``skillbank/QuadrupedRun-v0``."""
     return env_id.removeprefix("skillbank/").removesuffix("-v0")
+
+
+def resolve(env_id: str) -> str:
+    """The full id of an environment, from its id or the bare name of one of skillbank's tasks.
+
+    Raises:
+        UnsupportedEnvironment: No such environment; the message suggests similar names.
+    """
+    if not isinstance(env_id, str):
+        spec = getattr(env_id, "spec", None)
+        hint = f": '{spec.id}'" if spec else ", as in 'Pendulum-v1'; register yours to have one"
+        raise UnsupportedEnvironment(
+            f"skillbank makes the copies of the environment itself: give its Gymnasium id{hint}, "
+            f"not {env_id!r}"
+        )
+    for candidate in (env_id, f"skillbank/{env_id}", f"skillbank/{env_id}-v0"):
+        if candidate in gymnasium.registry:
+            return candidate
+    ours = [known for known in gymnasium.registry if known.startswith("skillbank/")]
+    bare = [bare_name(known) for known in ours]
+    hint = did_you_mean(bare_name(env_id), [*bare, *gymnasium.registry])
+    raise UnsupportedEnvironment(
+        f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
+        f"If a module of yours registers it: --env MODULE:{env_id}, or --env MODULE: for the task "
+        "that a skill was trained on; in Python, import it first"
+    )
 
 
 # Default recipes of skillbank's tasks: the fields that differ from the defaults.

@@ -142,18 +142,12 @@ def evaluate(
     """
     check_policy(skill)
     env_id, kwargs = task_of(skill, env_id, {**(env_kwargs or {}), **kwargs})
-    episodes, seed = operator.index(episodes), operator.index(seed)  # TypeError: not whole
-    if episodes < 1 or not 0 <= seed < 2**63 - episodes:
-        raise InvalidArgument(
-            f"episodes must be >= 1 and seed >= 0, below 2**63, got {episodes} and {seed}"
-        )
+    episodes, seed = checked_numbers(episodes, seed)
     parts = []
     for first in range(0, episodes, MAX_COPIES):
         copies = min(MAX_COPIES, episodes - first)
         with closing(Task(env_id, copies, **kwargs)) as task:
-            policy: Policy = skill
-            if isinstance(skill, Fits):
-                policy = skill.fitted_to(task).reseeded(seed + first)
+            policy = fitted(skill, task, seed + first)
             options = {"randomize": False} if nominal_start else None
             parts.append(_rollout(policy, task, seed + first, deterministic, options))
     joined = {  # nan in the parts in which a metric never appeared
@@ -196,6 +190,26 @@ def task_of(
     return str(spec.env_id), {**getattr(spec, "env_kwargs", {}), **kwargs}
 
 
+def checked_numbers(episodes: int, seed: int) -> tuple[int, int]:
+    """The number of episodes and their seed as ints, also of NumPy integers.
+
+    Raises:
+        InvalidArgument: One is out of range.
+        TypeError: One is not a whole number.
+    """
+    episodes, seed = operator.index(episodes), operator.index(seed)
+    if episodes < 1 or not 0 <= seed < 2**63 - episodes:
+        raise InvalidArgument(
+            f"episodes must be >= 1 and seed >= 0, below 2**63, got {episodes} and {seed}"
+        )
+    return episodes, seed
+
+
+def fitted(policy: Policy, task: Task, seed: int) -> Policy:
+    """A skill fitted to the task, with its own seed; any other policy as it is."""
+    return policy.fitted_to(task).reseeded(seed) if isinstance(policy, Fits) else policy
+
+
 def check_policy(skill: object) -> None:
     """Raise if an object is not a policy, for example a skill's name.
 
@@ -221,6 +235,8 @@ def _rollout(
         raise UnsupportedEnvironment(
             f"{task.env_id} has no nominal start: its reset ignores the options {options}"
         )
+    predict: Any = policy.predict
+    memory: dict[str, Any] = {}  # of a recurrent policy
     running, returns = np.ones(copies, bool), np.zeros(copies)
     lengths = np.zeros(copies, np.int64)
     metrics: dict[str, Array] = {}
@@ -228,8 +244,10 @@ def _rollout(
     path = [] if place is None or place.shape != (copies, 2) else [place]
     while running.any():
         check_ending(task, int(lengths.max()))
-        action, _ = policy.predict(obs.numpy(), deterministic=deterministic)
+        action, state = predict(obs.numpy(), deterministic=deterministic, **memory)
         step = task.step(action, scaled=False)
+        if state is not None:
+            memory = {"state": state, "episode_start": step.ended}
         obs = step.obs
         returns += running * step.reward.numpy()
         lengths += running

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from skillbank.durable import as_path
 from skillbank.errors import InvalidArgument, StorageError, UnsupportedEnvironment
-from skillbank.evaluation import check_ending, task_of
-from skillbank.skill import Skill
+from skillbank.evaluation import (
+    Policy,
+    check_ending,
+    check_policy,
+    checked_numbers,
+    fitted,
+    task_of,
+)
 from skillbank.task import Task
 
 Frame = NDArray[np.uint8]
@@ -21,7 +27,7 @@ DEFAULT_FPS = 20
 
 
 def film(
-    skill: Skill,
+    skill: Policy,
     env_id: str | None,
     path: str | Path,
     *,
@@ -37,7 +43,7 @@ def film(
     One frame is rendered before each step, so the last state of an episode is not shown.
 
     Args:
-        skill: The skill to film.
+        skill: A skill, or any policy with Stable-Baselines3's ``predict``.
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks; None: the skill's own
             task, with the environment keywords stored in the skill.
         path: Path of the film, ``.mp4`` or ``.gif``.
@@ -61,14 +67,13 @@ def film(
     mp4 = path.suffix.lower() == ".mp4"
     if not mp4 and path.suffix.lower() != ".gif":
         raise InvalidArgument(f"a film is .mp4 or .gif, not '{path.name}'")
-    if episodes < 1 or seed < 0:
-        raise InvalidArgument(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
+    check_policy(skill)
+    episodes, seed = checked_numbers(episodes, seed)
     env_id, kwargs = task_of(skill, env_id, {**(env_kwargs or {}), **kwargs})
     task = Task(env_id, 1, render_mode="rgb_array", **kwargs)
-    fps = float(task.envs.metadata.get("render_fps", DEFAULT_FPS))
     try:
-        policy = skill.fitted_to(task).reseeded(seed)
-        frames = _frames(policy, task, episodes, seed, deterministic, report)
+        fps = float(task.envs.metadata.get("render_fps", DEFAULT_FPS))
+        frames = _frames(fitted(skill, task, seed), task, episodes, seed, deterministic, report)
         # Render the first frame before a file is created, so that rendering errors come first.
         frames = itertools.chain([next(frames)], frames)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +113,7 @@ def _write_gif(path: Path, frames: Iterator[Frame], fps: float) -> int:
 
 
 def _frames(
-    skill: Skill,
+    policy: Policy,
     task: Task,
     episodes: int,
     seed: int,
@@ -121,7 +126,7 @@ def _frames(
         check_ending(task, steps)
         yield _frame(task)
         report()
-        action, _ = skill.predict(obs.numpy(), deterministic=deterministic)
+        action, _ = policy.predict(obs.numpy(), deterministic=deterministic)
         step = task.step(action, scaled=False)
         obs = step.obs
         steps = 0 if step.ended.any() else steps + 1

@@ -20,19 +20,20 @@ removed member changes the estimate by O(1 / K_xi), so it is smooth up to the la
 """
 
 import warnings
+from contextlib import closing
 from typing import Any
 
 import torch
 
 from skillbank.agent import Agent
-from skillbank.config import FinetuneConfig, Preset, finetune_recipe, noise_fed
+from skillbank.config import FinetuneConfig, Preset, finetune_recipe, noise_fed, resolve
 from skillbank.config import Schedule as ScheduleName
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.evaluation import check_policy
 from skillbank.networks import FlowSampler, Sampler
 from skillbank.skill import Skill
-from skillbank.spec import SkillSpec
-from skillbank.task import Task, resolve
+from skillbank.spec import MAX_NAME, SkillSpec
+from skillbank.task import Task
 from skillbank.training import Hooks, Training, check_run
 
 
@@ -93,21 +94,21 @@ def finetune(
             f"frozen_updates={config.frozen_updates}; reduce these, or increase total_steps",
             stacklevel=2,
         )
-    task = Task(env_id, config.num_envs, **(env_kwargs or {}))
-    start = skill.fitted_to(task)
-    training = Training(
-        started_agent(start, task, config, seed, device),
-        task,
-        config,
-        seed=seed,
-        schedule=Schedule(config, start, seed, device),
-        warm=True,
-        level=config.schedule == "anchored",
-        parents=skill.as_parents(),
-    )
-    bare = task.env_id.split("/")[-1].rsplit("-v", 1)[0]
-    name = name or f"{skill.spec.name}.{bare}"
-    return training.complete(name, hooks or Hooks())
+    with closing(Task(env_id, config.num_envs, **(env_kwargs or {}))) as task:
+        start = skill.fitted_to(task)
+        training = Training(
+            started_agent(start, task, config, seed, device),
+            task,
+            config,
+            seed=seed,
+            schedule=Schedule(config, start, seed, device),
+            warm=True,
+            level=config.schedule == "anchored",
+            parents=skill.as_parents(),
+        )
+        suffix = "." + task.env_id.split("/")[-1].rsplit("-v", 1)[0]
+        name = name or skill.spec.name[: MAX_NAME - len(suffix)] + suffix
+        return training.complete(name, hooks or Hooks())
 
 
 def recipe_for(

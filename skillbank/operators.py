@@ -116,7 +116,12 @@ class Composable(ABC):
 
         Returns:
             Actions [A] or [B, A] in the environment's units, and None.
+
+        Raises:
+            InvalidArgument: The shape is wrong, or a value is not finite.
         """
+        if isinstance(observation, tuple) and isinstance(observation[-1], dict):
+            raise InvalidArgument("an observation is needed, not a pair: obs, info = env.reset()")
         obs = self.observed(np.atleast_2d(np.asarray(observation)))
         action = self.unscaled(self._one_each(obs, deterministic))
         return (action[0] if np.ndim(observation) == 1 else action), None
@@ -125,6 +130,11 @@ class Composable(ABC):
         """A copy with its own random generator; the same seed gives the same actions."""
         other = copy.copy(self)
         other._generator = torch.Generator().manual_seed(int(seed))
+        return other
+
+    def _continued(self, other: Self) -> Self:
+        """A skill made from this one, with this one's stream of random actions from here on."""
+        other._generator.set_state(self._generator.get_state())
         return other
 
     def _chance(self, seed: int | None) -> torch.Generator:

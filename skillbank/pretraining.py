@@ -1,12 +1,13 @@
 """Pretraining: learn a broad maximum-entropy skill from scratch (algorithm 1)."""
 
+from contextlib import closing
 from typing import Any
 
 from skillbank.agent import Agent
-from skillbank.config import PretrainConfig, noise_fed, recipe
+from skillbank.config import PretrainConfig, noise_fed, recipe, resolve
 from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
-from skillbank.task import Task, resolve
+from skillbank.task import Task
 from skillbank.training import Hooks, Training, check_run
 
 
@@ -45,28 +46,28 @@ def pretrain(
             f"{type(config).__name__}"
         )
     config = recipe(env_id) if config is None else config
-    task = Task(env_id, config.num_envs, **(env_kwargs or {}))
-    if task.action_size == 1:
-        config = for_one_action(config)
-    sizes = (task.observation_size, task.action_size)
-    symmetries = task.symmetries if config.symmetry else ()
-    alpha = config.temperature
-    agent = Agent(config.architecture, config, *sizes, alpha, seed, device, symmetries)
+    with closing(Task(env_id, config.num_envs, **(env_kwargs or {}))) as task:
+        if task.action_size == 1:
+            config = for_one_action(config)
+        sizes = (task.observation_size, task.action_size)
+        symmetries = task.symmetries if config.symmetry else ()
+        alpha = config.temperature
+        agent = Agent(config.architecture, config, *sizes, alpha, seed, device, symmetries)
 
-    def schedule(agent: Agent, steps: int) -> bool:
-        agent.temperature = temperature_at(config, steps, training.planned_steps)
-        return True  # the sampling network always learns
+        def schedule(agent: Agent, steps: int) -> bool:
+            agent.temperature = temperature_at(config, steps, training.planned_steps)
+            return True  # the sampling network always learns
 
-    training = Training(
-        agent,
-        task,
-        config,
-        seed=seed,
-        schedule=schedule,
-        warm=False,
-        level=config.level_critics,
-    )
-    return training.complete(name, hooks or Hooks())
+        training = Training(
+            agent,
+            task,
+            config,
+            seed=seed,
+            schedule=schedule,
+            warm=False,
+            level=config.level_critics,
+        )
+        return training.complete(name, hooks or Hooks())
 
 
 def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:

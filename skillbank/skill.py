@@ -184,7 +184,8 @@ class Skill(Composable):
         """The same networks with a changed spec (a name, an evaluation, ...)."""
         whole = SkillSpec.model_validate(self.spec.model_dump() | changes)
         spec = self.spec.model_copy(update={key: getattr(whole, key) for key in changes})
-        return Skill(spec, self.parameters(), self.content_hash if not changes else None)
+        kept = self.content_hash if not changes else None
+        return self._continued(Skill(spec, self.parameters(), kept))
 
     def at_temperature(self, temperature: float) -> "Skill":
         """The same policy with Q and reward scaled to another temperature."""
@@ -199,7 +200,8 @@ class Skill(Composable):
         return self._child(*variants.turned(self.spec, self.parameters(), angle))
 
     def _child(self, spec: SkillSpec, parameters: variants.Parameters) -> "Skill":
-        return Skill(spec.model_copy(update={"parents": self.as_parents()}), parameters)
+        child = Skill(spec.model_copy(update={"parents": self.as_parents()}), parameters)
+        return self._continued(child)
 
     # Fitting it to a task.
 
@@ -242,7 +244,7 @@ class Skill(Composable):
             "symmetries": tuple(_extended(s, columns, size) for s in self.spec.symmetries),
         }
         spec = self.spec.model_copy(update=update)
-        return Skill(spec, parameters, self.content_hash)
+        return self._continued(Skill(spec, parameters, self.content_hash))
 
     def known_blocks(self) -> set[ObservationBlock]:
         """The blocks that it uses; not those that ``fitted_to`` added with zero weights."""

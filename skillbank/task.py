@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from skillbank.config import bare_name
-from skillbank.errors import UnsupportedEnvironment, did_you_mean
+from skillbank.config import resolve
+from skillbank.errors import UnsupportedEnvironment
 from skillbank.spec import ObservationBlock, Sha256, Symmetry
 
 Array = NDArray[Any]
@@ -73,6 +73,14 @@ class Task:
             ) from error
         self.num_envs, self.kwargs = num_envs, kwargs
         self.steps = 0  # steps of all copies since they were made
+        try:
+            self._declare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _declare(self) -> None:
+        """Read what the environment is and declares."""
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
         source = _declaring(self.envs)
         layout = _declared(self.env_id, obs_space, action_space, source)
@@ -244,6 +252,10 @@ def layout_of(task: TaskLike) -> Layout:
             obs, action = task.single_observation_space, task.single_action_space
         name = task.spec.id if task.spec else type(task.unwrapped).__name__
         return _declared(name, obs, action, _declaring(task))
+    if not hasattr(task, "env_id"):
+        raise UnsupportedEnvironment(
+            f"a task is a Gymnasium id or environment, single or vectorised, not {task!r}"
+        )
     return Layout(
         task.env_id, task.observation_blocks, task.action_low, task.action_high, task.model_hash
     )
@@ -309,32 +321,6 @@ def _declared(
     return Layout(env_id, named, low, high, model_hash)
 
 
-def resolve(env_id: str) -> str:
-    """The full id of an environment, from its id or the bare name of one of skillbank's tasks.
-
-    Raises:
-        UnsupportedEnvironment: No such environment; the message suggests similar names.
-    """
-    if not isinstance(env_id, str):
-        spec = getattr(env_id, "spec", None)
-        hint = f": '{spec.id}'" if spec else ", as in 'Pendulum-v1'; register yours to have one"
-        raise UnsupportedEnvironment(
-            f"skillbank makes the copies of the environment itself: give its Gymnasium id{hint}, "
-            f"not {env_id!r}"
-        )
-    for candidate in (env_id, f"skillbank/{env_id}", f"skillbank/{env_id}-v0"):
-        if candidate in gymnasium.registry:
-            return candidate
-    ours = [known for known in gymnasium.registry if known.startswith("skillbank/")]
-    bare = [bare_name(known) for known in ours]
-    hint = did_you_mean(bare_name(env_id), [*bare, *gymnasium.registry])
-    raise UnsupportedEnvironment(
-        f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
-        f"If a module of yours registers it: --env MODULE:{env_id}, or --env MODULE: for the task "
-        "that a skill was trained on; in Python, import it first"
-    )
-
-
 def _made(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
     """Copies with same-step autoreset: the environment's own vector version, or a SyncVectorEnv."""
     if gymnasium.spec(env_id).vector_entry_point is not None:
@@ -373,8 +359,9 @@ def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Spac
         )
     if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
         raise UnsupportedEnvironment(
-            f"{env_id} has unbounded actions {action}; wrap it in "
-            "gymnasium.wrappers.RescaleAction or ClipAction with finite bounds"
+            f"{env_id} has unbounded actions {action}; give its action_space finite bounds, as "
+            "TransformAction(env, lambda action: action, Box(low, high)) of gymnasium.wrappers "
+            "does (ClipAction removes them: leave it out)"
         )
     if not (action.low < action.high).all():
         raise UnsupportedEnvironment(

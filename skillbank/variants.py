@@ -30,6 +30,7 @@ def at_temperature(
     """
     if not (math.isfinite(temperature) and temperature > 0.0):
         raise InvalidArgument(f"temperature must be a positive number, got {temperature}")
+    temperature = float(temperature)  # also of a NumPy scalar, which no metadata can hold
     factor = temperature / spec.temperature
     last = ("critic/out.weight", "critic/out.bias")
     changed = {

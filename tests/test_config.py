@@ -12,6 +12,7 @@ from skillbank.config import (
     recipe,
     shortened,
 )
+from skillbank.errors import InvalidArgument, UnsupportedEnvironment
 
 # Appendix D.1, in its order.
 APPENDIX_D1 = {
@@ -81,6 +82,14 @@ def test_recipes_know_a_task_by_any_of_its_names():
     assert bare_name("skillbank/MultiGoal-v0") == bare_name("MultiGoal") == "MultiGoal"
     assert recipe("MultiGoal") == recipe("skillbank/MultiGoal-v0") != recipe("Pendulum-v1")
     assert finetune_recipe("QuadrupedUMaze") == finetune_recipe("skillbank/QuadrupedUMaze-v0")
+
+
+@pytest.mark.parametrize("make", [recipe, finetune_recipe])
+def test_a_typo_in_a_task_or_preset_is_no_recipe(make):
+    with pytest.raises(UnsupportedEnvironment, match="Did you mean 'PointMassRun'"):
+        make("PointMasRun")
+    with pytest.raises(InvalidArgument, match="no preset 'Paper'; there is: default, paper"):
+        make("PointMassRun", "Paper")
 
 
 def test_multi_goal_is_solved_by_the_sampler_and_not_by_its_symmetry():

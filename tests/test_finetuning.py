@@ -121,6 +121,8 @@ def test_lineage_and_name_are_recorded(skill, tmp_path):
     child = finetune(skill, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))
     assert child.spec.parents == (skill.content_hash,)
     assert child.spec.name == f"{skill.spec.name}.Plane"
+    long = skill.with_spec(name="x" * 128)
+    assert finetune(long, PLANE, FinetuneConfig(**NOT_AT_ALL)).spec.name == "x" * 122 + ".Plane"
 
 
 @pytest.mark.parametrize("schedule", ["anchored", "paper"])

@@ -119,6 +119,13 @@ def test_shapes_that_do_not_fit_are_refused(skill, obs, action, message):
         skill.q(obs, action)
 
 
+def test_what_a_reset_returns_is_not_an_observation(skill):
+    obs = states(1)[0]
+    skill.predict(tuple(obs.tolist()))
+    with pytest.raises(ValueError, match=r"obs, info = env.reset\(\)"):
+        skill.predict((obs, {}))
+
+
 def test_one_observation_is_told_from_a_batch(skill):
     with pytest.raises(ValueError, match=r"got one observation .*obs\[None\]"):
         skill.q(np.zeros(skill.spec.observation_size), np.zeros((1, skill.spec.action_size)))
@@ -305,16 +312,32 @@ def test_keywords_for_the_environment_are_given_as_to_a_training():
         assert set(found.lengths) == {3, 4, 5, 6}  # Errand's length, and up to three more
 
 
-def test_an_environment_is_closed_where_a_policy_breaks(monkeypatch):
-    closed = []
+@pytest.fixture
+def closed(monkeypatch):
+    """The environments that were closed."""
+    found = []
 
     def close(self):
-        closed.append(self)
+        found.append(self)
 
     monkeypatch.setattr(small_worlds.Lopsided, "close", close)
+    return found
+
+
+def test_an_environment_is_closed_where_a_policy_breaks(closed):
     with pytest.raises(ZeroDivisionError):
         evaluate(Still(breaks=True), LOPSIDED, episodes=2)
     assert len(closed) == 2
+
+
+def test_an_environment_is_closed_where_nothing_begins(skill, closed):
+    other = skill.with_spec(action_high=(0.3, 0.6))
+    with pytest.raises(IncompatibleSkill):
+        finetune(other, LOPSIDED, FinetuneConfig(frozen_updates=0, **BRIEF))
+    assert len(closed) == BRIEF["num_envs"]
+    with pytest.raises(SkillbankError, match="cannot be allocated"):
+        trained(replay_capacity=10**17)
+    assert len(closed) == 2 * BRIEF["num_envs"]
 
 
 class Still:
@@ -512,6 +535,23 @@ def test_new_blocks_change_nothing_at_first(kind, skill):
     weight = after.parameters()["critic/0.weight"]
     assert (weight[:, [0, 1, 2, 3, 7, 8]] == 0.0).all()
     assert after.parameters().keys() == parameter_shapes(after.spec).keys()
+
+
+def test_a_skill_made_of_another_goes_on_with_its_random_actions():
+    run, obs = trained("PointMassRun"), np.zeros((1, 2))
+    ways = (
+        (run, lambda skill: skill.with_spec(name="other")),
+        (run, lambda skill: skill.at_temperature(2.0)),
+        (run & run, lambda both: both.acting_with(uniform=4)),
+        (run & run, lambda both: both.at_temperature(2.0)),
+    )
+    for skill, way in ways:
+        first, again, other = (way(skill.reseeded(seed)).predict(obs)[0] for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert (first != other).any()
+    run.predict(obs)  # a skill that has drawn already goes on from there
+    wide, later = run.fitted_to("PointMassHallway"), run.predict(obs)[0]
+    np.testing.assert_array_equal(wide.predict(np.zeros((1, 4)))[0], later)
 
 
 def test_the_same_blocks_are_the_same_skill(skill):
@@ -713,6 +753,28 @@ def test_a_policy_is_asked_as_it_is_to_be_measured(deterministic):
     policy = SimpleNamespace(predict=predict)
     evaluate(policy, "MultiGoal", episodes=2, deterministic=deterministic)
     assert asked == {deterministic}
+
+
+def test_a_recurrent_policy_keeps_its_memory():
+    told = []
+
+    def predict(obs, state=None, episode_start=None, deterministic=False):
+        told.append((state, None if episode_start is None else episode_start.tolist()))
+        return np.zeros((len(obs), 2)), (0 if state is None else state) + 1
+
+    evaluate(SimpleNamespace(predict=predict), "SmallWorld/Errand-v0", episodes=1, length=3)
+    assert told == [(None, None), *((count, [False]) for count in range(1, len(told)))]
+    assert len(told) >= 3
+
+
+def test_films_are_made_of_any_policy_and_by_any_whole_number(tmp_path):
+    policy = SimpleNamespace(predict=lambda obs, deterministic: (np.zeros((len(obs), 2)), None))
+    one = film(policy, "MultiGoal", tmp_path / "a.gif", episodes=np.int64(1), seed=np.int64(0))
+    assert film(policy, "MultiGoal", tmp_path / "b.gif", episodes=2) == 2 * one == 40
+    with pytest.raises(TypeError):
+        film(policy, "MultiGoal", tmp_path / "c.gif", episodes=1.5)
+    with pytest.raises(SkillbankError, match=r'load it first: skillbank.Bank\(\).load\("walk"\)'):
+        film("walk", "MultiGoal", tmp_path / "d.gif")
 
 
 def test_each_part_of_an_evaluation_draws_by_seeds_of_its_own(monkeypatch):

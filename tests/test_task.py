@@ -9,8 +9,9 @@ import small_worlds
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from skillbank.config import resolve
 from skillbank.errors import UnsupportedEnvironment
-from skillbank.task import Task, layout_of, resolve
+from skillbank.task import Task, layout_of
 
 Box = gymnasium.spaces.Box
 ONE = Box(-1, 1, (2,), np.float32)
@@ -27,13 +28,22 @@ ONE = Box(-1, 1, (2,), np.float32)
         (ONE, gymnasium.spaces.Discrete(4), "of real numbers, as in Pendulum-v1"),
         (ONE, Box(0, 3, (2,), np.int64), "of real numbers"),
         (ONE, Box(np.float32([0, 0]), np.float32([1, 0])), "a component whose bounds are equal"),
-        (ONE, Box(-np.inf, np.inf, (2,), np.float32), "unbounded actions.*RescaleAction"),
+        (ONE, Box(-np.inf, np.inf, (2,), np.float32), "unbounded actions.*TransformAction"),
     ],
 )
-def test_spaces_that_cannot_be_learned_on_are_refused(observation_space, action_space, message):
+def test_spaces_that_cannot_be_learned_on_are_refused(
+    observation_space, action_space, message, monkeypatch
+):
+    closed = []
+
+    def close(self):
+        closed.append(self)
+
+    monkeypatch.setattr(small_worlds.Strange, "close", close)
     spaces = {"observation_space": observation_space, "action_space": action_space}
     with pytest.raises(UnsupportedEnvironment, match=message):
         Task("SmallWorld/Strange-v0", 2, **spaces)
+    assert len(closed) == 2
 
 
 class NextStep(SyncVectorEnv):
@@ -83,6 +93,12 @@ def test_an_unknown_task_names_the_nearest_and_all_of_ours():
     assert "QuadrupedUMaze" in str(error.value)
     with pytest.raises(UnsupportedEnvironment, match="Did you mean 'Pendulum-v1'"):
         resolve("Pendulm-v1")
+
+
+@pytest.mark.parametrize("task", [None, 3, SimpleNamespace()])
+def test_what_is_no_task_says_what_is_one(task):
+    with pytest.raises(UnsupportedEnvironment, match="a task is a Gymnasium id or environment"):
+        layout_of(task)
 
 
 def test_arguments_that_an_environment_does_not_know_are_refused():

@@ -214,24 +214,26 @@ class Composed(Composable):
             for part in self.parts:
                 part.fitted_to(layout)  # warns if the task has another model
             return self
-        return Composed(self.node, layout, self.acting, self.joined)
+        return self._continued(Composed(self.node, layout, self.acting, self.joined))
 
     def acting_with(self, **changes: Any) -> "Composed":
         """The same skill with other settings for its candidates (see ``Acting``)."""
-        return Composed(self.node, self._layout, self.acting.changed(**changes), self.joined)
+        return self._continued(
+            Composed(self.node, self._layout, self.acting.changed(**changes), self.joined)
+        )
 
     def at_temperature(self, temperature: float) -> "Composed":
         """The same policy at another temperature; see ``Skill.at_temperature``."""
         operator, operands = self.joined or ("", ())
         node, *nodes = rescaled((self.node, *operands), temperature)
         joined = (operator, tuple(nodes)) if self.joined else None
-        return Composed(node, self._layout, self.acting, joined)
+        return self._continued(Composed(node, self._layout, self.acting, joined))
 
     def replaced(self, node: Node) -> "Composed":
         """Another expression over the same skills, on the same observation if it has all blocks."""
         blocks = {block for one in expression.corrections(node) for block in one.blocks}
         enough = blocks <= set(self._layout.observation_blocks)
-        return Composed(node, self._layout if enough else None, self.acting)
+        return self._continued(Composed(node, self._layout if enough else None, self.acting))
 
     # Measuring and correcting the error of composing.
 

@@ -249,7 +249,8 @@ def reward_of(
     if len({spec.name for spec in skills}) < len(skills) or any(spec.anchored for spec in skills):
         raise IncompatibleSkill(
             f"the parts {', '.join(repr(spec.name) for spec in skills)} have no reward by name: "
-            "two have one name, or one is anchored and its reward depends on its prior's density"
+            "two have one name (skill.with_spec(name=...) gives another), or one is anchored and "
+            "its reward depends on its prior's density"
         )
 
     def atom(part: Atom) -> Tensor:
