@@ -314,8 +314,9 @@ def _declared(
         model_hash = TypeAdapter(Sha256 | None).validate_python(model_hash)
     except ValidationError as error:
         raise UnsupportedEnvironment(
-            f"{env_id} declares observation_blocks {blocks} and model_hash {model_hash!r}: names "
-            "consist of letters, digits and _.-, the hash is a SHA-256 in hexadecimal"
+            f"{env_id} has observation_blocks {blocks} and model_hash {model_hash!r}: names "
+            "consist of letters, digits and _.-, a block has at most 65,536 numbers (images are not "
+            "supported), the hash is a SHA-256 in hexadecimal"
         ) from error
     low, high = action.low.astype(np.float64), action.high.astype(np.float64)
     return Layout(env_id, named, low, high, model_hash)
