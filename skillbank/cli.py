@@ -14,6 +14,7 @@ from skillbank import __version__
 from skillbank.cli_bank import BANK_COMMANDS
 from skillbank.cli_compose import compose_command
 from skillbank.cli_options import (
+    FilePath,
     Function,
     bank_option,
     deterministic_option,
@@ -174,7 +175,7 @@ _training_options = _options(
     bank_option,
     click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         metavar="FOLDER",
         help="Folder for checkpoint, logs and pictures. [default: runs/NAME; then NAME_2, ...]",
     ),
@@ -312,7 +313,7 @@ def finetune(
 @bank_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FOLDER",
     help="Folder for the picture. [default: runs/evaluate/SKILL/TASK]",
 )
@@ -364,7 +365,7 @@ def evaluate(
 @with_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     metavar="FILE",
     help="The film, .mp4 or .gif. [default: runs/play/SKILL/TASK.mp4]",
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from skillbank import errors
-from skillbank.cli_options import bank_option, json_option, named, open_bank
+from skillbank.cli_options import FilePath, bank_option, json_option, named, open_bank
 from skillbank.cli_printing import print_json, say, score
 from skillbank.config import bare_name
 
@@ -274,7 +274,7 @@ def pull(skill: str, url: str, bank_folder: Path | None) -> None:
 
 @click.command()
 @click.argument("skill")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=FilePath())
 @click.option(
     "--format",
     "kind",
@@ -311,7 +311,7 @@ def export(skill: str, path: Path, kind: str | None, bank_folder: Path | None) -
 
 
 @click.command("import")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=FilePath())
 @click.option("--as", "name", required=True, metavar="NAME", help="Name in the bank.")
 @bank_option
 def import_(path: Path, name: str, bank_folder: Path | None) -> None:

@@ -12,7 +12,14 @@ from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
 from skillbank.cli_folders import check_writable, held, numbered
-from skillbank.cli_options import bank_option, env_option, json_option, named, seed_option
+from skillbank.cli_options import (
+    FilePath,
+    bank_option,
+    env_option,
+    json_option,
+    named,
+    seed_option,
+)
 from skillbank.cli_printing import print_json, say
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import bare_reference, with_option
@@ -66,7 +73,7 @@ CORRECTION = "correction.npz"
 )
 @click.option(
     "--correction",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FilePath(exists=True, dir_okay=False),
     metavar="FILE",
     help="Use a correction learned before: correction.npz in the folder of its run.",
 )
@@ -86,7 +93,7 @@ CORRECTION = "correction.npz"
 @bank_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FOLDER",
     help="Folder for logs and the correction. [default: runs/NAME; then NAME_2, ...]",
 )

@@ -8,6 +8,7 @@ import click
 
 from skillbank.cli_printing import say
 from skillbank.cli_settings import imported
+from skillbank.durable import as_path
 from skillbank.errors import SkillbankError
 
 if TYPE_CHECKING:
@@ -15,10 +16,22 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+class FilePath(click.Path):
+    """A path with ``~`` for the home folder; in ``--out=~/x`` the shell does not expand it."""
+
+    def __init__(self, **checks: bool) -> None:
+        super().__init__(path_type=Path, **checks)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Expand the path, then check it."""
+        return super().convert(as_path(value), param, ctx)
+
+
 bank_option = click.option(
     "--bank",
     "bank_folder",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FOLDER",
     help="Folder of the bank. [default: $SKILLBANK_HOME, or the platform's data folder]",
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skillbank.cli_folders import check_writable
+from skillbank.cli_options import FilePath
 from skillbank.cli_progress import duration
 from skillbank.doctor import cores
 from skillbank.errors import SkillbankError
@@ -78,14 +79,14 @@ class SeedRange(click.ParamType[tuple[int, ...]]):
 )
 @click.option(
     "--results",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("docs/results"),
     show_default=True,
     help="Folder for the small result files and the pictures.",
 )
 @click.option(
     "--work",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("runs/studies"),
     show_default=True,
     help="Folder for checkpoints, skills and logs.",

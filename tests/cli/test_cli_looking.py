@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import skillbank
@@ -286,6 +287,20 @@ def test_every_command_has_help(words: list[str], call: Any) -> None:
     shown = call(*words).stdout
     assert shown.startswith("Usage:")
     assert len(shown.splitlines()) > 4
+
+
+@pytest.mark.parametrize("name", commands.commands)
+def test_every_path_of_every_command_may_begin_with_a_tilde(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x").touch()
+    for option in commands.commands[name].params:
+        if isinstance(option.type, click.Path):
+            assert option.type.convert("~/x", option, None) == tmp_path / "x"
+            if not option.type.dir_okay:
+                with pytest.raises(click.BadParameter, match="is a directory"):
+                    option.type.convert("~", option, None)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list"], ["show", "tiny"], ["pretrain", "--help"]])

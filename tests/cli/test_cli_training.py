@@ -190,6 +190,20 @@ def test_a_stopped_training_goes_on_where_it_was(
     assert not Path("runs/mine/checkpoint.npz").exists()
 
 
+def test_a_tilde_that_the_shell_left_is_the_home_folder_to_the_end(
+    call: Any, bank: skillbank.Bank, stops_at: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    words = ["pretrain", "--env", "PointMassRun", "--out=~/run", "--bank=~/bank", "--as", "mine"]
+    stops_at[0] = 60
+    stopped = call(*words, *QUICK_PRETRAIN, code=130)
+    assert Path("home/run/checkpoint.npz").is_file()
+    stops_at[0] = 10**9
+    call(*shlex.split(stopped.stderr.splitlines()[-1])[1:])
+    assert skillbank.Bank("home/bank").spec("mine").steps == 400
+    assert not Path("~").exists()
+
+
 def test_a_short_training_can_be_made_longer(
     call: Any, bank: skillbank.Bank, stops_at: list[int]
 ) -> None:
