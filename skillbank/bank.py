@@ -93,7 +93,7 @@ class Bank:
                 f"a bank is a local folder, not {url[1]}://{where[url.end() :]}: copy skills to a "
                 "URL with 'skillbank push SKILL URL', and from it with 'skillbank pull SKILL URL'"
             )
-        self.folder = durable.as_path(where)
+        self.folder = durable.as_path(where).absolute()  # the present folder may change
         self._shipped: Path | None = None
         if (folder is None) if shipped is None else shipped:
             self._shipped = Path(str(resources.files("skillbank.pretrained")))
@@ -116,6 +116,13 @@ class Bank:
 
     def __len__(self) -> int:
         return len(self.names())
+
+    def __bool__(self) -> bool:
+        return True  # also if empty, or `bank or Bank()` would be another bank
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle where it is, for other processes; not its lock."""
+        return functools.partial(type(self), shipped=self._shipped is not None), (self.folder,)
 
     # Finding.
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -539,6 +540,29 @@ def test_a_bank_is_a_container_of_skills(bank: Bank) -> None:
     assert len(bank) == 2
     assert repr(bank) == f"<Bank {bank.folder}>"
     assert repr(Bank(bank.folder, shipped=True)).endswith("and the shipped skills>")
+
+
+def test_an_empty_bank_is_a_bank(bank: Bank) -> None:
+    assert len(bank) == 0
+    assert (bank or Bank()) is bank
+
+
+def test_a_bank_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bank = Bank("bank")
+    monkeypatch.chdir("/")
+    bank.save(small_skill(), "x")
+    assert bank.folder == tmp_path / "bank"
+    assert bank.path("x").is_file()
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_a_bank_is_the_same_in_another_process(tmp_path: Path, shipped: bool) -> None:
+    bank = Bank(tmp_path / "bank", shipped=shipped)
+    bank.save(small_skill(), "x")
+    there = ForkingPickler.loads(ForkingPickler.dumps(bank))
+    assert (repr(there), there.names()) == (repr(bank), bank.names())
+    assert there.save(small_skill(seed=1), "x") == "x@2"
 
 
 def test_a_file_is_looked_at_like_a_skill_of_the_bank(bank: Bank, tmp_path: Path) -> None:

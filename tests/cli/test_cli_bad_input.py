@@ -90,7 +90,7 @@ def test_a_bank_that_cannot_be_written_is_refused_before_training(
     Path("file").touch()
     words = ["pretrain", "--env", "PointMassRun"]
     result = call(*words, "--bank", "file/below", code=2)
-    assert "cannot write to file/below" in result.stderr
+    assert f"cannot write to {Path('file/below').absolute()}" in result.stderr
     assert "--bank" in result.stderr
     result = call(*words, "--out", "file/below", code=2)
     assert "cannot write to file/below" in result.stderr
