@@ -8,9 +8,8 @@ import contextlib
 import functools
 import os
 import re
-import warnings
 from collections.abc import Iterator
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +21,7 @@ from skillbank.bank_folder import LABEL, NAME, NUMBER, Version
 from skillbank.bank_index import Entry, Index
 from skillbank.bank_lock import FolderLock
 from skillbank.spec import SkillSpec, parameter_shapes
+from skillbank.versions import warn_of_another_mujoco
 
 if TYPE_CHECKING:
     from skillbank.skill import Skill
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _REFERENCE = re.compile(rf"({NAME})(?:@(?:({NUMBER})|({LABEL})))?")
 _CONTENT = re.compile(r"sha256:([0-9a-f]{8,64})")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # Path collapses "s3://x" to "s3:/x"
-_RELEASE = r"[0-9][0-9A-Za-z.]{0,31}"
 _LATEST = "latest"
 _RACES = 20  # attempts to read a skill that is removed between lookup and reading
 
@@ -198,17 +197,7 @@ class Bank:
         from skillbank.skill import Skill
 
         stored = self.read(reference)
-        made_with, here = stored.spec.versions.get("mujoco"), _installed("mujoco")
-        if made_with is not None and made_with != here:
-            origin, advice = "another version of MuJoCo", ""
-            if re.fullmatch(_RELEASE, made_with):  # a command must hold no other text of a file
-                origin = f"MuJoCo {made_with}"
-                advice = f"; 'pip install mujoco=={made_with}' installs the original"
-            warnings.warn(
-                f"'{reference}' was made with {origin}, but {here} is installed: physics differ "
-                f"between versions{advice}",
-                stacklevel=2,
-            )
+        warn_of_another_mujoco(reference, stored.spec.versions)
         return Skill.from_stored(stored)
 
     def read(self, reference: str | Path) -> storage.StoredSkill:
@@ -631,12 +620,6 @@ class Bank:
         return errors.SkillNotFound(
             f"no skill {reference!r}.{hint} In the bank: {', '.join(names) or 'nothing yet'}"
         )
-
-
-@functools.cache
-def _installed(package: str) -> str:
-    """Version of an installed package, without importing it."""
-    return metadata.version(package)
 
 
 def _backwards(depth: int, parents: tuple[str, ...]) -> list[tuple[int, str]]:

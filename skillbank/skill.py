@@ -32,6 +32,7 @@ from skillbank.soft_value import soft_value
 from skillbank.spec import MAX_PARENTS, ObservationBlock, SkillSpec, Symmetry
 from skillbank.symmetry import Symmetries
 from skillbank.task import Layout, TaskLike, layout_of
+from skillbank.versions import warn_of_another_mujoco
 
 Array = NDArray[Any]
 VALUE_SAMPLES = 256  # proposals per state for the soft value of a skill
@@ -163,12 +164,14 @@ class Skill(Composable):
 
     @classmethod
     def load(cls, path: str | Path) -> "Skill":
-        """Read a skill file.
+        """Read a skill file, and warn if the skill was made with another version of MuJoCo.
 
         Raises:
             SkillFileError: The file is damaged or not a skill; no part of it is used.
         """
-        return cls.from_stored(storage.read(durable.as_path(path)))
+        stored = storage.read(durable.as_path(path))
+        warn_of_another_mujoco(path, stored.spec.versions)
+        return cls.from_stored(stored)
 
     def as_parents(self) -> tuple[str, ...]:
         """The content hashes that a skill derived from this one lists as its parents.

@@ -1,8 +1,36 @@
-"""The package versions that are recorded in a skill."""
+"""The package versions that are recorded in a skill, and a warning where MuJoCo's differs."""
 
+import functools
+import re
+import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
+
+_RELEASE = r"[0-9][0-9A-Za-z.]{0,31}"
+_installed = functools.cache(version)  # of a distribution, without importing it
 
 
 def versions() -> dict[str, str]:
     """Versions of the packages that training results depend on, by distribution name."""
     return {name: version(name) for name in ("skillbank", "torch", "mujoco", "gymnasium", "numpy")}
+
+
+def warn_of_another_mujoco(skill: object, recorded: Mapping[str, str]) -> None:
+    """Warn the caller of a function that loads a skill, if physics may differ from the skill's.
+
+    Args:
+        skill: The reference or the path that was loaded.
+        recorded: The versions in the skill's spec.
+    """
+    made_with, here = recorded.get("mujoco"), _installed("mujoco")
+    if made_with is None or made_with == here:
+        return
+    origin, advice = "another version of MuJoCo", ""
+    if re.fullmatch(_RELEASE, made_with):  # a command must hold no other text of a file
+        origin = f"MuJoCo {made_with}"
+        advice = f"; 'pip install mujoco=={made_with}' installs the original"
+    warnings.warn(
+        f"'{skill}' was made with {origin}, but {here} is installed: physics differ between "
+        f"versions{advice}",
+        stacklevel=3,
+    )

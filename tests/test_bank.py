@@ -582,9 +582,11 @@ def test_a_file_is_looked_at_like_a_skill_of_the_bank(bank: Bank, tmp_path: Path
 
 def test_a_skill_of_another_mujoco_is_loaded_with_a_warning(bank: Bank) -> None:
     bank.save(small_skill(versions={"mujoco": "2.0.0"}), "old")
-    told = r"'old' was made with MuJoCo 2.0.0, .*'pip install mujoco==2.0.0' installs the original"
-    with pytest.warns(UserWarning, match=told):
-        bank.load("old")
+    told = "' was made with MuJoCo 2.0.0, .*'pip install mujoco==2.0.0' installs the original"
+    for load, what in ((bank.load, "old"), (Skill.load, bank.path("old"))):
+        with pytest.warns(UserWarning, match=told) as warned:
+            load(what)
+        assert [warning.filename for warning in warned] == [__file__]
 
 
 @pytest.mark.parametrize("text", ["3.3.0 --index-url https://evil.example", "3.3.0; sh", "$(sh)"])

@@ -25,7 +25,7 @@ from skillbank.errors import TrainingDiverged
 from skillbank.evaluation import Evaluation, Policy
 from skillbank.figures import FIGURE_1_STATES
 from skillbank.skill import Skill
-from skillbank.storage import hash_of
+from skillbank.storage import hash_of, read
 from skillbank.studies.tracking import Tracker, rounded
 from skillbank.studies.unit import (
     FORMAT,
@@ -135,7 +135,7 @@ def _origin(unit: Unit, parent: Path | None) -> str:
 def parameters_hash(path: Path) -> str:
     """Hash of a skill's or a rival's parameters; repeating a training gives the same hash."""
     if not zipfile.is_zipfile(path):
-        return hash_of(b"", Skill.load(path).parameters())
+        return hash_of(b"", read(path).parameters)
     arrays = arrays_of(path)
     return hash_of(b"", {name: value for name, value in arrays.items() if value.dtype.kind == "f"})
 
