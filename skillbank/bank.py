@@ -617,6 +617,11 @@ class Bank:
         hint = errors.did_you_mean(reference, names)
         if reference.startswith("sha256:"):
             hint = " A content hash is written with its first 8 to 64 hexadecimal digits."
+        if bank_folder.means_file(reference):
+            hint += (
+                f" A file is given as Path({reference!r}), read by skillbank.Skill.load, or saved "
+                "in the bank by 'skillbank import'."
+            )
         return errors.SkillNotFound(
             f"no skill {reference!r}.{hint} In the bank: {', '.join(names) or 'nothing yet'}"
         )

@@ -118,6 +118,11 @@ def checked_name(name: str) -> str:
     return name
 
 
+def means_file(text: str) -> bool:
+    """Whether a text is the path of a skill file and cannot be a reference."""
+    return "/" in text or text.endswith(".h5")
+
+
 def read_aliases(folder: Path, labels: list[tuple[str, str]]) -> dict[str, dict[str, int]]:
     """Version numbers by name and alias; an unreadable alias has 0, which is never a version."""
     found: dict[str, dict[str, int]] = {}

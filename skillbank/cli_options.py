@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from skillbank.bank_folder import means_file
 from skillbank.cli_printing import say
 from skillbank.cli_settings import imported
 from skillbank.durable import as_path
@@ -81,6 +82,6 @@ def named(skill: str) -> str | Path:
             f"{skill} is an exported skill; 'skillbank import {skill} --as NAME' saves it in the "
             "bank, under a name that works here"
         )
-    if "/" in skill or skill.endswith(".h5") or Path(skill).is_file():
+    if means_file(skill) or Path(skill).is_file():
         return Path(skill)
     return skill

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from skillbank import durable, storage, variants
+from skillbank.bank_folder import means_file
 from skillbank.config import bare_name
-from skillbank.errors import IncompatibleSkill, InvalidArgument
+from skillbank.errors import IncompatibleSkill, InvalidArgument, SkillNotFound
 from skillbank.networks import (
     Critic,
     FlowSampler,
@@ -168,8 +169,16 @@ class Skill(Composable):
 
         Raises:
             SkillFileError: The file is damaged or not a skill; no part of it is used.
+            SkillNotFound: There is no such file.
         """
-        stored = storage.read(durable.as_path(path))
+        try:
+            stored = storage.read(durable.as_path(path))
+        except SkillNotFound as error:
+            if means_file(str(path)):
+                raise
+            raise SkillNotFound(
+                f"{error}. A skill of the bank is loaded by skillbank.Bank().load('{path}')"
+            ) from error
         warn_of_another_mujoco(path, stored.spec.versions)
         return cls.from_stored(stored)
 

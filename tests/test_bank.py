@@ -71,6 +71,21 @@ def test_a_misspelt_name_gets_a_suggestion_and_the_list(bank: Bank) -> None:
         bank.load("x@7")
 
 
+@pytest.mark.parametrize("file", ["/far/walk.h5", "walk.h5", "far/walk"])
+def test_a_file_that_is_taken_for_a_name_is_told_how_to_load_it(bank: Bank, file: str) -> None:
+    told = rf"no skill '{file}'\. A file is given as Path\('{file}'\), read by skillbank.Skill.load"
+    with pytest.raises(errors.SkillNotFound, match=told):
+        bank.load(file)
+    with pytest.raises(errors.SkillNotFound, match=rf"^no file {file}$"):
+        Skill.load(file)
+
+
+def test_a_name_that_is_taken_for_a_file_is_told_how_to_load_it() -> None:
+    told = r"no file run_anywhere\. .* by skillbank\.Bank\(\)\.load\('run_anywhere'\)"
+    with pytest.raises(errors.SkillNotFound, match=told):
+        Skill.load("run_anywhere")
+
+
 def test_an_empty_bank_says_so(bank: Bank) -> None:
     assert bank.names() == []
     with pytest.raises(errors.SkillNotFound, match="In the bank: nothing yet"):
