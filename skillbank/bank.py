@@ -216,7 +216,7 @@ class Bank:
             self._index.forget(version)  # the index was wrong: the file holds another skill
         raise self._not_found(reference)
 
-    def save(self, skill: "Skill", name: str) -> str:
+    def save(self, skill: "Skill | storage.StoredSkill", name: str) -> str:
         """Save a skill as the next version of a name.
 
         Returns:
@@ -228,15 +228,12 @@ class Bank:
             SkillbankError: it is not a skill, but for example a composition.
             StorageError: the folder cannot be written, or the disk is full.
         """
+        content = storage.spec_and_parameters(skill)  # first, as it detects swapped arguments
         bank_folder.checked_name(name)
-        if not hasattr(skill, "stored"):
-            advice = (
-                "; distill() turns a composition into a skill" if hasattr(skill, "distill") else ""
-            )
-            raise errors.SkillbankError(f"a bank stores skills, not {skill!r}{advice}")
-        image, stored = storage.prepare(*skill.stored())
+        image, stored = storage.prepare(*content)
         reference = self._keep(image, stored, name)
-        skill.content_hash = stored.content_hash
+        if not isinstance(skill, storage.StoredSkill):
+            skill.content_hash = stored.content_hash
         return reference
 
     def add(self, image: bytes, name: str) -> str:

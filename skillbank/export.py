@@ -1,14 +1,14 @@
 """Skills in other formats: safetensors (export and import), and model cards for model hubs.
 
-``skillbank.export_onnx`` exports to ONNX. The ``StoredSkill`` to export comes from ``Bank.read``,
-or from ``storage.prepare`` for a skill in memory.
+``skillbank.export_onnx`` exports to ONNX. ``Bank.read`` reads a skill for an export without making
+its networks.
 """
 
 import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,16 +16,20 @@ from skillbank import durable, errors, storage
 from skillbank.spec import EvaluationRecord, SkillSpec, blocks_text, parameter_shapes
 from skillbank.storage import StoredSkill
 
+if TYPE_CHECKING:
+    from skillbank.skill import Skill
+
 METADATA_KEY, HASH_KEY = "skillbank.metadata", "skillbank.content_hash"
 MAX_HEADER_BYTES = 2 * storage.MAX_METADATA_BYTES + (1 << 20)  # it holds the document escaped
 
 
-def to_safetensors(stored: StoredSkill, path: str | Path) -> None:
+def to_safetensors(skill: "Skill | StoredSkill", path: str | Path) -> None:
     """Write a skill as one safetensors file, with its metadata and content hash in the header.
 
     Raises:
         StorageError: it cannot be written.
     """
+    stored = storage.as_stored(skill)
     document = storage.metadata_document(stored.spec).decode("ascii")
     content = storage.content_hash(stored.spec, stored.parameters)
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: document, HASH_KEY: content}}
@@ -43,6 +47,7 @@ def to_safetensors(stored: StoredSkill, path: str | Path) -> None:
 def from_safetensors(path: str | Path) -> StoredSkill:
     """Read a skill that ``to_safetensors`` wrote, with the same checks as for a skill file.
 
+    ``Skill.from_stored`` makes a skill of the result, and ``Bank.save`` saves it.
     safetensors has no checksum of its own; the content hash in the header detects flipped bits.
 
     Raises:
@@ -97,8 +102,9 @@ def _decode(image: bytes) -> StoredSkill:
     return stored
 
 
-def model_card(stored: StoredSkill) -> str:
+def model_card(skill: "Skill | StoredSkill") -> str:
     """Describe a skill as a Hugging Face model card: YAML metadata and Markdown text."""
+    stored = storage.as_stored(skill)
     spec = stored.spec
     lines = [
         "---",

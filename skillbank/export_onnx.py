@@ -12,7 +12,7 @@ graphs follow ``skillbank.networks`` line by line.
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,17 @@ from skillbank.networks import (
 from skillbank.spec import SkillSpec
 from skillbank.storage import StoredSkill
 
+if TYPE_CHECKING:
+    from skillbank.skill import Skill
+
 OPSET, IR_VERSION = 18, 9
 
 
-def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
+def to_onnx(skill: "Skill | StoredSkill", path: str | Path) -> list[Path]:
     """Write the two models, ``walk-sampler.onnx`` and ``walk-critic.onnx``.
 
     Args:
-        stored: The skill.
+        skill: The skill.
         path: A folder, in which the files are named after the skill; or a file ``walk.onnx``, which
             gives the names above.
 
@@ -46,7 +49,7 @@ def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
     Raises:
         StorageError: onnx is not installed, or the folder cannot be written.
     """
-    path, paths = durable.as_path(path), []
+    stored, path, paths = storage.as_stored(skill), durable.as_path(path), []
     stem = path / stored.spec.name
     if path.suffix.lower() == ".onnx" and not path.is_dir():
         stem = path.with_suffix("")
@@ -56,8 +59,9 @@ def to_onnx(stored: StoredSkill, path: str | Path) -> list[Path]:
     return paths
 
 
-def sampler_model(stored: StoredSkill) -> bytes:
+def sampler_model(skill: "Skill | StoredSkill") -> bytes:
     """The sampling network: obs and noise (or index) to action."""
+    stored = storage.as_stored(skill)
     spec, graph = stored.spec, _Graph(stored)
     graph.input("obs", ["B", spec.observation_size])
     if spec.noise_set:
@@ -73,8 +77,9 @@ def sampler_model(stored: StoredSkill) -> bytes:
     return graph.model("action", own, ["B", "K", spec.action_size])
 
 
-def critic_model(stored: StoredSkill) -> bytes:
+def critic_model(skill: "Skill | StoredSkill") -> bytes:
     """The soft Q-function, the minimum over the critics: obs and action to q."""
+    stored = storage.as_stored(skill)
     spec, graph = stored.spec, _Graph(stored)
     graph.input("obs", ["B", spec.observation_size])
     graph.input("action", ["B", "K", spec.action_size])

@@ -23,7 +23,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from pydantic import ValidationError
 from skillbank import durable, errors, storage_sandbox
 from skillbank.config import AS_READ, first_problem
 from skillbank.spec import Shape, SkillSpec, parameter_shapes
+
+if TYPE_CHECKING:
+    from skillbank.skill import Skill
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 512
@@ -70,6 +73,13 @@ class StoredSkill(NamedTuple):
     parameters: Parameters
     content_hash: str
     placement: Placement
+
+    def __repr__(self) -> str:
+        return f"<StoredSkill {self.spec.name}: {self.content_hash[:8]}>"
+
+    def stored(self) -> tuple[SkillSpec, Parameters]:
+        """Spec and parameters, as those of a ``Skill``."""
+        return self.spec, self.parameters
 
 
 # --------------------------------------------------------------------------------- hashes
@@ -159,6 +169,28 @@ def prepare(
     ):
         raise errors.StorageError("the skill is not the same when read back: please report this")
     return image, stored
+
+
+def spec_and_parameters(skill: "Skill | StoredSkill") -> tuple[SkillSpec, Parameters]:
+    """Spec and parameters of a skill, in memory or as read from a file.
+
+    Raises:
+        SkillbankError: it is not a skill, but for example a composition, or a name.
+    """
+    if hasattr(skill, "stored"):
+        return skill.stored()
+    if isinstance(skill, str | os.PathLike):
+        raise errors.SkillbankError(
+            f"{str(skill)!r} is only a name: the first argument must be a skill, as bank.load() "
+            "and Skill.load() return it"
+        )
+    advice = ": distill() turns a composition into one" if hasattr(skill, "distill") else ""
+    raise errors.SkillbankError(f"{type(skill).__name__} is not a skill{advice}")
+
+
+def as_stored(skill: "Skill | StoredSkill") -> StoredSkill:
+    """What the file of a skill holds, or would hold; raises those of ``spec_and_parameters``."""
+    return skill if isinstance(skill, StoredSkill) else prepare(*spec_and_parameters(skill))[1]
 
 
 def write(path: Path, spec: SkillSpec, parameters: Mapping[str, NDArray[np.float32]]) -> str:

@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +51,31 @@ def test_saving_the_newest_version_once_more_changes_nothing(bank: Bank) -> None
     assert bank.save(small_skill(), "x") == "x@1"
     assert bank.save(small_skill(), "x") == "x@1"
     assert bank.versions("x") == [1]
+
+
+def test_what_was_read_can_be_saved_under_another_name(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    stored = bank.read("x")
+    assert bank.save(stored, "y") == "y@1"
+    assert bank.path("y").read_bytes() == bank.path("x").read_bytes()
+    assert repr(stored) == f"<StoredSkill small: {stored.content_hash[:8]}>"
+
+
+@pytest.mark.parametrize(
+    ("thing", "told"),
+    [
+        ("x", "'x' is only a name: the first argument must be a skill, as bank.load"),
+        (Path("x.h5"), "'x.h5' is only a name"),
+        (None, "NoneType is not a skill"),
+        (SimpleNamespace(distill=None), r"is not a skill: distill\(\) turns a composition"),
+    ],
+)
+def test_what_is_no_skill_is_not_saved(bank: Bank, thing: Any, told: str) -> None:
+    swapped: Any = small_skill()
+    for name in ("x", swapped):
+        with pytest.raises(errors.SkillbankError, match=told):
+            bank.save(thing, name)
+    assert not bank.folder.exists()
 
 
 def test_a_damaged_newest_version_does_not_count_as_saved(bank: Bank) -> None:

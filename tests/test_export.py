@@ -115,6 +115,22 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_skill_in_memory_is_exported_like_its_file(
+    stored: storage.StoredSkill, tmp_path: Path
+) -> None:
+    skill = Skill(stored.spec, stored.parameters)  # never saved
+    assert export.model_card(skill) == export.model_card(stored)
+    for to in (export.to_safetensors, export_onnx.to_onnx):
+        written = []
+        for number, one in enumerate((skill, stored)):
+            folder = tmp_path / f"{to.__name__}{number}"
+            to(one, folder / "x.onnx")
+            written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        assert written[0] == written[1]
+    for model in (export_onnx.sampler_model, export_onnx.critic_model):
+        assert model(skill) == model(stored)
+
+
 def test_every_kind_of_damage_to_safetensors_is_found(file: Path) -> None:
     """The format itself would load nearly all of these without a word."""
     good = file.read_bytes()
