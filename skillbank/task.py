@@ -315,8 +315,8 @@ def _declared(
     except ValidationError as error:
         raise UnsupportedEnvironment(
             f"{env_id} has observation_blocks {blocks} and model_hash {model_hash!r}: names "
-            "consist of letters, digits and _.-, a block has at most 65,536 numbers (images are not "
-            "supported), the hash is a SHA-256 in hexadecimal"
+            "consist of letters, digits and _.-, a block has at most 65,536 numbers (no images), "
+            "the hash is a SHA-256 in hexadecimal"
         ) from error
     low, high = action.low.astype(np.float64), action.high.astype(np.float64)
     return Layout(env_id, named, low, high, model_hash)
