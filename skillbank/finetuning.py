@@ -26,7 +26,14 @@ from typing import Any
 import torch
 
 from skillbank.agent import Agent
-from skillbank.config import FinetuneConfig, Preset, finetune_recipe, noise_fed, resolve
+from skillbank.config import (
+    FinetuneConfig,
+    Preset,
+    finetune_recipe,
+    noise_fed,
+    resolve,
+    task_name,
+)
 from skillbank.config import Schedule as ScheduleName
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.evaluation import check_policy
@@ -106,7 +113,7 @@ def finetune(
             level=config.schedule == "anchored",
             parents=skill.as_parents(),
         )
-        suffix = "." + task.env_id.split("/")[-1].rsplit("-v", 1)[0]
+        suffix = f".{task_name(env_id)}"
         name = name or skill.spec.name[: MAX_NAME - len(suffix)] + suffix
         return training.complete(name, hooks or Hooks())
 

@@ -4,7 +4,7 @@ from contextlib import closing
 from typing import Any
 
 from skillbank.agent import Agent
-from skillbank.config import PretrainConfig, noise_fed, recipe, resolve
+from skillbank.config import PretrainConfig, noise_fed, recipe, resolve, task_name
 from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
 from skillbank.task import Task
@@ -16,7 +16,7 @@ def pretrain(
     config: PretrainConfig | None = None,
     *,
     seed: int = 0,
-    name: str = "skill",
+    name: str | None = None,
     device: str = "cpu",
     hooks: Hooks | None = None,
     env_kwargs: dict[str, Any] | None = None,
@@ -28,7 +28,7 @@ def pretrain(
         config: The configuration; None: the recipe of the task. For actions with one component,
             the sampling network is always the noise-fed one (see ``for_one_action``).
         seed: Seed of the simulation, the initial parameters and all sampling.
-        name: Name of the skill.
+        name: Name of the skill; None: the task's, without version (``PointMassRun``).
         device: ``cpu``, ``cuda``, ...
         hooks: Callbacks for progress and stopping, and checkpoints.
         env_kwargs: Keyword arguments of the environment.
@@ -67,7 +67,7 @@ def pretrain(
             warm=False,
             level=config.level_critics,
         )
-        return training.complete(name, hooks or Hooks())
+        return training.complete(name or task_name(env_id), hooks or Hooks())
 
 
 def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:
