@@ -69,16 +69,24 @@ def save(training: "Training", path: Path) -> None:
         np.savez(file, **arrays)
 
 
-def check_place(path: Path) -> None:
-    """Raise, before hours are spent, if a training could not save to a path.
+def check_place(path: Path, resume: bool) -> None:
+    """Raise, before hours are spent, if a training cannot or should not save to a path.
 
     Raises:
         StorageError: It cannot be written.
-        SkillbankError: A file that is not a checkpoint is there.
+        SkillbankError: A file that is not a checkpoint is there, or, if this training does not
+            resume it, the checkpoint of an unfinished one.
     """
     check_replaceable(path)
-    if path.exists():
-        begun_with(path)
+    if not path.exists():
+        return
+    _, meta = _read(path, "meta")
+    steps, total = meta["steps"], meta["started"]["total_steps"]
+    if not resume and 0 < steps < total:
+        raise SkillbankError(
+            f"{path} holds an unfinished training, at {steps} of {total} steps; pass resume=True "
+            "to continue it, or delete it to start again"
+        )
 
 
 def load(training: "Training", path: Path | None) -> None:
@@ -123,7 +131,9 @@ def _read(path: Path, *names: str) -> tuple[dict[str, NDArray[Any]], dict[str, A
     try:
         arrays = arrays_of(path, *names)
         meta = json.loads(arrays.pop("meta").tobytes())
-        return arrays, meta | {"started": dict(meta["started"])}
+        started = dict(meta["started"])
+        started["total_steps"] = int(started["total_steps"])
+        return arrays, meta | {"started": started, "steps": int(meta["steps"])}
     except (OSError, *_MEANINGLESS) as error:
         raise SkillbankError(f"{path} is not a checkpoint: {error}") from error
 

@@ -173,7 +173,8 @@ class Training:
 
         Raises:
             StorageError: No checkpoint can be written where the hooks want it.
-            SkillbankError: Another file is there.
+            SkillbankError: Another file is there, or the checkpoint of another, unfinished
+                training.
             Interrupted: ``should_stop`` returned True. The checkpoint, if any, is saved; in a
                 training with segments it remains that of the last complete segment.
             UnsupportedEnvironment: The environment returned invalid data; likewise saved.
@@ -184,7 +185,7 @@ class Training:
         if hooks.resume:
             checkpoint.load(self, hooks.checkpoint)
         if hooks.checkpoint is not None:
-            checkpoint.check_place(hooks.checkpoint)
+            checkpoint.check_place(hooks.checkpoint, hooks.resume)
         begun = self.steps
         try:
             with side_by_side() as beside:

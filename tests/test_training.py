@@ -341,6 +341,30 @@ def test_another_learned_file_is_not_replaced_by_a_checkpoint(tmp_path):
         training().run(Hooks(checkpoint=path))
 
 
+def test_an_unfinished_training_is_replaced_by_no_other(tmp_path):
+    path, run = tmp_path / "c.npz", training()
+    with pytest.raises(Interrupted):
+        run.run(dataclasses.replace(stop_after(120, run), checkpoint=path))
+    kept = path.read_bytes()
+    for other in (training(), training("skillbank/MultiGoal-v0"), training(total_steps=100)):
+        with pytest.raises(SkillbankError, match=r"at 120 of 400 steps; pass resume=True .*delete"):
+            other.run(Hooks(checkpoint=path))
+        assert (other.steps, path.read_bytes()) == (0, kept)
+    training().run(Hooks(checkpoint=path, resume=True))
+
+
+@pytest.mark.parametrize("steps", [0, 400], ids=["not begun", "complete"])
+def test_a_checkpoint_with_nothing_left_to_lose_is_replaced(tmp_path, steps):
+    path, run = tmp_path / "c.npz", training()
+    if steps:
+        run.run(Hooks())
+    checkpoint.save(run, path)
+    other = training(seed=1)
+    with pytest.raises(Interrupted):
+        other.run(dataclasses.replace(stop_after(120, other), checkpoint=path))
+    checkpoint.load(training(seed=1), path)
+
+
 # What goes wrong.
 
 
@@ -371,7 +395,7 @@ def test_a_training_that_does_nothing_leaves_the_checkpoint_that_is_there(tmp_pa
         run.run(dataclasses.replace(stop_after(120, run), checkpoint=path))
     kept = path.read_bytes()
     with pytest.raises(Interrupted):
-        training().run(Hooks(checkpoint=path, should_stop=lambda: True))
+        training().run(Hooks(checkpoint=path, resume=True, should_stop=lambda: True))
     assert path.read_bytes() == kept
     with pytest.raises(Interrupted):
         training().run(Hooks(checkpoint=tmp_path / "new.npz", should_stop=lambda: True))
