@@ -41,7 +41,7 @@ from skillbank.networks import FlowSampler, Sampler
 from skillbank.skill import Skill
 from skillbank.spec import MAX_NAME, SkillSpec
 from skillbank.task import Task
-from skillbank.training import Hooks, Training, check_run
+from skillbank.training import Hooks, Training, check_run, checked_hooks
 
 
 def finetune(
@@ -74,7 +74,7 @@ def finetune(
         InvalidName: The name is invalid.
         Interrupted: The hooks stopped it.
     """
-    seed = check_run(seed, device)
+    seed, hooks = check_run(seed, device), checked_hooks(hooks, "finetune()")
     env_id = resolve(env_id)
     check_policy(skill)
     if not isinstance(skill, Skill):
@@ -115,7 +115,7 @@ def finetune(
         )
         suffix = f".{task_name(env_id)}"
         name = name or skill.spec.name[: MAX_NAME - len(suffix)] + suffix
-        return training.complete(name, hooks or Hooks())
+        return training.complete(name, hooks)
 
 
 def recipe_for(

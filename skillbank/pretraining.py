@@ -8,7 +8,7 @@ from skillbank.config import PretrainConfig, noise_fed, recipe, resolve, task_na
 from skillbank.errors import SkillbankError
 from skillbank.skill import Skill
 from skillbank.task import Task
-from skillbank.training import Hooks, Training, check_run
+from skillbank.training import Hooks, Training, check_run, checked_hooks
 
 
 def pretrain(
@@ -38,7 +38,7 @@ def pretrain(
         InvalidName: The name is invalid.
         Interrupted: The hooks stopped it.
     """
-    seed = check_run(seed, device)
+    seed, hooks = check_run(seed, device), checked_hooks(hooks, "pretrain()")
     env_id = resolve(env_id)
     if not isinstance(config, PretrainConfig | None):
         raise SkillbankError(
@@ -67,7 +67,7 @@ def pretrain(
             warm=False,
             level=config.level_critics,
         )
-        return training.complete(name or task_name(env_id), hooks or Hooks())
+        return training.complete(name or task_name(env_id), hooks)
 
 
 def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:

@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ RECENT_EPISODES = 50  # episodes over which the learning curve averages the retu
 CURVE_POINTS = 200  # points of a learning curve
 REPORT_SECONDS = 2.0  # maximum wall clock between reports
 CHECKPOINT_SECONDS = 120.0  # wall clock between checkpoints
+WATCHING = ("on_progress", "should_stop")  # fields of Hooks for what saves nothing
 
 
 class Progress(NamedTuple):
@@ -70,6 +71,34 @@ class Hooks:
     def __post_init__(self) -> None:
         if self.checkpoint is not None:  # a str does as well
             self.checkpoint = as_path(self.checkpoint)
+        if self.segment_steps is not None and self.segment_steps < 1:
+            raise InvalidArgument(f"segment_steps must be 1 or more, got {self.segment_steps}")
+
+
+def checked_hooks(hooks: Hooks | None, call: str, *used: str) -> Hooks:
+    """The hooks given to a function, or new ones.
+
+    Args:
+        hooks: What the function was given.
+        call: The function, for the messages.
+        used: The fields that it uses; none given: all.
+
+    Raises:
+        SkillbankError: They are no hooks.
+        InvalidArgument: A field is set that the function would ignore.
+    """
+    if not isinstance(hooks, Hooks | None):
+        raise SkillbankError(
+            f"{call} takes skillbank.Hooks, for example Hooks(on_progress=print), not "
+            f"{type(hooks).__name__}"
+        )
+    hooks, unset = hooks or Hooks(), Hooks()
+    names = [one.name for one in fields(Hooks) if used and one.name not in used]
+    if ignored := [one for one in names if getattr(hooks, one) != getattr(unset, one)]:
+        raise InvalidArgument(
+            f"{call} would ignore the hooks' {', '.join(ignored)}; it uses only {', '.join(used)}"
+        )
+    return hooks
 
 
 def check_run(seed: int, device: str) -> int:

@@ -17,6 +17,7 @@ from skillbank.archives import arrays_of
 from skillbank.config import Architecture, PretrainConfig
 from skillbank.errors import (
     Interrupted,
+    InvalidArgument,
     SkillbankError,
     StorageError,
     TrainingDiverged,
@@ -439,6 +440,13 @@ def test_a_save_that_fails_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "save", full_disk)
     with pytest.warns(UserWarning, match="no space left"):
         training().run(Hooks(checkpoint=tmp_path / "c.npz", segment_steps=100))
+
+
+def test_wrong_hooks_are_known_at_once():
+    with pytest.raises(SkillbankError, match=r"pretrain\(\) takes skillbank.Hooks, .*not builtin"):
+        pretrain("SmallWorld/Plane-v0", PretrainConfig(**SMALL), hooks=print)
+    with pytest.raises(InvalidArgument, match="segment_steps must be 1 or more, got 0"):
+        Hooks(segment_steps=0)
 
 
 def test_ctrl_c_saves_what_was_learned(tmp_path):
