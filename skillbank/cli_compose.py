@@ -162,16 +162,15 @@ def compose_command(
     folder = out or numbered(first)
     with held(folder), stop_on_signals("stopping, please wait") as stop:
         path = folder / CORRECTION
-        hooks = Hooks(should_stop=stop, checkpoint=path)
         try:
             if correct:
                 with Watch(folder / "correction", say) as watch:
-                    hooks.on_progress = watch
+                    hooks = Hooks(watch, should_stop=stop, checkpoint=path)
                     composed = _corrected(composed, where, steps, seed, hooks)
                 found = _certified(composed, where, episodes, seed, Hooks(should_stop=stop))
                 say(found.text("--correct"))
             with Watch(folder, say) as watch:
-                hooks.on_progress = watch
+                hooks = Hooks(watch, should_stop=stop)
                 skill = _distilled(composed, where, steps, seed, hooks, kept)
         except Interrupted as error:
             lost = "stopped; the unfinished distillation was not saved"

@@ -22,7 +22,7 @@ from skillbank.compose.correction import (
 from skillbank.compose.distillation import Distiller, plain_name
 from skillbank.compose.expression import Leaf, SoftOr
 from skillbank.config import Architecture
-from skillbank.errors import Interrupted, UnsupportedEnvironment
+from skillbank.errors import Interrupted, InvalidArgument, UnsupportedEnvironment
 from skillbank.networks import Critic
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.skill import Skill
@@ -599,6 +599,33 @@ def test_what_cannot_be_distilled_is_refused_before_anything_is_learned():
     for _ in range(100):  # each has all the others for parents
         grown = grown.at_temperature(ALPHA)
     assert len((a & grown).distill(config=BRIEF).spec.parents) == MAX_PARENTS
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"checkpoint": "c.npz"},
+        {"resume": True},
+        {"segment_steps": 10},
+        {"on_step": print},
+        {"on_warning": print},
+        {"memory": {"mine": LINE}},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_hooks_that_would_be_ignored_are_refused(given):
+    a, b = parts()
+    hooks, (name,) = Hooks(**given), given
+    calls = [
+        lambda: (a & b).certificate(hooks=hooks),
+        lambda: (a & b).distill(config=BRIEF, hooks=hooks),
+        lambda: compose.improve([a, b], a.spec.env_id, hooks=hooks),
+    ]
+    if name not in ("checkpoint", "on_warning"):
+        calls.append(lambda: (a & b).corrected(config=QUICK, hooks=hooks))
+    for call in calls:
+        with pytest.raises(InvalidArgument, match=rf"\(\) would ignore the hooks' {name}; it uses"):
+            call()
 
 
 def test_a_distilled_skill_turns_only_what_its_parts_know():

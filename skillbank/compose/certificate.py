@@ -36,7 +36,7 @@ from skillbank.compose.expression import Best, Corrected, Node, WeightedSum
 from skillbank.compose.gathering import gather_task
 from skillbank.errors import IncompatibleSkill, Interrupted, InvalidArgument
 from skillbank.evaluation import bootstrap_interval, check_ending
-from skillbank.training import Hooks, Progress
+from skillbank.training import WATCHING, Hooks, Progress, checked_hooks
 
 if TYPE_CHECKING:
     from skillbank.compose.composed import Composed
@@ -142,6 +142,7 @@ def certify(
     env_kwargs: dict[str, Any] | None = None,
 ) -> Certificate:
     """See ``Composed.certificate``."""
+    hooks = checked_hooks(hooks, "certificate()", *WATCHING)
     root = composed.node
     correction = composed.correction
     node = root.node if isinstance(root, Corrected) else root
@@ -157,7 +158,6 @@ def certify(
         )
     if episodes < 1 or (steps is not None and steps < 1):
         raise InvalidArgument(f"a certificate needs episodes and steps, got {episodes} of {steps}")
-    hooks = hooks or Hooks()
     copies = episodes + SCOUTS * len(composed.parts)
     task = gather_task(composed, env_id, copies, env_kwargs)
     try:

@@ -20,7 +20,7 @@ negative where C is not (Hölder's inequality holds for weighted samples too).
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,9 +48,7 @@ from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch, Replay
 from skillbank.soft_value import soft_value
 from skillbank.spec import Finite, Name, ObservationBlock, critic_shapes
-
-if TYPE_CHECKING:
-    from skillbank.training import Hooks
+from skillbank.training import WATCHING, Hooks, checked_hooks
 
 NETWORKS = 2  # corrections learned in parallel; the larger one is used
 MAX_FILE_BYTES, MAX_DOCUMENT_BYTES = 64 << 20, 1 << 20
@@ -324,10 +322,11 @@ def corrected(
     *,
     transitions: Replay | None = None,
     seed: int = 0,
-    hooks: "Hooks | None" = None,
+    hooks: Hooks | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Composed:
     """See ``Composed.corrected``."""
+    hooks = checked_hooks(hooks, "corrected()", *WATCHING, "checkpoint")
     config = config or CorrectionConfig()
     expression.check_bounded(composed.node)
     if isinstance(composed.node, Corrected):
@@ -360,7 +359,7 @@ def corrected(
                 hooks=hooks,
             )
         except Interrupted:
-            if hooks is not None and hooks.checkpoint is not None:
+            if hooks.checkpoint is not None:
                 learner.correction.save(hooks.checkpoint)
             raise
     finally:

@@ -8,7 +8,7 @@ composed again like any other skill.
 
 import math
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -25,10 +25,8 @@ from skillbank.replay import Batch
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
 from skillbank.spec import MAX_NAME, MAX_TEXT, SkillSpec, kept_kwargs
+from skillbank.training import WATCHING, Hooks, checked_hooks
 from skillbank.versions import versions
-
-if TYPE_CHECKING:
-    from skillbank.training import Hooks
 
 BETWEEN = 10.0  # weight of errors in Q's differences between actions, which determine the policy
 
@@ -137,10 +135,11 @@ def distill(
     *,
     name: str | None = None,
     seed: int = 0,
-    hooks: "Hooks | None" = None,
+    hooks: Hooks | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Skill:
     """See ``Composed.distill``."""
+    hooks = checked_hooks(hooks, "distill()", *WATCHING)
     config = config or DistillConfig()
     task = gather_task(composed, env_id, config.num_envs, env_kwargs)
     kept = kept_kwargs(task.env_id, task.kwargs)

@@ -11,7 +11,7 @@ entropy as in Hunt et al. (2019), "Composing entropic policies using divergence 
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +27,7 @@ from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_bellman_target, soft_value
-
-if TYPE_CHECKING:
-    from skillbank.training import Hooks
-
+from skillbank.training import WATCHING, Hooks, checked_hooks
 
 STRETCH = 100  # steps for which a copy follows one policy
 
@@ -130,7 +127,7 @@ def improve(
     config: ImproveConfig | None = None,
     *,
     seed: int = 0,
-    hooks: "Hooks | None" = None,
+    hooks: Hooks | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Composed:
     """Evaluate stored policies on a new task, and act on the maximum of their Q-values.
@@ -147,6 +144,7 @@ def improve(
         IncompatibleSkill: The skills cannot be composed, or do not fit the task.
         Interrupted: The hooks stopped it.
     """
+    hooks = checked_hooks(hooks, "improve()", *WATCHING)
     config = config or ImproveConfig()
     parts = tuple(skills)
     if not parts:
