@@ -4,8 +4,9 @@ import operator
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +100,49 @@ def checked_hooks(hooks: Hooks | None, call: str, *used: str) -> Hooks:
             f"{call} would ignore the hooks' {', '.join(ignored)}; it uses only {', '.join(used)}"
         )
     return hooks
+
+
+def save_or_warn(hooks: Hooks, save: Callable[[Path], None]) -> None:
+    """Save to the checkpoint, if there is one; a failure only warns, as a later save may succeed.
+
+    Raises:
+        TrainingDiverged: What was learned is not finite.
+    """
+    if hooks.checkpoint is None:
+        return
+    try:
+        save(hooks.checkpoint)
+    except StorageError as failure:  # for example a full disk
+        hooks.on_warning(str(failure))
+
+
+@contextmanager
+def saving(hooks: Hooks, save: Callable[[Path], None]) -> Iterator[None]:
+    """Within this block, an error saves to the checkpoint, and an interruption says so.
+
+    A divergence saves nothing, so that the last good checkpoint remains. If saving fails, a note of
+    the error says why.
+    """
+    path = hooks.checkpoint
+    try:
+        yield
+    except TrainingDiverged:
+        raise
+    except BaseException as error:
+        if path is not None:
+            try:
+                save(path)
+            except (StorageError, TrainingDiverged) as failure:
+                error.add_note(str(failure))
+        if isinstance(error, Interrupted):
+            error.args = (f"{error}; {_saved_at(path)}",)
+        raise
+
+
+def _saved_at(path: Path | None) -> str:
+    if path is None:
+        return "nothing was saved, as there is no checkpoint"
+    return f"what was saved is in {path}" if path.exists() else f"nothing was saved in {path}"
 
 
 def check_run(seed: int, device: str) -> int:
@@ -204,8 +248,9 @@ class Training:
             StorageError: No checkpoint can be written where the hooks want it.
             SkillbankError: Another file is there, or the checkpoint of another, unfinished
                 training.
-            Interrupted: ``should_stop`` returned True. The checkpoint, if any, is saved; in a
-                training with segments it remains that of the last complete segment.
+            Interrupted: ``should_stop`` returned True. The checkpoint, if any, is saved, and the
+                message names it; in a training with segments it remains that of the last complete
+                segment.
             UnsupportedEnvironment: The environment returned invalid data; likewise saved.
             TrainingDiverged: A parameter, action or diagnostic is not finite; the previous
                 checkpoint remains.
@@ -216,21 +261,16 @@ class Training:
         if hooks.checkpoint is not None:
             checkpoint.check_place(hooks.checkpoint, hooks.resume)
         begun = self.steps
+
+        def save(path: Path) -> None:
+            # Do not overwrite an existing checkpoint if this run has made no step.
+            if hooks.segment_steps is None and (self.steps > begun or not path.exists()):
+                self._save(path)
+
         try:
-            with side_by_side() as beside:
+            with saving(hooks, save), side_by_side() as beside:
                 self.agent.beside = beside
                 self._segments(hooks, beside if self.task.any_thread else InTurn())
-        except TrainingDiverged:
-            raise  # keep the last good checkpoint
-        except BaseException as error:
-            # Do not overwrite an existing checkpoint if this run has made no step.
-            moved = self.steps > begun or not (hooks.checkpoint and hooks.checkpoint.exists())
-            if hooks.checkpoint is not None and hooks.segment_steps is None and moved:
-                try:
-                    checkpoint.save(self, hooks.checkpoint)
-                except (StorageError, TrainingDiverged) as failure:
-                    error.add_note(str(failure))
-            raise
         finally:
             self.agent.beside = InTurn()
 
@@ -239,7 +279,7 @@ class Training:
             self._loop(hooks, beside)
             if hooks.segment_steps is not None and self.steps < self.config.total_steps:
                 self.replay.end_episodes()
-                self._save_if_possible(hooks)
+                save_or_warn(hooks, self._save)
 
     def _loop(self, hooks: Hooks, beside: Executor) -> None:
         """Run each step of the simulation in parallel with the updates due for earlier steps.
@@ -291,7 +331,7 @@ class Training:
             if hooks.on_step is not None:
                 hooks.on_step(self, step)
             if hooks.segment_steps is None and now - last_save > CHECKPOINT_SECONDS:
-                self._save_if_possible(hooks)
+                save_or_warn(hooks, self._save)
                 last_save = time.perf_counter()
 
     def _store(self, obs: torch.Tensor, action: NDArray[np.float32], step: Step) -> None:
@@ -307,13 +347,8 @@ class Training:
             figures = self.agent.update(self._batch(), train_sampler)
         return figures
 
-    def _save_if_possible(self, hooks: Hooks) -> None:
-        if hooks.checkpoint is None:
-            return
-        try:
-            checkpoint.save(self, hooks.checkpoint)
-        except StorageError as failure:  # for example a full disk; a later save may succeed
-            hooks.on_warning(str(failure))
+    def _save(self, path: Path) -> None:
+        checkpoint.save(self, path)
 
     def _action(self, obs: torch.Tensor) -> NDArray[np.float32]:
         """Actions [N, A] for this step: random at first, then the policy's with OU noise."""

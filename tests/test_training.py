@@ -1,6 +1,7 @@
 """The loop: determinism, checkpoints, what ends an episode, symmetries, and what goes wrong."""
 
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -412,6 +413,26 @@ def test_a_checkpoint_may_be_named_by_a_text(tmp_path):
     assert again.steps == again.config.total_steps
 
 
+def test_an_interruption_says_what_was_saved(tmp_path, monkeypatch):
+    def said(**asked):
+        run = training()
+        with pytest.raises(Interrupted) as caught:
+            run.run(dataclasses.replace(stop_after(120, run), **asked))
+        return str(caught.value)
+
+    path = tmp_path / "c.npz"
+    assert said() == "interrupted; nothing was saved, as there is no checkpoint"
+    assert said(checkpoint=path, segment_steps=200) == f"interrupted; nothing was saved in {path}"
+    assert said(checkpoint=path) == f"interrupted; what was saved is in {path}"
+    path.unlink()
+    monkeypatch.setattr("numpy.savez", full_disk)
+    assert said(checkpoint=path) == f"interrupted; nothing was saved in {path}"
+
+
+def full_disk(*_args, **_arrays):
+    raise OSError(errno.ENOSPC, "no space left")
+
+
 @pytest.mark.parametrize("place", [".", "file.txt/c.npz"])
 def test_a_checkpoint_that_cannot_be_written_is_known_before_the_first_step(tmp_path, place):
     (tmp_path / "file.txt").write_text("precious")
@@ -434,10 +455,7 @@ def test_a_checkpoint_replaces_no_other_file(tmp_path):
 
 
 def test_a_save_that_fails_is_told(tmp_path, monkeypatch):
-    def full_disk(*_):
-        raise StorageError("no space left")
-
-    monkeypatch.setattr(checkpoint, "save", full_disk)
+    monkeypatch.setattr("numpy.savez", full_disk)
     with pytest.warns(UserWarning, match="no space left"):
         training().run(Hooks(checkpoint=tmp_path / "c.npz", segment_steps=100))
 
