@@ -165,7 +165,7 @@ def compose_command(
         try:
             if correct:
                 with Watch(folder / "correction", say) as watch:
-                    hooks = Hooks(watch, should_stop=stop, checkpoint=path)
+                    hooks = Hooks(watch, watch.warn, stop, path)
                     composed = _corrected(composed, where, steps, seed, hooks)
                 found = _certified(composed, where, episodes, seed, Hooks(should_stop=stop))
                 say(found.text("--correct"))
@@ -174,7 +174,7 @@ def compose_command(
                 skill = _distilled(composed, where, steps, seed, hooks, kept)
         except Interrupted as error:
             lost = "stopped; the unfinished distillation was not saved"
-            raise Interrupted(_advice(ctx, path) if correct else lost) from error
+            raise Interrupted(_advice(ctx, path, error) if correct else lost) from error
         reference = bank.save(skill, kept)
     text = (
         f"{reference}: {skill.spec.steps} steps, {skill.spec.updates} updates, "
@@ -195,8 +195,10 @@ def _name(name: str | None, skills: Sequence[str]) -> str:
         raise SkillbankError(f"{error}; name it with --as") from error
 
 
-def _advice(ctx: click.Context, correction: Path) -> str:
-    """Say where the correction is, and which command continues with it."""
+def _advice(ctx: click.Context, correction: Path, error: Interrupted) -> str:
+    """Say where the correction is and which command continues with it, or why it is not saved."""
+    if notes := "\n".join(getattr(error, "__notes__", ())):
+        return f"stopped, but {notes}"
     words = [word for word in ctx.find_root().meta["words"] if word != "--correct"]
     again = shlex.join(["skillbank", *words, "--correction", str(correction)])
     return f"stopped; the correction is in {correction}; to continue with it as it is:\n  {again}"

@@ -153,6 +153,17 @@ def test_a_stopped_distillation_says_what_is_kept(call, monkeypatch, tmp_path):
     assert text.splitlines()[-1].strip() == " ".join(again)
 
 
+def test_a_correction_that_could_not_be_saved_is_told(call, monkeypatch):
+    def interrupted(*_args, **_named):
+        error = Interrupted("interrupted")
+        error.add_note("the disk is full")
+        raise error
+
+    monkeypatch.setattr(Composed, "corrected", interrupted)
+    text = call("north", "east", "--correct", *QUICK, code=130).output
+    assert text.rstrip().endswith("stopped, but the disk is full")
+
+
 def test_each_composition_has_a_folder_of_its_own(call, tmp_path):
     words = ("north", "east", "--as", "both", *QUICK)
     call(*words)

@@ -1,5 +1,6 @@
 """What composing lacks: correction, certificate, distillation and improvement, against oracles."""
 
+import errno
 import json
 
 import numpy as np
@@ -22,7 +23,13 @@ from skillbank.compose.correction import (
 from skillbank.compose.distillation import Distiller, plain_name
 from skillbank.compose.expression import Leaf, SoftOr
 from skillbank.config import Architecture
-from skillbank.errors import Interrupted, InvalidArgument, UnsupportedEnvironment
+from skillbank.errors import (
+    Interrupted,
+    InvalidArgument,
+    StorageError,
+    TrainingDiverged,
+    UnsupportedEnvironment,
+)
 from skillbank.networks import Critic
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.skill import Skill
@@ -365,14 +372,96 @@ def test_a_correction_is_kept_and_belongs_to_its_composition(learned, tmp_path):
         Correction.load(tmp_path / "none.npz")
 
 
-def test_an_interrupted_correction_keeps_what_it_has(tmp_path):
-    a, b = parts()
-    calls = iter([False] * 60 + [True] * 10)
-    hooks = Hooks(should_stop=lambda: next(calls), checkpoint=tmp_path / "c.npz")
+def after(rounds, happens):
+    """For ``should_stop``: returns False for some rounds, and then what ``happens`` returns."""
+    calls = iter([False] * rounds)
+    return lambda: next(calls, None) is None and happens()
+
+
+def an_error(error):
+    def happens():
+        raise error
+
+    return happens
+
+
+@pytest.mark.parametrize(
+    ("happens", "error", "said"),
+    [
+        (lambda: True, Interrupted, "interrupted; what was saved is in .*c.npz"),
+        (an_error(KeyboardInterrupt()), KeyboardInterrupt, "^$"),
+        (an_error(UnsupportedEnvironment("a bug")), UnsupportedEnvironment, "a bug"),
+    ],
+    ids=["stopped", "ctrl-c", "environment"],
+)
+def test_a_correction_that_does_not_end_keeps_what_it_has(tmp_path, happens, error, said):
+    (a, b), path = parts(), tmp_path / "c.npz"
+    hooks = Hooks(should_stop=after(60, happens), checkpoint=path)
+    with pytest.raises(error, match=said):
+        (a & b).corrected(config=QUICK, hooks=hooks)
+    kept = (a & b).with_correction(Correction.load(path))
+    assert kept.q(LINE[:, None], np.zeros((41, 1, 1))) != pytest.approx(
+        (a & b).q(LINE[:, None], np.zeros((41, 1, 1)))
+    )
+
+
+def test_a_correction_that_did_not_begin_replaces_none(tmp_path, learned):
+    a, b, corrected = learned
+    corrected.correction.save(tmp_path / "c.npz")
+    hooks = Hooks(should_stop=lambda: True, checkpoint=tmp_path / "c.npz")
     with pytest.raises(Interrupted):
         (a & b).corrected(config=QUICK, hooks=hooks)
-    kept = (a & b).with_correction(Correction.load(tmp_path / "c.npz"))
-    assert np.isfinite(kept.q(LINE[:, None], np.zeros((41, 1, 1)))).all()
+    assert Correction.load(tmp_path / "c.npz").digest() == corrected.correction.digest()
+
+
+@pytest.mark.parametrize("finite", [False, True], ids=["parameters", "loss"])
+def test_a_diverged_correction_keeps_that_of_its_last_report(tmp_path, monkeypatch, finite):
+    (a, b), path, update, saved = parts(), tmp_path / "c.npz", Corrector.update, []
+
+    def diverging(learner, batch):
+        loss = update(learner, batch)
+        if learner.updates < 60:
+            saved.append(path.read_bytes() if path.exists() else b"")
+            return loss
+        if not finite:
+            torch.nn.init.constant_(learner.network["out.bias"], float("nan"))
+        return loss * float("nan")
+
+    monkeypatch.setattr(Corrector, "update", diverging)
+    with pytest.raises(TrainingDiverged, match="smaller learning_rate"):
+        (a & b).corrected(config=QUICK, hooks=Hooks(checkpoint=path))
+    assert path.read_bytes() == saved[-1]
+    Correction.load(path)
+
+
+def test_a_correction_that_cannot_be_saved_is_told(tmp_path, monkeypatch):
+    def full_disk(*_args, **_arrays):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    (a, b), warned = parts(), []
+    monkeypatch.setattr("numpy.savez", full_disk)
+    stop, path = after(60, an_error(KeyboardInterrupt())), tmp_path / "c.npz"
+    with pytest.raises(KeyboardInterrupt) as caught:
+        (a & b).corrected(config=QUICK, hooks=Hooks(None, warned.append, stop, path))
+    assert all("no space left" in text for text in (*warned, *caught.value.__notes__))
+    assert len(warned) > 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_correction_replaces_no_other_file_and_needs_a_place(tmp_path):
+    a, b = parts()
+    np.savez(tmp_path / "run.npz", meta=np.frombuffer(b'{"started": {}}', np.uint8))
+    (tmp_path / "file.txt").write_text("precious")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for place, error, said in [
+        ("run.npz", SkillbankError, "not a correction.*; name another file"),
+        ("file.txt", SkillbankError, "not a correction"),
+        ("file.txt/c.npz", StorageError, "Name a file in a folder"),
+    ]:
+        hooks = Hooks(pytest.fail, should_stop=pytest.fail, checkpoint=tmp_path / place)
+        with pytest.raises(error, match=said):
+            (a & b).corrected(config=QUICK, hooks=hooks)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_correction_is_not_corrected_again(learned):
@@ -508,9 +597,9 @@ def test_the_certificate_tells_how_far_it_is_and_stops_when_asked_to():
     whole = []
     (a & b).certificate(episodes=1, hooks=Hooks(on_progress=whole.append))
     assert whole[-1].steps == whole[-1].total_steps  # the task says how long an episode is
-    calls = iter([False, True])
-    with pytest.raises(Interrupted):
-        (a & b).certificate(episodes=1, hooks=Hooks(should_stop=lambda: next(calls)))
+    stop = after(1, lambda: True)
+    with pytest.raises(Interrupted, match="the certificate is not finished"):
+        (a & b).certificate(episodes=1, hooks=Hooks(should_stop=stop))
 
 
 def test_the_certificate_holds_for_any_weights_and_operations():
@@ -621,11 +710,17 @@ def test_hooks_that_would_be_ignored_are_refused(given):
         lambda: (a & b).distill(config=BRIEF, hooks=hooks),
         lambda: compose.improve([a, b], a.spec.env_id, hooks=hooks),
     ]
-    if name not in ("checkpoint", "on_warning"):
+    if name not in ("checkpoint", "on_warning"):  # a correction can be saved
         calls.append(lambda: (a & b).corrected(config=QUICK, hooks=hooks))
     for call in calls:
         with pytest.raises(InvalidArgument, match=rf"\(\) would ignore the hooks' {name}; it uses"):
             call()
+
+
+def test_a_stopped_distillation_says_that_nothing_was_saved():
+    a, b = parts()
+    with pytest.raises(Interrupted, match="interrupted; nothing was saved"):
+        (a & b).distill(config=BRIEF, hooks=Hooks(should_stop=lambda: True))
 
 
 def test_a_distilled_skill_turns_only_what_its_parts_know():

@@ -172,7 +172,7 @@ def certify(
             walk.note(obs, action, step.next_obs, step.terminated, step.ended)
             obs = step.obs
             if hooks.should_stop():
-                raise Interrupted("interrupted")
+                raise Interrupted("interrupted; the certificate is not finished")
             if hooks.on_progress is not None and longest is not None:
                 hooks.on_progress(walk.progress(longest))
         return walk.finished()

@@ -293,13 +293,16 @@ class Composed(Composable):
             transitions: Learn from these instead of gathering any. Their actions are scaled to
                 [-1, 1]; their rewards are ignored.
             seed: Seeds the episodes, the parameters and all sampling.
-            hooks: Progress and stopping; when stopped, the correction learned so far is saved to
-                the checkpoint's path.
+            hooks: Progress, warnings and stopping. The correction learned so far is saved to the
+                checkpoint's path at each report, when stopped and on an error.
             env_kwargs: Keyword arguments of the environment.
 
         Raises:
             IncompatibleSkill: There is nothing to correct, or the transitions do not fit.
-            Interrupted: The hooks stopped it.
+            Interrupted: The hooks stopped it; the message says what was saved.
+            StorageError: No correction can be written to the checkpoint's path.
+            SkillbankError: A file that is not a correction is there.
+            TrainingDiverged: It diverged; the correction of the last report is kept.
         """
         from skillbank.compose.correction import corrected
 

@@ -42,8 +42,8 @@ from skillbank.compose.gathering import (
     learn,
 )
 from skillbank.config import Architecture, Count, Strict, Widths, first_problem
-from skillbank.durable import as_path, replace_durably
-from skillbank.errors import IncompatibleSkill, Interrupted, InvalidArgument, SkillbankError
+from skillbank.durable import as_path, check_replaceable, replace_durably
+from skillbank.errors import IncompatibleSkill, InvalidArgument, SkillbankError, TrainingDiverged
 from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch, Replay
 from skillbank.soft_value import soft_value
@@ -105,8 +105,11 @@ class Correction:
 
         Raises:
             StorageError: The file cannot be written.
+            TrainingDiverged: A parameter is not finite; nothing is written.
         """
         arrays = self.network.arrays()
+        if not all(np.isfinite(value).all() for value in arrays.values()):
+            raise TrainingDiverged(f"the correction is not finite, and was not saved in {path}")
         meta = {
             "hidden": [arrays[f"{i}.bias"].shape[-1] for i in range(self.network.hidden)],
             "action": self.action_size,
@@ -326,7 +329,7 @@ def corrected(
     env_kwargs: dict[str, Any] | None = None,
 ) -> Composed:
     """See ``Composed.corrected``."""
-    hooks = checked_hooks(hooks, "corrected()", *WATCHING, "checkpoint")
+    hooks = checked_hooks(hooks, "corrected()", *WATCHING, "checkpoint", "on_warning")
     config = config or CorrectionConfig()
     expression.check_bounded(composed.node)
     if isinstance(composed.node, Corrected):
@@ -340,6 +343,8 @@ def corrected(
                 "a composition made by improve() is not soft-optimal for a reward, so there is "
                 "nothing to correct; compose the skills themselves"
             )
+    if hooks.checkpoint is not None:
+        _check_place(hooks.checkpoint)
     task = None
     if transitions is None:
         task = gather_task(composed, env_id, config.num_envs, env_kwargs)
@@ -348,26 +353,37 @@ def corrected(
     try:
         fitted = composed if task is None else composed.fitted_to(task)
         learner = Corrector(fitted, config, seed)
-        try:
-            reports = learn(
-                learner,
-                task,
-                transitions,
-                config,
-                discount=composed.spec.discount,
-                seed=seed,
-                hooks=hooks,
-            )
-        except Interrupted:
-            if hooks.checkpoint is not None:
-                learner.correction.save(hooks.checkpoint)
-            raise
+
+        def save(path: Path) -> None:
+            if learner.updates or not path.exists():  # do not overwrite a correction with zero
+                learner.correction.save(path)
+
+        reports = learn(
+            learner,
+            task,
+            transitions,
+            config,
+            discount=composed.spec.discount,
+            seed=seed,
+            hooks=hooks,
+            save=save,
+        )
     finally:
         if task is not None:
             task.close()
     learner.network.requires_grad_(False)
     learner.correction.reports = reports
     return fitted.replaced(Corrected(composed.node, learner.correction))
+
+
+def _check_place(path: Path) -> None:
+    """Raise, before it is learned, if a correction cannot or should not be saved to a path."""
+    check_replaceable(path)
+    if path.exists():
+        try:
+            Correction.load(path)
+        except SkillbankError as error:
+            raise SkillbankError(f"{error}; name another file for this one") from error
 
 
 def _check_transitions(composed: Composed, transitions: Replay, env_id: str | None) -> None:

@@ -1,7 +1,8 @@
 """The loop shared by everything learned from a composition: act, store, update, report, stop."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,12 +13,12 @@ from torch import Tensor
 from skillbank.compose.acting import Acting, resampled
 from skillbank.compose.composed import Composed
 from skillbank.config import Count, NonNegative, Positive, Strict, Widths
-from skillbank.errors import Interrupted, SkillbankError
+from skillbank.errors import Interrupted, SkillbankError, TrainingDiverged
 from skillbank.replay import Batch, Replay, Transitions
 from skillbank.spec import Symmetry
 from skillbank.symmetry import Symmetries
 from skillbank.task import Task
-from skillbank.training import Hooks, Progress
+from skillbank.training import Hooks, Progress, save_or_warn, saving
 
 REPORTS = 50  # per training
 STILL = 3  # training stops after this many reports in a row without movement
@@ -81,7 +82,8 @@ def learn(
     *,
     discount: float,
     seed: int,
-    hooks: Hooks | None = None,
+    hooks: Hooks,
+    save: Callable[[Path], None] = lambda _: None,
 ) -> tuple[Report, ...]:
     """Gather transitions and learn from them until all steps are made or the result has settled.
 
@@ -92,13 +94,14 @@ def learn(
         config: The settings.
         discount: gamma.
         seed: Seeds the episodes and all sampling.
-        hooks: Progress and stopping.
+        hooks: Progress, stopping and checkpoint.
+        save: Saves what was learned to the checkpoint; called at each report and on an error.
 
     Raises:
         Interrupted: The hooks stopped it.
-        SkillbankError: It diverged, or there is nothing to learn from.
+        TrainingDiverged: It diverged; the last checkpoint is kept.
+        SkillbankError: There is nothing to learn from.
     """
-    hooks = hooks or Hooks()
     generator = torch.Generator().manual_seed(seed)
     if replay is None:
         if task is None:
@@ -107,29 +110,31 @@ def learn(
         replay = Replay(config.replay_capacity, *sizes, task.num_envs)
     obs = None if task is None else task.reset(seed=seed)
     rows = config.steps_per_update if task is None else task.num_envs
-    watch = _Watch(learner, config, hooks)
+    watch = _Watch(learner, config, hooks, save)
     steps, updates, debt = 0, 0, 0.0
-    while steps < config.total_steps and not watch.calm:
-        if hooks.should_stop():
-            raise Interrupted("interrupted")
-        if task is not None and obs is not None:
-            action = learner.act(obs)
-            step = task.step(action.numpy())
-            ended = torch.from_numpy(step.ended.astype(np.float32))
-            replay.add(Transitions(obs, action, step.reward, step.terminated, ended, step.next_obs))
-            obs = step.obs
-        steps += rows
-        if task is not None and steps <= config.learning_starts:
-            continue
-        if watch.probe is None:
-            watch.probe = replay.sample(config.batch_size, generator, discount)
-        debt += rows / config.steps_per_update
-        while debt >= 1.0:
-            debt -= 1.0
-            watch.loss = learner.update(replay.sample(config.batch_size, generator, discount))
-            updates += 1
-        if updates:
-            watch.look(steps, updates)
+    with saving(hooks, save):
+        while steps < config.total_steps and not watch.calm:
+            if hooks.should_stop():
+                raise Interrupted("interrupted")
+            if task is not None and obs is not None:
+                action = learner.act(obs)
+                step = task.step(action.numpy())
+                ended = torch.from_numpy(step.ended.astype(np.float32))
+                told = (step.reward, step.terminated, ended, step.next_obs)
+                replay.add(Transitions(obs, action, *told))
+                obs = step.obs
+            steps += rows
+            if task is not None and steps <= config.learning_starts:
+                continue
+            if watch.probe is None:
+                watch.probe = replay.sample(config.batch_size, generator, discount)
+            debt += rows / config.steps_per_update
+            while debt >= 1.0:
+                debt -= 1.0
+                watch.loss = learner.update(replay.sample(config.batch_size, generator, discount))
+                updates += 1
+            if updates:
+                watch.look(steps, updates)
     if not updates:
         raise SkillbankError(
             f"{steps} steps make no update; a larger total_steps would help, or a smaller "
@@ -141,8 +146,10 @@ def learn(
 class _Watch:
     """Reports progress, and detects when the result has settled."""
 
-    def __init__(self, learner: Learner, config: Gathering, hooks: Hooks) -> None:
-        self.learner, self.config, self.hooks = learner, config, hooks
+    def __init__(
+        self, learner: Learner, config: Gathering, hooks: Hooks, save: Callable[[Path], None]
+    ) -> None:
+        self.learner, self.config, self.hooks, self.save = learner, config, hooks, save
         self.reports: list[Report] = []
         self.probe: Batch | None = None
         self.loss = torch.tensor(float("nan"))
@@ -157,7 +164,11 @@ class _Watch:
         return self._still >= STILL
 
     def look(self, steps: int, updates: int) -> None:
-        """Report, if a report is due."""
+        """Report and save, if a report is due."""
+        if not self.loss.isfinite():
+            raise TrainingDiverged(
+                f"learning diverged at step {steps}; a smaller learning_rate would help"
+            )
         if steps < self._due and steps < self.config.total_steps:
             return
         self._due = steps + max(self.config.total_steps // REPORTS, 1)
@@ -172,10 +183,7 @@ class _Watch:
         seconds = time.perf_counter() - self._started
         level, loss = float(now.mean()), float(self.loss)
         self.reports.append(Report(steps, updates, seconds, loss, level, moved))
-        if not np.isfinite(loss):
-            raise SkillbankError(
-                f"learning diverged at step {steps}; a smaller learning_rate would help"
-            )
+        save_or_warn(self.hooks, self.save)
         if self.hooks.on_progress is not None:
             numbers = (steps, self.config.total_steps, updates, seconds)
             figures = {"loss": loss, "level": level}
