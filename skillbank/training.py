@@ -273,6 +273,8 @@ class Training:
                 self._segments(hooks, beside if self.task.any_thread else InTurn())
         finally:
             self.agent.beside = InTurn()
+        if hooks.segment_steps is None and self.steps > begun:  # a later run may extend it
+            save_or_warn(hooks, self._save)
 
     def _segments(self, hooks: Hooks, beside: Executor) -> None:
         while self.steps < self.config.total_steps:

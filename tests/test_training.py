@@ -176,9 +176,7 @@ def test_a_curve_has_its_points_also_in_short_segments():
 
 def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
     path = tmp_path / "checkpoint.npz"
-    run = training()
-    run.run(Hooks())
-    checkpoint.save(run, path)
+    training().run(Hooks(checkpoint=path))
     training(total_steps=800).run(Hooks(checkpoint=path, resume=True))
     with pytest.raises(SkillbankError, match=r"started differently.*discount: 0\.99, now 0\.9"):
         checkpoint.load(training(discount=0.9), path)
@@ -186,7 +184,7 @@ def test_a_training_may_be_resumed_for_longer_but_not_as_another(tmp_path):
         checkpoint.load(training(seed=3), path)
     with pytest.raises(SkillbankError, match="env_id: SmallWorld/Plane-v0, now"):
         checkpoint.load(training("skillbank/MultiGoal-v0"), path)
-    with pytest.raises(SkillbankError, match="is at 400 steps; total_steps=200 is less"):
+    with pytest.raises(SkillbankError, match="is at 800 steps; total_steps=200 is less"):
         checkpoint.load(training(total_steps=200), path)
     other = training()
     other.parents = ("ab" * 32,)
@@ -353,6 +351,14 @@ def test_an_unfinished_training_is_replaced_by_no_other(tmp_path):
             other.run(Hooks(checkpoint=path))
         assert (other.steps, path.read_bytes()) == (0, kept)
     training().run(Hooks(checkpoint=path, resume=True))
+
+
+def test_a_finished_training_is_extended_from_its_end(tmp_path):
+    path, run = tmp_path / "c.npz", training()
+    run.run(Hooks(checkpoint=path))
+    steps, longer = [], training(total_steps=480)
+    longer.run(Hooks(checkpoint=path, resume=True, on_step=lambda at, _: steps.append(at.steps)))
+    assert (steps[0], steps[-1]) == (404, 480)
 
 
 @pytest.mark.parametrize("steps", [0, 400], ids=["not begun", "complete"])
