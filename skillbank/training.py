@@ -145,7 +145,7 @@ def _saved_at(path: Path | None) -> str:
     return f"what was saved is in {path}" if path.exists() else f"nothing was saved in {path}"
 
 
-def check_run(seed: int, device: str) -> int:
+def check_run(seed: int, device: str = "cpu") -> int:
     """Check seed and device; return the seed (an int or a NumPy integer) as an int.
 
     Raises:

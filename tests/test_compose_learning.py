@@ -717,6 +717,20 @@ def test_hooks_that_would_be_ignored_are_refused(given):
             call()
 
 
+def test_a_seed_is_any_whole_number_that_is_not_negative():
+    a, b = parts()
+    found = [(a & b).certificate(episodes=2, steps=3, seed=seed).loss for seed in (1, np.int64(1))]
+    assert found[0] == found[1]
+    for call in (
+        lambda: (a & b).certificate(seed=-1),
+        lambda: (a & b).corrected(config=QUICK, seed=-1),
+        lambda: (a & b).distill(config=BRIEF, seed=-1),
+        lambda: compose.improve([a, b], a.spec.env_id, seed=-1),
+    ):
+        with pytest.raises(InvalidArgument, match="seed must be 0 or more"):
+            call()
+
+
 def test_a_stopped_distillation_says_that_nothing_was_saved():
     a, b = parts()
     with pytest.raises(Interrupted, match="interrupted; nothing was saved"):

@@ -36,7 +36,7 @@ from skillbank.compose.expression import Best, Corrected, Node, WeightedSum
 from skillbank.compose.gathering import gather_task
 from skillbank.errors import IncompatibleSkill, Interrupted, InvalidArgument
 from skillbank.evaluation import bootstrap_interval, check_ending
-from skillbank.training import WATCHING, Hooks, Progress, checked_hooks
+from skillbank.training import WATCHING, Hooks, Progress, check_run, checked_hooks
 
 if TYPE_CHECKING:
     from skillbank.compose.composed import Composed
@@ -142,7 +142,7 @@ def certify(
     env_kwargs: dict[str, Any] | None = None,
 ) -> Certificate:
     """See ``Composed.certificate``."""
-    hooks = checked_hooks(hooks, "certificate()", *WATCHING)
+    seed, hooks = check_run(seed), checked_hooks(hooks, "certificate()", *WATCHING)
     root = composed.node
     correction = composed.correction
     node = root.node if isinstance(root, Corrected) else root

@@ -48,7 +48,7 @@ from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch, Replay
 from skillbank.soft_value import soft_value
 from skillbank.spec import Finite, Name, ObservationBlock, critic_shapes
-from skillbank.training import WATCHING, Hooks, checked_hooks
+from skillbank.training import WATCHING, Hooks, check_run, checked_hooks
 
 NETWORKS = 2  # corrections learned in parallel; the larger one is used
 MAX_FILE_BYTES, MAX_DOCUMENT_BYTES = 64 << 20, 1 << 20
@@ -329,6 +329,7 @@ def corrected(
     env_kwargs: dict[str, Any] | None = None,
 ) -> Composed:
     """See ``Composed.corrected``."""
+    seed = check_run(seed)
     hooks = checked_hooks(hooks, "corrected()", *WATCHING, "checkpoint", "on_warning")
     config = config or CorrectionConfig()
     expression.check_bounded(composed.node)

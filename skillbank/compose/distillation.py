@@ -25,7 +25,7 @@ from skillbank.replay import Batch
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
 from skillbank.spec import MAX_NAME, MAX_TEXT, SkillSpec, kept_kwargs
-from skillbank.training import WATCHING, Hooks, checked_hooks
+from skillbank.training import WATCHING, Hooks, check_run, checked_hooks
 from skillbank.versions import versions
 
 BETWEEN = 10.0  # weight of errors in Q's differences between actions, which determine the policy
@@ -139,7 +139,7 @@ def distill(
     env_kwargs: dict[str, Any] | None = None,
 ) -> Skill:
     """See ``Composed.distill``."""
-    hooks = checked_hooks(hooks, "distill()", *WATCHING)
+    seed, hooks = check_run(seed), checked_hooks(hooks, "distill()", *WATCHING)
     config = config or DistillConfig()
     task = gather_task(composed, env_id, config.num_envs, env_kwargs)
     kept = kept_kwargs(task.env_id, task.kwargs)

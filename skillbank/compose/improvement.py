@@ -27,7 +27,7 @@ from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_bellman_target, soft_value
-from skillbank.training import WATCHING, Hooks, checked_hooks
+from skillbank.training import WATCHING, Hooks, check_run, checked_hooks
 
 STRETCH = 100  # steps for which a copy follows one policy
 
@@ -144,7 +144,7 @@ def improve(
         IncompatibleSkill: The skills cannot be composed, or do not fit the task.
         Interrupted: The hooks stopped it.
     """
-    hooks = checked_hooks(hooks, "improve()", *WATCHING)
+    seed, hooks = check_run(seed), checked_hooks(hooks, "improve()", *WATCHING)
     config = config or ImproveConfig()
     parts = tuple(skills)
     if not parts:
