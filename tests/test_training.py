@@ -467,8 +467,8 @@ def test_a_save_that_fails_is_told(tmp_path, monkeypatch):
 
 
 def test_wrong_hooks_are_known_at_once():
-    with pytest.raises(SkillbankError, match=r"pretrain\(\) takes skillbank.Hooks, .*not builtin"):
-        pretrain("SmallWorld/Plane-v0", PretrainConfig(**SMALL), hooks=print)
+    with pytest.raises(SkillbankError, match=r"pretrain\(\) takes skillbank.Hooks, .*not int"):
+        pretrain("SmallWorld/Plane-v0", PretrainConfig(**SMALL), hooks=3)
     with pytest.raises(InvalidArgument, match="segment_steps must be 1 or more, got 0"):
         Hooks(segment_steps=0)
 
