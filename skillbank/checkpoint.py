@@ -95,7 +95,9 @@ def load(training: "Training", path: Path | None) -> None:
     Raises:
         SkillbankError: There is no checkpoint, or it has another task, configuration or seed.
     """
-    if path is None or not path.is_file():
+    if path is None:
+        raise SkillbankError("resume=True needs a checkpoint: Hooks(checkpoint=..., resume=True)")
+    if not path.is_file():
         raise SkillbankError(f"no checkpoint at {path}; start without resuming")
     arrays, meta = _read(path)
     mine, theirs = _started(training), meta["started"]

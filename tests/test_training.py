@@ -278,6 +278,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(SkillbankError, match="no checkpoint at"):
         training().run(Hooks(checkpoint=path, resume=True))
+    with pytest.raises(SkillbankError, match="resume=True needs a checkpoint"):
+        training().run(Hooks(resume=True))
     run = training()
     run.run(Hooks())
     checkpoint.save(run, path)
