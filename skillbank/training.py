@@ -196,12 +196,9 @@ class Training:
         self.planned_steps = self.config.total_steps
 
     def complete(self, name: str, hooks: Hooks) -> Skill:
-        """Train to the end, close the task, and return the skill; raises what ``run`` does."""
-        try:
-            self.skill(name)  # invalid metadata raises before the training
-            self.run(hooks)
-        finally:
-            self.task.close()
+        """Train to the end and return the skill; raises what ``run`` does."""
+        self.skill(name)  # invalid metadata raises before the training
+        self.run(hooks)
         return self.skill(name)
 
     def skill(self, name: str) -> Skill:
