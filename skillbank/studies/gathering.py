@@ -117,7 +117,7 @@ def gathered(figure: str, budget: Budget, places: Places) -> list[Group]:
     """The groups of a figure, in its order, including those without results."""
     drawn = plan.FIGURES[figure]
     return [
-        gather(experiment, algorithm, budget, places, len(drawn.seeds_of(algorithm)))
+        gather(experiment, algorithm, budget, places, len(drawn.seeds))
         for experiment, algorithms in drawn.runs
         for algorithm in algorithms
     ]

@@ -54,7 +54,6 @@ FINETUNED = ("QuadrupedHallwayWide", "QuadrupedHallwayNarrow", "QuadrupedUMaze")
 TEMPERATURES = (10.0, 1.0, 0.1, 0.01)  # of figure 7
 SEEDS = tuple(range(10))
 FEW_SEEDS = SEEDS[:3]
-DEAR = ("sac",)  # expensive, a third of an hour per 100 000 steps: few seeds
 
 # The compared kinds of sampler, as changes to the default recipe.
 _STEIN: dict[str, Any] = {"objective": "stein", "particles": 16}
@@ -76,10 +75,6 @@ class Figure(NamedTuple):
     title: str
     runs: tuple[tuple[str, tuple[str, ...]], ...]  # experiments, each with its algorithms
     seeds: tuple[int, ...] = SEEDS
-
-    def seeds_of(self, algorithm: str) -> tuple[int, ...]:
-        """The seeds of an algorithm; few if it is expensive."""
-        return FEW_SEEDS if algorithm in DEAR else self.seeds
 
 
 FIGURES: dict[str, Figure] = {
@@ -126,7 +121,7 @@ def units(
     Args:
         figures: Keys of ``FIGURES``.
         budget: ``quick`` or ``full``.
-        seeds: The seeds; None: each figure's own, and few of expensive algorithms.
+        seeds: The seeds; None: each figure's own.
         only: The algorithms; None: all.
     """
     found: dict[str, Unit] = {}
@@ -136,8 +131,6 @@ def units(
         for seed in figure.seeds if seeds is None else tuple(seeds):
             for experiment, algorithms in figure.runs:
                 for algorithm in algorithms:
-                    if seeds is None and seed not in figure.seeds_of(algorithm):
-                        continue
                     if only is not None and algorithm not in only:
                         continue
                     _add(found, unit(experiment, algorithm, seed, budget))
