@@ -2,17 +2,18 @@
 
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from skillbank.errors import InvalidArgument, SkillbankError, UnsupportedEnvironment
 from skillbank.spec import EvaluationRecord
-from skillbank.task import Task, is_numeric
+from skillbank.task import Step, Task, is_numeric
 
 Array = NDArray[Any]
 MAX_COPIES = 100  # parallel simulations of one evaluation
@@ -235,20 +236,14 @@ def _rollout(
         raise UnsupportedEnvironment(
             f"{task.env_id} has no nominal start: its reset ignores the options {options}"
         )
-    predict: Any = policy.predict
-    memory: dict[str, Any] = {}  # of a recurrent policy
     running, returns = np.ones(copies, bool), np.zeros(copies)
     lengths = np.zeros(copies, np.int64)
     metrics: dict[str, Array] = {}
     place = final_info(task.info, ~running).get("position")
     path = [] if place is None or place.shape != (copies, 2) else [place]
+    steps = stepped(policy, task, obs, deterministic)
     while running.any():
-        check_ending(task, int(lengths.max()))
-        action, state = predict(obs.numpy(), deterministic=deterministic, **memory)
-        step = task.step(action, scaled=False)
-        if state is not None:
-            memory = {"state": state, "episode_start": step.ended}
-        obs = step.obs
+        step = next(steps)
         returns += running * step.reward.numpy()
         lengths += running
         facts = final_info(step.info, step.ended)
@@ -276,6 +271,26 @@ def _rollout(
         metrics["direction"] = np.arctan2(travel[:, 1], travel[:, 0])
         traces = tuple(whole[: lengths[i] + 1, i] for i in range(copies))
     return Evaluation(task.env_id, seed, returns, lengths, metrics, traces)
+
+
+def stepped(policy: Policy, task: Task, obs: Tensor, deterministic: bool) -> Iterator[Step]:
+    """Act in the task from the observations obs [N, S], and yield each step, without end.
+
+    Raises:
+        UnsupportedEnvironment: An episode does not end.
+    """
+    predict: Any = policy.predict
+    memory: dict[str, Any] = {}  # of a recurrent policy
+    lengths = np.zeros(task.num_envs, np.int64)
+    while True:
+        check_ending(task, int(lengths.max()))
+        action, state = predict(obs.numpy(), deterministic=deterministic, **memory)
+        step = task.step(action, scaled=False)
+        if state is not None:
+            memory = {"state": state, "episode_start": step.ended}
+        obs = step.obs
+        lengths = np.where(step.ended, 0, lengths + 1)
+        yield step
 
 
 def check_ending(task: Task, steps: int) -> None:

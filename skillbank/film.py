@@ -14,10 +14,10 @@ from skillbank.durable import as_path
 from skillbank.errors import InvalidArgument, StorageError, UnsupportedEnvironment
 from skillbank.evaluation import (
     Policy,
-    check_ending,
     check_policy,
     checked_numbers,
     fitted,
+    stepped,
     task_of,
 )
 from skillbank.task import Task
@@ -120,17 +120,11 @@ def _frames(
     deterministic: bool,
     report: Callable[[], object],
 ) -> Iterator[Frame]:
-    obs = task.reset(seed=seed)
-    steps = 0
+    steps = stepped(policy, task, task.reset(seed=seed), deterministic)
     while episodes:
-        check_ending(task, steps)
         yield _frame(task)
         report()
-        action, _ = policy.predict(obs.numpy(), deterministic=deterministic)
-        step = task.step(action, scaled=False)
-        obs = step.obs
-        steps = 0 if step.ended.any() else steps + 1
-        episodes -= int(step.ended.sum())
+        episodes -= int(next(steps).ended.sum())
 
 
 def _frame(task: Task) -> Frame:

@@ -755,16 +755,20 @@ def test_a_policy_is_asked_as_it_is_to_be_measured(deterministic):
     assert asked == {deterministic}
 
 
-def test_a_recurrent_policy_keeps_its_memory():
+@pytest.mark.parametrize("seen", ["evaluated", "filmed"])
+def test_a_recurrent_policy_keeps_its_memory(seen, tmp_path):
     told = []
 
     def predict(obs, state=None, episode_start=None, deterministic=False):
         told.append((state, None if episode_start is None else episode_start.tolist()))
         return np.zeros((len(obs), 2)), (0 if state is None else state) + 1
 
-    evaluate(SimpleNamespace(predict=predict), "SmallWorld/Errand-v0", episodes=1, length=3)
-    assert told == [(None, None), *((count, [False]) for count in range(1, len(told)))]
-    assert len(told) >= 3
+    policy = SimpleNamespace(predict=predict)
+    if seen == "evaluated":
+        evaluate(policy, "MultiGoal", episodes=1)
+    else:
+        film(policy, "MultiGoal", tmp_path / "a.gif")
+    assert told == [(None, None), *((count, [False]) for count in range(1, 20))]
 
 
 def test_films_are_made_of_any_policy_and_by_any_whole_number(tmp_path):
