@@ -200,7 +200,7 @@ class FlowPass:
         self.scale = log_scale.exp()
         rows = batch * count
         biases = head[:, 2 * size :].unsqueeze(1).expand(-1, count, -1)
-        biases = biases.reshape(rows, len(sampler.masks), units)
+        biases = biases.reshape(rows, len(sampler.reads), units)
         # A coupling reads the kept half and moves the other; the masks are applied to the weights.
         self.into = sampler["coupling.in"] * sampler.reads
         self.out = sampler["coupling.out"] * sampler.moves

@@ -132,14 +132,13 @@ class FlowSampler(Network):
         self.action = action
         self.couplings = architecture.couplings if action > 1 else 0
         self.coupling_hidden = architecture.coupling_hidden
-        self.masks: Tensor
-        self.register_buffer("masks", coupling_masks(architecture.couplings, action), False)
-        # For training: masks as factors on the weights into a coupling, and on those out of it,
-        # for raw scale (in units of tanh's range) and shift.
+        # The masks as factors on the weights into a coupling, and on those out of it, for raw scale
+        # (in units of tanh's range) and shift.
         self.reads: Tensor
         self.moves: Tensor
-        moved = 1.0 - self.masks
-        self.register_buffer("reads", self.masks.unsqueeze(2), False)  # [L, A, 1]
+        kept = coupling_masks(architecture.couplings, action)
+        moved = 1.0 - kept
+        self.register_buffer("reads", kept.unsqueeze(2), False)  # [L, A, 1]
         moves = torch.cat((moved / LOG_COUPLING_RANGE, moved), 1).unsqueeze(1)  # [L, 1, 2A]
         self.register_buffer("moves", moves, False)
 
@@ -160,27 +159,30 @@ class FlowSampler(Network):
 
     def forward(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Map noise [B, K, A] -> u [B, K, A] and log q(u | s) [B, K] (eq. 33)."""
-        state = self._state(obs)
-        x, log_det = noise, torch.zeros((), device=noise.device)
-        for layer in range(self.couplings):
-            log_scale, shift = self._coupling(layer, x, state)
-            x = x * log_scale.exp() + shift
-            log_det = log_det + log_scale.sum(-1)
-        u = state.mean + state.log_scale.exp() * x
-        log_det = log_det + state.log_scale.sum(-1)
-        return u, log_normal(noise) - log_det
+        u, log_scales = self._pushed(obs, noise)
+        return u, log_normal(noise) - sum(log_scale.sum(-1) for log_scale in log_scales)
 
     def push(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Map noise [B, K, A] -> u [B, K, A]."""
-        return self(obs, noise)[0]  # type: ignore[no-any-return]
+        return self._pushed(obs, noise)[0]
+
+    def _pushed(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map noise [B, K, A] -> u [B, K, A] and the logarithms of all its scales."""
+        mean, last, biases = self._state(obs)
+        x, log_scales = noise, []
+        for coupling in self._couplings(biases):
+            log_scale, shift = _moves(x, coupling)
+            x = x * log_scale.exp() + shift
+            log_scales.append(log_scale)
+        return mean + last.exp() * x, [*log_scales, last]
 
     def log_density(self, obs: Tensor, u: Tensor) -> Tensor:
         """Log q(u | s) of given u [B, K, A] -> [B, K], by inverting the couplings in turn."""
-        state = self._state(obs)
-        x = (u - state.mean) * (-state.log_scale).exp()
-        log_det = state.log_scale.sum(-1)
-        for layer in reversed(range(self.couplings)):
-            log_scale, shift = self._coupling(layer, x, state)  # depends on the kept half only
+        mean, last, biases = self._state(obs)
+        x = (u - mean) * (-last).exp()
+        log_det = last.sum(-1)
+        for coupling in reversed(self._couplings(biases)):
+            log_scale, shift = _moves(x, coupling)  # depends on the kept half only
             x = (x - shift) * (-log_scale).exp()
             log_det = log_det + log_scale.sum(-1)
         return log_normal(x) - log_det
@@ -196,8 +198,12 @@ class FlowSampler(Network):
         u = unsquash(action) if u is None else u
         return self.log_density(obs, u) - log_squash(u)
 
-    def _state(self, obs: Tensor) -> "_FlowState":
-        """The part that depends on the state only, computed once per state."""
+    def _state(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The part that depends on the state only, computed once per state.
+
+        That is the last map's mean and log-scale [B, 1, A], and the biases of the couplings' hidden
+        units [B, 1, L H].
+        """
         h = obs
         for layer in range(self.trunk):
             h = torch.relu(torch.addmm(self[f"{layer}.bias"], h, self[f"{layer}.weight"]))
@@ -205,28 +211,33 @@ class FlowSampler(Network):
         mean, raw, bias = torch.split(
             head, [self.action, self.action, head.shape[-1] - 2 * self.action], dim=-1
         )
-        log_scale = LOG_SCALE_CENTRE + LOG_SCALE_RANGE * torch.tanh(raw)
-        return _FlowState(
-            mean, log_scale, torch.split(bias, self.coupling_hidden, -1) if bias.shape[-1] else ()
-        )
+        return mean, LOG_SCALE_CENTRE + LOG_SCALE_RANGE * torch.tanh(raw), bias
 
-    def _coupling(self, layer: int, x: Tensor, state: "_FlowState") -> tuple[Tensor, Tensor]:
-        """Log-scale and shift of the moved components (zero elsewhere), each [B, K, A]."""
-        kept = self.masks[layer]
-        hidden = torch.relu((x * kept) @ self["coupling.in"][layer] + state.bias[layer])
-        out = hidden @ self["coupling.out"][layer] + self["coupling.bias"][layer]
-        raw, shift = out.chunk(2, -1)
-        moved = 1.0 - kept
-        log_scale = LOG_COUPLING_RANGE * torch.tanh(raw / LOG_COUPLING_RANGE) * moved
-        return log_scale, shift * moved
+    def _couplings(self, biases: Tensor) -> "list[_Coupling]":
+        """The couplings from the first to the last, for the biases that ``_state`` gives."""
+        if not self.couplings:
+            return []
+        into = self["coupling.in"] * self.reads
+        out = self["coupling.out"] * self.moves
+        bias = self["coupling.bias"] * self.moves.squeeze(1)
+        own = torch.split(biases, self.coupling_hidden, -1)
+        return list(map(_Coupling, into.unbind(), own, out.unbind(), bias.unbind()))
 
 
-class _FlowState(NamedTuple):
-    """The trunk's output for each state."""
+class _Coupling(NamedTuple):
+    """The masked weights of a coupling: it reads the kept components and moves the others."""
 
-    mean: Tensor  # [B, 1, A]
-    log_scale: Tensor  # [B, 1, A]
-    bias: tuple[Tensor, ...]  # of each coupling's hidden units, [B, 1, hidden]
+    into: Tensor  # [A, H]
+    hidden_bias: Tensor  # of each state [B, 1, H]
+    out: Tensor  # [H, 2 A]
+    bias: Tensor  # [2 A]
+
+
+def _moves(x: Tensor, coupling: _Coupling) -> tuple[Tensor, Tensor]:
+    """Log-scale and shift of each component (zero of the kept ones), each [B, K, A]."""
+    hidden = torch.relu(x @ coupling.into + coupling.hidden_bias)
+    raw, shift = (hidden @ coupling.out + coupling.bias).chunk(2, -1)
+    return LOG_COUPLING_RANGE * torch.tanh(raw), shift
 
 
 class NoiseSampler(Network):

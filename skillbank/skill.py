@@ -295,7 +295,8 @@ class Skill(Composable):
         if self.symmetries is None:
             return torch.tanh(self.sampler.push(obs, noise))
         which = self.symmetries.draw(len(obs) * n, generator)
-        seen = self.symmetries.obs(obs.repeat_interleave(n, 0), which)  # [B * n, S]
+        repeated = obs.unsqueeze(1).expand(-1, n, -1).flatten(0, 1)
+        seen = self.symmetries.obs(repeated, which)  # [B * n, S]
         action = torch.tanh(self.sampler.push(seen, noise.flatten(0, 1).unsqueeze(1)))
         return self.symmetries.undo_action(action, which).view_as(noise)
 
