@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.studies import plan
-from skillbank.studies.unit import Budget, Json, Places, finished, read_result
+from skillbank.studies.unit import Budget, Json, Places, current
 
 Float = NDArray[np.float64]
 
@@ -103,8 +103,8 @@ def gather(experiment: str, algorithm: str, budget: Budget, places: Places, plan
         unit = plan.unit(experiment, algorithm, int(seed), budget)
         if path != places.result(unit):  # another spelling of a seed
             continue
-        result = read_result(path)
-        if result is None or not finished(unit, places):
+        result = current(unit, places)
+        if result is None:
             group.stale += 1
         elif "diverged" in result["measured"]:
             group.diverged[int(seed)] = result

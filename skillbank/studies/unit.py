@@ -160,19 +160,24 @@ def read_result(path: Path) -> Json | None:
     return result
 
 
-def finished(unit: Unit, places: Places) -> bool:
-    """Whether a unit has a result of this definition, made from its parent's current skill.
+def current(unit: Unit, places: Places) -> Json | None:
+    """A unit's result, if it is of this definition and made from its parent's current skill.
 
     A setting that is newer than the result counts as having had its default.
     """
     result = read_result(places.result(unit))
     if result is None:
-        return False
+        return None
     try:
         same = Unit.model_validate_json(json.dumps(result["unit"])) == unit
     except ValidationError:  # a setting that no longer exists
-        return False
-    return same and _begun_as_now(unit, result, places)
+        return None
+    return result if same and _begun_as_now(unit, result, places) else None
+
+
+def finished(unit: Unit, places: Places) -> bool:
+    """Whether a unit has its result."""
+    return current(unit, places) is not None
 
 
 def _begun_as_now(unit: Unit, result: Json, places: Places) -> bool:
@@ -196,7 +201,7 @@ def startable(unit: Unit, places: Places) -> bool:
 
 def diverged(unit: Unit, places: Places) -> bool:
     """Whether a unit's result is that its training diverged, so that no other can start from it."""
-    result = read_result(places.result(unit)) if finished(unit, places) else None
+    result = current(unit, places)
     return result is not None and "diverged" in result["measured"]
 
 
