@@ -30,7 +30,7 @@ from skillbank.networks import (
 )
 from skillbank.operators import Composable
 from skillbank.soft_value import soft_value
-from skillbank.spec import MAX_PARENTS, ObservationBlock, SkillSpec, Symmetry
+from skillbank.spec import MAX_PARENTS, ObservationBlock, SkillSpec, block_columns
 from skillbank.symmetry import Symmetries
 from skillbank.task import Layout, TaskLike, layout_of
 from skillbank.versions import warn_of_another_mujoco
@@ -234,8 +234,8 @@ class Skill(Composable):
         task = layout_of(task)
         own, theirs = self.spec.observation_blocks, task.observation_blocks
         low, high = tuple(task.action_low.tolist()), tuple(task.action_high.tolist())
-        columns = block_columns(own, theirs)
-        if columns is None or (low, high) != (self.spec.action_low, self.spec.action_high):
+        bounds = self.spec.action_low, self.spec.action_high
+        if block_columns(own, theirs) is None or (low, high) != bounds:
             raise IncompatibleSkill(_side_by_side(self.spec, task, low, high))
         models = (self.spec.model_hash, task.model_hash)
         if self.spec.env_id == task.env_id and None not in models and models[0] != models[1]:
@@ -246,17 +246,8 @@ class Skill(Composable):
             )
         if own == theirs:
             return self
-        size = task.observation_size
-        parameters = {
-            name: _widened(value, columns, size) if name.endswith("/0.weight") else value
-            for name, value in self.parameters().items()
-        }
-        update = {
-            "observation_blocks": theirs,
-            "symmetries": tuple(_extended(s, columns, size) for s in self.spec.symmetries),
-        }
-        spec = self.spec.model_copy(update=update)
-        return self._continued(Skill(spec, parameters, self.content_hash))
+        wider = variants.widened(self.spec, self.parameters(), theirs)
+        return self._continued(Skill(*wider, self.content_hash))
 
     def known_blocks(self) -> set[ObservationBlock]:
         """The blocks that it uses; not those that ``fitted_to`` added with zero weights."""
@@ -299,39 +290,6 @@ class Skill(Composable):
         seen = self.symmetries.obs(repeated, which)  # [B * n, S]
         action = torch.tanh(self.sampler.push(seen, noise.flatten(0, 1).unsqueeze(1)))
         return self.symmetries.undo_action(action, which).view_as(noise)
-
-
-def block_columns(
-    own: Sequence[ObservationBlock], theirs: Sequence[ObservationBlock]
-) -> NDArray[np.int64] | None:
-    """The column in ``theirs`` of each column of ``own``; None if a block is missing there."""
-    starts, column = {}, 0
-    for block in theirs:
-        starts[block.name, block.size] = column
-        column += block.size
-    if any((block.name, block.size) not in starts for block in own):
-        return None
-    return np.concatenate([np.arange(b.size, dtype=np.int64) + starts[b.name, b.size] for b in own])
-
-
-def _widened(
-    weight: NDArray[np.float32], columns: NDArray[np.int64], observation: int
-) -> NDArray[np.float32]:
-    """First-layer weights [..., S (+ A), H] with rows of zeros for the new observation columns."""
-    extra = weight.shape[-2] - len(columns)  # the action's (or the noise's) rows come last
-    wide = np.zeros((*weight.shape[:-2], observation + extra, weight.shape[-1]), np.float32)
-    wide[..., columns, :] = weight[..., : len(columns), :]
-    wide[..., observation:, :] = weight[..., len(columns) :, :]
-    return wide
-
-
-def _extended(symmetry: Symmetry, columns: NDArray[np.int64], observation: int) -> Symmetry:
-    """The same symmetry for a wider observation, whose new columns it leaves unchanged."""
-    index, sign = np.arange(observation), np.ones(observation, np.int64)
-    index[columns] = columns[list(symmetry.obs_index)]
-    sign[columns] = symmetry.obs_sign
-    changes = {"obs_index": tuple(index.tolist()), "obs_sign": tuple(sign.tolist())}
-    return symmetry.model_copy(update=changes)
 
 
 def _side_by_side(

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from skillbank.config import (
@@ -63,6 +65,19 @@ class ObservationBlock(Strict):
 
     name: Name
     size: Annotated[int, Field(ge=1, le=65536)]
+
+
+def block_columns(
+    own: Sequence[ObservationBlock], theirs: Sequence[ObservationBlock]
+) -> NDArray[np.int64] | None:
+    """The column in ``theirs`` of each column of ``own``; None if a block is missing there."""
+    starts, column = {}, 0
+    for block in theirs:
+        starts[block.name, block.size] = column
+        column += block.size
+    if any((block.name, block.size) not in starts for block in own):
+        return None
+    return np.concatenate([np.arange(b.size, dtype=np.int64) + starts[b.name, b.size] for b in own])
 
 
 def blocks_text(blocks: Sequence[ObservationBlock]) -> str:

@@ -1,6 +1,6 @@
-"""Exact variants of a skill: at another temperature, or turned to another direction.
+"""Exact variants of a skill: at another temperature, turned, or with a wider observation.
 
-Both change its parameters in closed form, without training. Pure functions of spec and parameters.
+All change its parameters in closed form, without training. Pure functions of spec and parameters.
 """
 
 import math
@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.errors import IncompatibleSkill, InvalidArgument
-from skillbank.spec import MAX_NAME, MAX_TEXT, SkillSpec, Symmetry, blocks_text
+from skillbank.spec import (
+    MAX_NAME,
+    MAX_TEXT,
+    ObservationBlock,
+    SkillSpec,
+    Symmetry,
+    block_columns,
+    blocks_text,
+)
 
 Parameters = dict[str, NDArray[np.float32]]
 POSITION = "position"  # the block of the position in the arena
@@ -122,5 +130,51 @@ def _conjugate(symmetry: Symmetry, turn: NDArray[np.float64]) -> Symmetry | None
         return None
     index = np.abs(whole).argmax(1)
     sign = whole[np.arange(size), index].astype(int)
+    changes = {"obs_index": tuple(index.tolist()), "obs_sign": tuple(sign.tolist())}
+    return symmetry.model_copy(update=changes)
+
+
+def widened(
+    spec: SkillSpec,
+    parameters: Mapping[str, NDArray[np.float32]],
+    blocks: tuple[ObservationBlock, ...],
+) -> tuple[SkillSpec, Parameters]:
+    """The same skill for an observation with additional blocks, which its networks ignore.
+
+    Args:
+        spec: Metadata of the skill.
+        parameters: Parameters of the skill.
+        blocks: The new observation's blocks, among them all of the skill's.
+    """
+    columns = block_columns(spec.observation_blocks, blocks)
+    assert columns is not None, "all of the skill's blocks"
+    size = sum(block.size for block in blocks)
+    changed = {
+        name: _with_zeros(value, columns, size) if name.endswith("/0.weight") else value
+        for name, value in parameters.items()
+    }
+    update = {
+        "observation_blocks": blocks,
+        "symmetries": tuple(_extended(one, columns, size) for one in spec.symmetries),
+    }
+    return spec.model_copy(update=update), changed
+
+
+def _with_zeros(
+    weight: NDArray[np.float32], columns: NDArray[np.int64], observation: int
+) -> NDArray[np.float32]:
+    """First-layer weights [..., S (+ A), H] with rows of zeros for the new observation columns."""
+    extra = weight.shape[-2] - len(columns)  # the action's (or the noise's) rows come last
+    wide = np.zeros((*weight.shape[:-2], observation + extra, weight.shape[-1]), np.float32)
+    wide[..., columns, :] = weight[..., : len(columns), :]
+    wide[..., observation:, :] = weight[..., len(columns) :, :]
+    return wide
+
+
+def _extended(symmetry: Symmetry, columns: NDArray[np.int64], observation: int) -> Symmetry:
+    """The same symmetry for a wider observation, whose new columns it leaves unchanged."""
+    index, sign = np.arange(observation), np.ones(observation, np.int64)
+    index[columns] = columns[list(symmetry.obs_index)]
+    sign[columns] = symmetry.obs_sign
     changes = {"obs_index": tuple(index.tolist()), "obs_sign": tuple(sign.tolist())}
     return symmetry.model_copy(update=changes)

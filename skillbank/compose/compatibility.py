@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skillbank.errors import IncompatibleSkill
-from skillbank.skill import Skill, block_columns
-from skillbank.spec import blocks_text
+from skillbank.skill import Skill
+from skillbank.spec import block_columns, blocks_text
 from skillbank.task import Layout
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from skillbank.compose.critics import SkillCritics
 from skillbank.compose.expression import Atom, Best, Corrected, Leaf, Node
 from skillbank.errors import IncompatibleSkill, InvalidArgument, SkillbankError
 from skillbank.operators import Composable
-from skillbank.skill import Skill, block_columns
+from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
-from skillbank.spec import ObservationBlock, Symmetry, blocks_text
+from skillbank.spec import ObservationBlock, Symmetry, block_columns, blocks_text
 from skillbank.task import Layout, TaskLike, layout_of
 
 if TYPE_CHECKING:

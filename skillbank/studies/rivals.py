@@ -18,8 +18,7 @@ from skillbank.baselines import StableBaselinesTask
 from skillbank.checkpoint import load_optimisers, optimiser_arrays
 from skillbank.durable import replace_durably
 from skillbank.errors import IncompatibleSkill, TrainingDiverged, UnsupportedEnvironment
-from skillbank.skill import block_columns
-from skillbank.spec import ObservationBlock, blocks_text
+from skillbank.spec import ObservationBlock, block_columns, blocks_text
 from skillbank.studies.paper_ddpg import PaperDDPG, library_settings
 from skillbank.studies.tracking import Learned, Tracker
 from skillbank.studies.unit import RivalConfig, Unit
