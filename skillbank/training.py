@@ -370,9 +370,9 @@ class Training:
         """Set the critics' last bias to r / (1 - gamma (1 - p)).
 
         r is the mean of the first rewards, p the share of the first steps that terminated. This is
-        the constant closest to the values. A constant offset of Q does not change the policy, but
-        it is learned only at the slow rate of the target network: about 1 / ((1 - gamma) tau)
-        updates per e-fold.
+        the level of the values without their entropy, which depends on alpha and on the policy, and
+        both change. A constant offset of Q does not change the policy, but it is learned only at
+        the slow rate of the target network: about 1 / ((1 - gamma) tau) updates per e-fold.
         """
         reward, ends = self.replay.rewards().mean(), self.replay.terminations().mean()
         discount = self.config.discount * (1.0 - float(ends))

@@ -385,17 +385,43 @@ def test_value_is_the_integral(which):
     np.testing.assert_allclose(found, exact_value(composed, OBS), atol=0.04)
 
 
-@pytest.mark.parametrize("centre", [0.0, 4.0, 8.0, 10.0])
-def test_a_skill_that_is_its_prior_is_worth_nothing_also_where_that_saturates(centre):
-    """``alpha log E_prior exp(0) = 0``, wherever tanh is flat."""
-    plain = peaked("s", (0.0, 0.0), steep=0.0)
+def anchored(name, centre=0.0, steep=0.0):
+    """A skill whose prior is its own sampling network."""
+    plain = peaked(name, (0.0, 0.0), steep=steep)
     arrays = plain.parameters()
     arrays["sampler/head.bias"][:2] = centre
     prior = {k.replace("sampler", "anchor"): v for k, v in arrays.items() if "sampler" in k}
-    skill = Skill(plain.spec.model_copy(update={"anchored": True}), arrays | prior)
+    return Skill(plain.spec.model_copy(update={"anchored": True}), arrays | prior)
+
+
+@pytest.mark.parametrize("centre", [0.0, 4.0, 8.0, 10.0])
+def test_a_skill_that_is_its_prior_is_worth_nothing_also_where_that_saturates(centre):
+    """``alpha log E_prior exp(0) = 0``, wherever tanh is flat."""
+    skill = anchored("s", centre)
     np.testing.assert_allclose(
         compose.mean([skill]).value(np.repeat(OBS, 20, 0)).mean(), 0, atol=0.06
     )
+
+
+def test_a_prior_may_be_added_but_not_subtracted():
+    """``-alpha log pi_0`` has no upper bound, and its sums no soft value."""
+    plain, one, other = peaked("p", (0.5, 0.0)), anchored("one"), anchored("other", centre=0.5)
+    same = anchored("same", steep=1.0)  # with the prior of ``one``
+    for fine in (plain - 0.5 * plain, plain + 0.5 * one, one - same, one - 0.5 * same):
+        assert np.isfinite(fine.value(OBS)).all()
+    either = compose.any_of([one, plain], shared_goals=True)
+    unbounded = (
+        lambda: plain - 0.5 * one,
+        lambda: one - other,
+        lambda: one - 1.5 * same,
+        lambda: plain - 0.5 * (plain & one),
+        lambda: plain - either,
+        lambda: compose.any_of([plain - one, plain], shared_goals=True),
+    )
+    for made in unbounded:
+        with pytest.raises(IncompatibleSkill, match="cannot be subtracted"):
+            made()
+    assert np.isfinite((plain + either).value(OBS)).all()
 
 
 @pytest.mark.parametrize("which", list(compositions()))

@@ -14,9 +14,10 @@ Q-functions (Haarnoja et al. 2018, with the factor alpha / 2 on its divergence),
 worst policy in the first line and 0 in the second.
 
 The shortfall is estimated by running pi; the unavoidable part by the smallest sum over any stretch
-of the episodes of pi and of the parts' own policies. With a learned correction C, the same holds
-for ``Q_0 - C`` with ``e(s, a, s') = b(s') - gamma V(s') - C(s, a)``, where V is its own soft value:
-the expected e is 0 where C is exact.
+of the episodes of pi and of the parts' own policies. (Where the terms are noisy, the smallest is
+that of a lucky episode: the estimated loss errs upwards, and more so with more episodes.) With a
+learned correction C, the same holds for ``Q_0 - C`` with ``e(s, a, s') = b(s') - gamma V(s') - C(s,
+a)``, where V is its own soft value: the expected e is 0 where C is exact.
 
 The certificate only covers the error of composing, not parts that are far from optimal themselves.
 """

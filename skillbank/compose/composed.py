@@ -85,7 +85,8 @@ class Composed(Composable):
         joined: The operator and its operands, if ``&`` or ``|`` made it.
 
     Raises:
-        IncompatibleSkill: The skills cannot be composed; the message shows where they differ.
+        IncompatibleSkill: The skills cannot be composed; the message shows where they differ, or
+            which one cannot be subtracted.
     """
 
     spec: ComposedSpec
@@ -100,6 +101,7 @@ class Composed(Composable):
         self.node, self.joined, self.acting = node, joined, acting or Acting()
         skills = [leaf.skill for leaf in expression.leaves(node)]
         check_together(skills)
+        expression.check_priors(node)
         self._layout = layout or widest_layout(skills, expression.corrections(node))
         self.parts = tuple(skill.fitted_to(self._layout) for skill in skills)
         first = skills[0].spec

@@ -38,7 +38,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """``sum_i w_i Q_i``, any real weights."""
+    """``sum_i w_i Q_i``, any real weights; see ``check_priors`` for anchored skills."""
 
     terms: tuple[tuple["Node", float], ...]
 
@@ -169,6 +169,45 @@ def check_bounded(node: Node) -> None:
             check_bounded(part)
     elif isinstance(node, Corrected):
         check_bounded(node.node)
+
+
+def check_priors(node: Node) -> None:
+    """Reject a sum in which the prior of an anchored skill counts negatively.
+
+    Such a skill's Q contains ``alpha log pi_0``, which falls without bound towards the edge of the
+    action box. Its negative rises without bound, and a sum with it has no soft value.
+
+    Raises:
+        IncompatibleSkill: There is one; priors that are the same network may cancel.
+    """
+    weights: dict[bytes, float] = {}
+    names: dict[bytes, str] = {}
+
+    def count(node: Node, weight: float) -> None:
+        if isinstance(node, WeightedSum):
+            for part, share in node.terms:
+                count(part, weight * share)
+        elif isinstance(node, SoftOr):
+            for part, _ in node.terms:
+                if weight > 0.0:
+                    check_priors(part)
+                else:
+                    count(part, weight)
+        elif isinstance(node, Corrected):
+            count(node.node, weight)
+        elif isinstance(node, Leaf) and node.skill.anchor is not None:
+            prior = b"".join(map(np.ndarray.tobytes, node.skill.anchor.arrays().values()))
+            weights[prior] = weights.get(prior, 0.0) + weight
+            names.setdefault(prior, node.skill.spec.name)
+
+    count(node, 1.0)
+    for prior, weight in weights.items():
+        if weight < 0.0:
+            raise IncompatibleSkill(
+                f"the anchored skill '{names[prior]}' cannot be subtracted: its Q includes the "
+                "log-density of its prior, whose negative is unbounded. A plain skill can: distil "
+                "it first (compose.mean([skill]).distill()), or fine-tune with schedule='paper'"
+            )
 
 
 # Names and texts.

@@ -40,6 +40,9 @@ def add(
 
     Weights that sum to 1 keep the skills' temperature. ``a + b`` is for twice the reward of the
     mean; its policy is that of the mean at half the temperature, so it acts less randomly.
+
+    Raises:
+        IncompatibleSkill: They cannot be composed, or an anchored skill is subtracted.
     """
     _check_list(terms)
     pairs = list(terms.items() if isinstance(terms, Mapping) else terms)

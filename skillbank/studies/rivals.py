@@ -1,7 +1,8 @@
 """A unit of Stable-Baselines3: DDPG with the paper's constants, or SAC.
 
 The library draws from the global generators of NumPy and torch, so a unit needs a process of its
-own. A training starts with uniform actions, a fine-tuning with the pretrained policy's.
+own. A training starts with uniform actions (to which the library adds DDPG's noise), a fine-tuning
+with the pretrained policy's.
 """
 
 from collections.abc import Callable
