@@ -1,5 +1,6 @@
 """Units as they are trained: what is noted, what a resumed one ends with, and the rivals."""
 
+import copy
 import json
 import os
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from skillbank.config import PretrainConfig
 from skillbank.durable import alone
 from skillbank.errors import Busy, IncompatibleSkill, StorageError
 from skillbank.pretraining import pretrain
-from skillbank.studies import cluster, performing, rivals, soft_q, tracking
+from skillbank.studies import cluster, performing, plan, rivals, soft_q, tracking
 from skillbank.studies.unit import done, read_result, write_json
 from skillbank.training import Hooks, Training
 
@@ -437,6 +438,25 @@ def test_a_killed_unit_whose_replay_is_full_ends_with_the_same_numbers(tmp_path,
     unit = unit.model_copy(update={"learning": learning})
     straight = perform(unit, places(tmp_path / "a"))
     assert perform(unit, places(tmp_path / "b"), kill_after=SEGMENT + 40) == straight
+
+
+def test_soft_copies_follow_every_update():
+    """``target <- (1 - rate) target + rate network``, of critic and actor."""
+    unit = tiny("ddpg")
+    rate = plan.SOFT["target_rate"]
+    model, _ = model_of(unit.changed(learning=unit.learning.changed(**plan.SOFT)))
+    model.set_logger(rivals.Logger(None, []))
+    model.learn(unit.learning.learning_starts + 1)
+    assert model._n_updates == 1
+    nets = {part: getattr(model, part) for part in ("critic", "actor")}
+    targets = {part: getattr(model, f"{part}_target") for part in nets}
+    before = {part: copy.deepcopy(target.state_dict()) for part, target in targets.items()}
+    model.train(1)
+    for part, network in nets.items():
+        for name, value in network.state_dict().items():
+            expected = (1.0 - rate) * before[part][name] + rate * value
+            torch.testing.assert_close(targets[part].state_dict()[name], expected)
+            assert not torch.equal(before[part][name], expected)
 
 
 def test_ddpg_copies_both_its_targets():

@@ -154,9 +154,18 @@ def test_ddpg_has_the_papers_constants():
     assert (learning.replay_capacity, learning.learning_starts) == (1_000_000, 10_000)
 
 
+def test_soft_copies_are_all_that_differs_from_ddpg():
+    hard, soft = (plan.unit("QuadrupedUMaze", kind, 0, "full") for kind in ("ddpg", "ddpg_soft"))
+    assert isinstance(soft.learning, RivalConfig)
+    assert (soft.learning.target_period, soft.learning.target_rate) == (0, 0.005)
+    back = {"target_period": 1000, "target_rate": 1.0}
+    same = {"algorithm": "ddpg", "learning": soft.learning.changed(**back)}
+    assert soft.changed(**same) == hard
+
+
 @pytest.mark.parametrize("task", plan.FINETUNED)
 def test_beside_a_fine_tuning_all_begin_to_learn_at_one_step(task):
-    kinds = ("anchored", "paper", "default", "ddpg", "ddpg_pretrained")
+    kinds = ("anchored", "paper", "default", "ddpg", "ddpg_soft", "ddpg_pretrained")
     begins = {plan.unit(task, kind, 0, "full").learning.learning_starts for kind in kinds}
     assert begins == {finetune_recipe(task).learning_starts}
 

@@ -26,6 +26,7 @@ COLOURS = {
     "default": "tab:green",
     "map": "tab:olive",
     "ddpg": "tab:red",
+    "ddpg_soft": "tab:brown",
     "ddpg_pretrained": "tab:orange",
     "sac": "tab:purple",
 }

@@ -67,6 +67,9 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     },
     "map": {"objective": "map", "proposals": "uniform", "value_samples": 32},
 }
+# Stable-Baselines3's own target updates. Of the paper's hard copies, so short a training as those of
+# figure 5 sees only 39 or 98.
+SOFT: dict[str, Any] = {"target_period": 0, "target_rate": 0.005}
 
 
 class Figure(NamedTuple):
@@ -84,7 +87,10 @@ FIGURES: dict[str, Figure] = {
     "5": Figure(
         "Fine-tuning",
         tuple(
-            (task, ("anchored", "paper", "default", "ddpg", "ddpg_pretrained", "sac"))
+            (
+                task,
+                ("anchored", "paper", "default", "ddpg", "ddpg_soft", "ddpg_pretrained", "sac"),
+            )
             for task in FINETUNED
         ),
     ),
@@ -198,8 +204,9 @@ def _learning(
     experiment: str, algorithm: str, steps: int
 ) -> PretrainConfig | FinetuneConfig | RivalConfig:
     begins = _begins(experiment, steps)
-    if algorithm in ("ddpg", "ddpg_pretrained"):
-        return RivalConfig(total_steps=steps, learning_starts=begins or min(10_000, steps // 4))
+    if algorithm.startswith("ddpg"):
+        ddpg = RivalConfig(total_steps=steps, learning_starts=begins or min(10_000, steps // 4))
+        return ddpg.changed(**SOFT) if algorithm == "ddpg_soft" else ddpg
     if algorithm == "sac":  # the library's own defaults
         return RivalConfig(
             algorithm="sac",
@@ -209,9 +216,8 @@ def _learning(
             batch_size=256,
             critic_learning_rate=3e-4,
             actor_learning_rate=3e-4,
-            target_period=0,
-            target_rate=0.005,
             noise_sigma=0.0,
+            **SOFT,
         )
     if experiment == "MultiGoal" and algorithm == "paper":
         return shortened(recipe(experiment, "paper"), steps)
@@ -259,6 +265,7 @@ _LABELS = {
     "noise": "ours, noise-fed and Stein",
     "map": "kernel off",
     "ddpg": "DDPG",
+    "ddpg_soft": "DDPG, soft copies",
     "ddpg_pretrained": "DDPG, pretrained",
     "sac": "SAC",
 }
