@@ -67,8 +67,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     },
     "map": {"objective": "map", "proposals": "uniform", "value_samples": 32},
 }
-# Stable-Baselines3's own target updates. Of the paper's hard copies, so short a training as those of
-# figure 5 sees only 39 or 98.
+# Stable-Baselines3's own target updates. Of the paper's hard copies, figure 5's short trainings see
+# only 39 or 98.
 SOFT: dict[str, Any] = {"target_period": 0, "target_rate": 0.005}
 
 
