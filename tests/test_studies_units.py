@@ -140,6 +140,7 @@ def test_figure_5_is_at_equal_steps_and_in_full_each_seed_has_its_own_parent():
         assert steps == {plan.STEPS[task]["full"]}
         assert units[f"{task}/anchored-4"].parent == "QuadrupedRun/default-4"
         assert units[f"{task}/ddpg_pretrained-4"].parent == "QuadrupedRun/ddpg-4"
+        assert units[f"{task}/ddpg_soft_pretrained-4"].parent == "QuadrupedRun/ddpg_soft-4"
         assert units[f"{task}/default-4"].parent is None
     assert planned("QuadrupedUMaze", "anchored", 4).parent == "bank:run_anywhere"
 
@@ -165,7 +166,7 @@ def test_soft_copies_are_all_that_differs_from_ddpg():
 
 @pytest.mark.parametrize("task", plan.FINETUNED)
 def test_beside_a_fine_tuning_all_begin_to_learn_at_one_step(task):
-    kinds = ("anchored", "paper", "default", "ddpg", "ddpg_soft", "ddpg_pretrained")
+    kinds = ("anchored", "paper", "default", *plan.DDPGS)
     begins = {plan.unit(task, kind, 0, "full").learning.learning_starts for kind in kinds}
     assert begins == {finetune_recipe(task).learning_starts}
 

@@ -26,10 +26,12 @@ COLOURS = {
     "default": "tab:green",
     "map": "tab:olive",
     "ddpg": "tab:red",
-    "ddpg_soft": "tab:brown",
     "ddpg_pretrained": "tab:orange",
+    "ddpg_soft": "tab:red",
+    "ddpg_soft_pretrained": "tab:orange",
     "sac": "tab:purple",
 }
+HARD = ("ddpg", "ddpg_pretrained")  # drawn dotted in figure 5
 TASK_TITLES = {
     "QuadrupedHallwayWide": "wide hallway",
     "QuadrupedHallwayNarrow": "narrow hallway",
@@ -171,7 +173,8 @@ def _figure_5(groups: list[Group]) -> "Figure":
             steps, curves = group.curves()
             middle, low, high = interquartile_means(curves)
             colour = COLOURS.get(group.algorithm, "0.5")
-            (named[group.label],) = one.plot(steps / 1000, middle, color=colour)
+            style = ":" if group.algorithm in HARD else "-"
+            (named[group.label],) = one.plot(steps / 1000, middle, style, color=colour)
             one.fill_between(steps / 1000, low, high, color=colour, alpha=0.2, linewidth=0)
         one.set(title=TASK_TITLES.get(task, task), xlabel="environment steps (thousands)")
         one.grid(alpha=0.3)
@@ -180,7 +183,7 @@ def _figure_5(groups: list[Group]) -> "Figure":
         list(named.values()),
         list(named),
         loc="outside lower center",
-        ncols=len(named),
+        ncols=4,
         frameon=False,
     )
     return figure

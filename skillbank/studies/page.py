@@ -23,7 +23,7 @@ from skillbank.studies.statistics import (
 from skillbank.studies.unit import Budget, Places, shipped_reference
 from skillbank.task import Task
 
-RIVALS = ("ddpg", "ddpg_soft", "ddpg_pretrained", "sac")
+RIVALS = (*plan.DDPGS, "sac")
 GOALS = 4
 BACKWARD = 0.3  # metres backward after which a swimmer has explored the other way too
 LESS = 1 / 5  # share of the best baseline's steps within which ours should reach its return
@@ -54,9 +54,9 @@ fine-tuning starts from ({pretraining}); CPU time is of one core, evaluations in
 - *paper's schedule*: the skill's own Q-function and sampling network are trained further.
 - *from scratch*: trained on the task itself by the recipe of pretraining; in figure 5 shortened to
   the steps of the fine-tuning, with updates as early and as often.
-- *soft copies* (DDPG): after each update the targets move by 0.005 towards the networks, which is
-  Stable-Baselines3's default; of hard copies, so short a training sees only 39 or 98.
 - *pretrained* (DDPG): starts from the networks that the same seed has learned on QuadrupedRun.
+- *soft copies* (DDPG): after each update the targets move by 0.005 towards the networks, which is
+  Stable-Baselines3's default; of hard copies, figure 5's short trainings see only 39 or 98.
 - *paper preset*: every constant of appendix D.1 except the number of steps.
 - *kernel off*: every action of the sampling network follows the gradient of Q alone, to a maximum.
 """
@@ -249,7 +249,7 @@ def _finetuning(groups: list[Group]) -> list[str]:
         lines += [f"### {TASK_TITLES.get(task, task).capitalize()}", "", *_finetuned(own, best)]
         if best is not None:
             there = {group.algorithm for group in own}
-            missing = " and ".join(plan.label(task, one) for one in RIVALS if one not in there)
+            missing = "; ".join(plan.label(task, one) for one in RIVALS if one not in there)
             known = f" (no results yet of {missing})" if missing else ""
             lines += [fill(STEPS_TO.format(known=known, best=best.label), 100), ""]
     return lines

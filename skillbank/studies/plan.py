@@ -70,6 +70,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 # Stable-Baselines3's own target updates. Of the paper's hard copies, figure 5's short trainings see
 # only 39 or 98.
 SOFT: dict[str, Any] = {"target_period": 0, "target_rate": 0.005}
+DDPGS = ("ddpg", "ddpg_pretrained", "ddpg_soft", "ddpg_soft_pretrained")
 
 
 class Figure(NamedTuple):
@@ -86,13 +87,7 @@ FIGURES: dict[str, Figure] = {
     "3b": Figure("Maze", (("QuadrupedMaze", ("anchored", "default", "ddpg")),)),
     "5": Figure(
         "Fine-tuning",
-        tuple(
-            (
-                task,
-                ("anchored", "paper", "default", "ddpg", "ddpg_soft", "ddpg_pretrained", "sac"),
-            )
-            for task in FINETUNED
-        ),
+        tuple((task, ("anchored", "paper", "default", *DDPGS, "sac")) for task in FINETUNED),
     ),
     "6": Figure("Region explored by the swimmer", (("SwimmerFinishLine", ("default", "ddpg")),)),
     "7": Figure(
@@ -190,8 +185,8 @@ def _parent_unit(parent: str, seed: int, budget: Budget) -> Unit | None:
 
 
 def _parent(experiment: str, algorithm: str, seed: int, budget: Budget) -> str | None:
-    if algorithm == "ddpg_pretrained":
-        return f"QuadrupedRun/ddpg-{seed}"
+    if algorithm in DDPGS and algorithm.endswith("_pretrained"):
+        return f"QuadrupedRun/{algorithm.removesuffix('_pretrained')}-{seed}"
     if algorithm not in ("anchored", "paper") or experiment == "MultiGoal":
         return None
     if experiment == "PointMassReach":
@@ -204,9 +199,9 @@ def _learning(
     experiment: str, algorithm: str, steps: int
 ) -> PretrainConfig | FinetuneConfig | RivalConfig:
     begins = _begins(experiment, steps)
-    if algorithm.startswith("ddpg"):
+    if algorithm in DDPGS:
         ddpg = RivalConfig(total_steps=steps, learning_starts=begins or min(10_000, steps // 4))
-        return ddpg.changed(**SOFT) if algorithm == "ddpg_soft" else ddpg
+        return ddpg.changed(**SOFT) if "soft" in algorithm else ddpg
     if algorithm == "sac":  # the library's own defaults
         return RivalConfig(
             algorithm="sac",
@@ -265,8 +260,9 @@ _LABELS = {
     "noise": "ours, noise-fed and Stein",
     "map": "kernel off",
     "ddpg": "DDPG",
-    "ddpg_soft": "DDPG, soft copies",
     "ddpg_pretrained": "DDPG, pretrained",
+    "ddpg_soft": "DDPG, soft copies",
+    "ddpg_soft_pretrained": "DDPG, soft copies, pretrained",
     "sac": "SAC",
 }
 _LABELS_OF = {  # in experiments without fine-tuning
@@ -274,6 +270,7 @@ _LABELS_OF = {  # in experiments without fine-tuning
     ("MultiGoal", "paper"): "ours, paper preset",
     ("QuadrupedRun", "default"): "ours, pretraining",
     ("QuadrupedRun", "ddpg"): "DDPG, pretraining",
+    ("QuadrupedRun", "ddpg_soft"): "DDPG, soft copies, pretraining",
 }
 
 
