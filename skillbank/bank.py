@@ -384,7 +384,7 @@ class Bank:
         """
         if keep is not None and keep < 1:
             raise errors.InvalidArgument(f"keep must be at least 1, got {keep}; see remove()")
-        if not self.folder.is_dir():
+        if not self.folder.exists():
             return []
         with self._locked(), self._deleting("stale files"):
             swept = [path.name for path in durable.sweep(self.folder, partial=True)]

@@ -37,8 +37,9 @@ def finetuned_name(skill: str, env_id: str) -> str:
 
 
 def bare_reference(skill: str) -> str:
-    """A file name for a skill such as ``run_anywhere@2`` or ``some/folder/run_anywhere.h5``."""
-    return Path(skill).name.removesuffix(".h5").replace("@", "_v").replace(":", "_")
+    """A name for what is made of a skill such as ``run_anywhere@2`` or ``a folder/my skill.h5``."""
+    name = Path(skill).name.removesuffix(".h5").replace("@", "_v")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("_.-") or "skill"
 
 
 def imported(_ctx: click.Context, option: click.Parameter, env_id: str | None) -> str | None:

@@ -457,6 +457,13 @@ def test_gc_leaves_the_aliases_of_shipped_skills_to_who_sees_them(tmp_path: Path
     assert Bank(tmp_path, shipped=True).resolve("point_reach_left@best").number == 1
 
 
+def test_gc_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no bank")
+    with pytest.raises(errors.StorageError, match="cannot write to the bank"):
+        Bank(tmp_path / "file").gc()
+    assert Bank(tmp_path / "nothing").gc() == []
+
+
 def test_gc_keeps_the_newest_the_aliased_and_the_parents(bank: Bank) -> None:
     skills = [small_skill(seed=seed) for seed in range(5)]
     for skill in skills:

@@ -14,7 +14,13 @@ from conftest import QUICK_FINETUNE, QUICK_PRETRAIN  # type: ignore[import-not-f
 
 import skillbank
 from skillbank import cli_progress
-from skillbank.cli_settings import configured, finetuned_name, pretrained_name
+from skillbank.bank_folder import checked_name
+from skillbank.cli_settings import (
+    bare_reference,
+    configured,
+    finetuned_name,
+    pretrained_name,
+)
 from skillbank.cli_signals import StopRequest
 from skillbank.config import finetune_recipe, shortened
 from skillbank.durable import alone
@@ -125,10 +131,10 @@ def test_before_is_the_evaluation_of_the_skill_itself(call: Any, bank: skillbank
 
 
 def test_a_skill_file_will_do_for_a_name(call: Any, tiny_skill: skillbank.Skill) -> None:
-    tiny_skill.save("elsewhere.h5")
-    words = ["--skill", "elsewhere.h5", "--env", "PointMassHallway"]
+    tiny_skill.save("my skill (1).h5")
+    words = ["--skill", "my skill (1).h5", "--env", "PointMassHallway"]
     result = call("finetune", *words, *QUICK_FINETUNE)
-    assert "elsewhere.point_mass_hallway@1" in result.stdout
+    assert "my_skill_1_.point_mass_hallway@1" in result.stdout
 
 
 def test_pretrain_without_options_is_run_anywhere(
@@ -395,6 +401,14 @@ def test_names_of_skills() -> None:
     assert pretrained_name("skillbank/QuadrupedRun-v0") == "run_anywhere"
     assert pretrained_name("Ant-v5") == "ant_v5"
     assert finetuned_name("a", "QuadrupedUMaze") == "a.quadruped_u_maze"
+    for given, name in {
+        "walk@2": "walk_v2",
+        "some/folder/walk.h5": "walk",
+        "a b/.my skill.h5": "my_skill",
+        "naïve@best": "na_ve_vbest",
+        "???.h5": "skill",
+    }.items():
+        assert checked_name(bare_reference(given)) == name
 
 
 def test_settings_of_every_kind() -> None:
