@@ -68,7 +68,8 @@ CAPTIONS = {
     "3a": "One line per seed.",
     "3b": "One line per seed.",
     "5": "Interquartile means over seeds with 95 % intervals; with fewer than 5 seeds, the mean "
-    "and the range. Each point is the mean of 16 episodes, which start alike for all algorithms.",
+    "and the range. Each point is the mean of 16 episodes, which start alike for all algorithms. "
+    "Dotted: DDPG with the paper's hard target copies.",
     "6": "The least and the most forward of the 16 episodes' ends, at every evaluation; one panel "
     "per seed.",
     "7": "40 episodes of each seed from one pose, seen from above.",
