@@ -201,10 +201,7 @@ class FlowPass:
         rows = batch * count
         biases = head[:, 2 * size :].unsqueeze(1).expand(-1, count, -1)
         biases = biases.reshape(rows, len(sampler.reads), units)
-        # A coupling reads the kept half and moves the other; the masks are applied to the weights.
-        self.into = sampler["coupling.in"] * sampler.reads
-        self.out = sampler["coupling.out"] * sampler.moves
-        out_bias = sampler["coupling.bias"] * sampler.moves.squeeze(1)
+        self.into, self.out, out_bias = sampler.masked()
         self.x = noise.new_empty(layers + 1, rows, size)  # input of each coupling, and the output
         self.hidden = noise.new_empty(layers, rows, units)
         self.log_scales = noise.new_empty(layers, rows, size)

@@ -213,13 +213,20 @@ class FlowSampler(Network):
         )
         return mean, LOG_SCALE_CENTRE + LOG_SCALE_RANGE * torch.tanh(raw), bias
 
+    def masked(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The couplings' weights in [L, A, H] and out [L, H, 2 A], and their biases [L, 2 A].
+
+        A coupling reads the kept half and moves the other; the masks are applied to the weights.
+        """
+        into = self["coupling.in"] * self.reads
+        out = self["coupling.out"] * self.moves
+        return into, out, self["coupling.bias"] * self.moves.squeeze(1)
+
     def _couplings(self, biases: Tensor) -> "list[_Coupling]":
         """The couplings from the first to the last, for the biases that ``_state`` gives."""
         if not self.couplings:
             return []
-        into = self["coupling.in"] * self.reads
-        out = self["coupling.out"] * self.moves
-        bias = self["coupling.bias"] * self.moves.squeeze(1)
+        into, out, bias = self.masked()
         own = torch.split(biases, self.coupling_hidden, -1)
         return list(map(_Coupling, into.unbind(), own, out.unbind(), bias.unbind()))
 
