@@ -6,13 +6,14 @@ symmetries, model hash), are used if present.
 """
 
 import itertools
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.wrappers import NormalizeObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import DTypeLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -83,6 +84,7 @@ class Task:
         """Read what the environment is and declares."""
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
         source = _declaring(self.envs)
+        _check_wrappers(self.env_id, _first(self.envs))
         layout = _declared(self.env_id, obs_space, action_space, source)
         self.observation_blocks = layout.observation_blocks
         self.observation_size = layout.observation_size
@@ -276,10 +278,27 @@ def _outermost(envs: VectorEnv[Any, Any, Any]) -> Any:
 
     A wrapper that preserves the symmetries of the environment inside must declare them itself.
     """
-    env: Any = _first(envs)
-    while isinstance(env, _TRANSPARENT):
+    return next(env for env in _chain(_first(envs)) if not isinstance(env, _TRANSPARENT))
+
+
+def _chain(env: Any) -> Iterator[Any]:
+    """An environment from its outermost wrapper to the unwrapped one."""
+    yield env
+    while isinstance(env, gymnasium.Wrapper):
         env = env.env
-    return env
+        yield env
+
+
+def _check_wrappers(env_id: str, outermost: Any) -> None:
+    """Raise if observations depend on statistics that a skill file cannot hold."""
+    for env in _chain(outermost):
+        if isinstance(env, NormalizeObservation) and env.update_running_mean:
+            raise UnsupportedEnvironment(
+                f"{env_id} observes through NormalizeObservation, whose running statistics are "
+                "not in a skill file: elsewhere the skill would see other numbers than it learned "
+                "with. Scale by constants instead (TransformObservation of gymnasium.wrappers), "
+                "or set the wrapper's statistics and update_running_mean = False"
+            )
 
 
 def _declared(

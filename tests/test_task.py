@@ -1,5 +1,6 @@
 """A Gymnasium environment as the learner sees it: spaces, units, episode ends, bad returns."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import gymnasium
@@ -227,6 +228,25 @@ def test_symmetries_that_are_none_are_refused(change):
 def test_symmetries_of_another_size_are_refused():
     with pytest.raises(UnsupportedEnvironment, match="of 2 observed numbers and 2 actions; it has"):
         Task("SmallWorld/Wrapped-v0", 2, wrapper=Longer)
+
+
+def normalised(env, *, inside):
+    made = gymnasium.wrappers.NormalizeObservation(env)
+    return gymnasium.wrappers.FlattenObservation(made) if inside else made
+
+
+def frozen(env):
+    made = gymnasium.wrappers.NormalizeObservation(env)
+    made.update_running_mean = False
+    return made
+
+
+def test_statistics_that_no_skill_file_holds_are_refused():
+    message = "NormalizeObservation, whose running statistics are not in a skill file"
+    for inside in (False, True):
+        with pytest.raises(UnsupportedEnvironment, match=message):
+            Task("SmallWorld/Wrapped-v0", 2, wrapper=partial(normalised, inside=inside))
+    assert Task("SmallWorld/Wrapped-v0", 2, wrapper=frozen).observation_size == 2
 
 
 def test_an_environment_without_a_vector_entry_point_declares_for_itself():
