@@ -157,7 +157,10 @@ class RemoteBank:
                 if self._web:
                     return bank_folder.parse(_HERE, self._linked())
                 paths = self._fs.ls(self._root, detail=False)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                cause = error.__cause__  # fsspec converts every failure of a web request
+                if self._web and cause and getattr(cause, "status", None) != 404:
+                    raise cause from None
                 paths = []
             return bank_folder.parse(_HERE, [path.rpartition("/")[2] for path in paths])
 
@@ -208,8 +211,9 @@ class RemoteBank:
         else:
             wanted = self._alias(name, which) if (name, which) in scan.labels else 0
         if wanted not in found:
-            names = ", ".join(sorted({v.name for v in scan.versions})) or "nothing yet"
-            raise errors.SkillNotFound(f"no skill {reference!r} at {self.url}. There is: {names}")
+            names = ", ".join(sorted({v.name for v in scan.versions}))
+            known = f"There is: {names}" if names else "There is none at all: is the address right?"
+            raise errors.SkillNotFound(f"no skill {reference!r} at {self.url}. {known}")
         return found[wanted]
 
     def _alias(self, name: str, label: str) -> int:

@@ -164,7 +164,7 @@ def test_an_alias_there_is_understood(elsewhere: RemoteBank, bank: Bank, other: 
 
 
 def test_what_is_not_there_is_listed(elsewhere: RemoteBank, other: Bank) -> None:
-    with pytest.raises(errors.SkillNotFound, match="There is: nothing yet"):
+    with pytest.raises(errors.SkillNotFound, match="There is none at all: is the address right"):
         elsewhere.pull(other, "run")
     assert not other.folder.exists()
 
@@ -300,6 +300,7 @@ def test_names_there_cannot_lead_elsewhere(other: Bank) -> None:
     [
         ("nothing://x", "Protocol not known: nothing"),
         ("s3://bucket/skills", "cannot"),
+        ("http://127.0.0.1:9/skills", "cannot list .*Cannot connect to host"),
     ],
 )
 def test_an_unknown_or_unreachable_place_is_one_clear_line(url: str, text: str) -> None:
@@ -440,6 +441,10 @@ def test_a_bank_can_be_pulled_from_a_plain_web_server(
             there.pull(other, "walk")
         with pytest.raises(errors.StorageError, match="cannot write to http"):
             there.push(bank, "run@1", name="mine")
+        away = RemoteBank(f"{there.url}other")  # a page that the server does not have
+        assert away.names() == []
+        with pytest.raises(errors.SkillNotFound, match="is the address right"):
+            away.pull(other, "run")
         server.shutdown()
 
 
