@@ -178,7 +178,7 @@ class SkillSpec(Strict):
         if any((len(s.obs_index), len(s.action_index)) != sizes for s in self.symmetries):
             raise ValueError("symmetries do not have the sizes of observation and action")
         for name in self.env_kwargs:
-            if _is_running(self.env_id, name):
+            if says_how_it_runs(self.env_id, name):
                 raise ValueError(f"env_kwargs: {name} configures how a task is run, not the task")
         if self.anchored and self.architecture.sampler != "flow":
             raise ValueError("an anchor needs the density of sampler 'flow'")
@@ -210,7 +210,7 @@ def kept_kwargs(env_id: str, kwargs: Mapping[str, Any]) -> EnvKwargs:
     """
     kept: EnvKwargs = {}
     for name, value in kwargs.items():
-        if _is_running(env_id, name):
+        if says_how_it_runs(env_id, name):
             continue
         try:
             both = {**kept, name: _plain(value)}
@@ -225,7 +225,8 @@ def kept_kwargs(env_id: str, kwargs: Mapping[str, Any]) -> EnvKwargs:
     return kept
 
 
-def _is_running(env_id: str, name: str) -> bool:
+def says_how_it_runs(env_id: str, name: str) -> bool:
+    """Whether a keyword of an environment says how it is run, not what the task is."""
     return name in OF_GYMNASIUM or (env_id.startswith("skillbank/") and name in _OF_OUR_TASKS)
 
 

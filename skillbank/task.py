@@ -5,6 +5,7 @@ action is supported. Optional declarations, as of skillbank's own environments (
 symmetries, model hash), are used if present.
 """
 
+import inspect
 import itertools
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import NormalizeObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import DTypeLike, NDArray
@@ -19,8 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from skillbank.config import resolve
-from skillbank.errors import UnsupportedEnvironment
-from skillbank.spec import ObservationBlock, Sha256, Symmetry
+from skillbank.errors import UnsupportedEnvironment, did_you_mean
+from skillbank.spec import ObservationBlock, Sha256, Symmetry, says_how_it_runs
 
 Array = NDArray[Any]
 
@@ -70,7 +72,8 @@ class Task:
         except Exception as error:  # an environment may raise anything
             made = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
             raise UnsupportedEnvironment(
-                f"{self.env_id} cannot be made{made and f' with {made}'}: {error}"
+                f"{self.env_id} cannot be made{made and f' with {made}'}: "
+                f"{(isinstance(error, TypeError) and _unknown(self.env_id, kwargs)) or error}"
             ) from error
         self.num_envs, self.kwargs = num_envs, kwargs
         self.steps = 0  # steps of all copies since they were made
@@ -358,6 +361,33 @@ def _made(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> VectorEnv[Any, 
         wrappers=[lambda env: _CheckedCopy(env, next(copies))],
         **kwargs,
     )
+
+
+def _unknown(env_id: str, kwargs: dict[str, Any]) -> str:
+    """Say which keyword the environment does not take, and which it does; empty if it takes all."""
+    spec = gymnasium.spec(env_id)
+    entry: Any = spec.vector_entry_point or spec.entry_point
+    creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
+    classes: tuple[Any, ...] = inspect.getmro(creator) if inspect.isclass(creator) else ()
+    known = {"max_episode_steps"}
+    makers = [vars(c)["__init__"] for c in classes if "__init__" in vars(c)] or [creator]
+    for maker in makers:
+        parameters = inspect.signature(maker).parameters.values()
+        for one in parameters:
+            # What a base class requires is given by the class that inherits it.
+            if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and (
+                maker is makers[0] or one.default is not one.empty
+            ):
+                known.add(one.name)
+        if not any(one.kind == one.VAR_KEYWORD for one in parameters):
+            break
+    else:
+        return ""  # it takes any
+    wrong = next((name for name in kwargs if name not in known), None)
+    if wrong is None:
+        return ""
+    own = sorted(name for name in known if not says_how_it_runs(env_id, name))
+    return f"it has no '{wrong}'.{did_you_mean(wrong, own)} There is: {', '.join(own)}"
 
 
 def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Space[Any]) -> None:

@@ -107,6 +107,25 @@ def test_arguments_that_an_environment_does_not_know_are_refused():
         Task("SmallWorld/Line-v0", 1, wings=2)
 
 
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "known"),
+    [
+        (
+            "PointMassReach",
+            {"goal": ["left"]},
+            "no 'goal'. Did you mean 'goals'? There is: goals, max_episode_steps",
+        ),
+        ("QuadrupedRunToward", {"speed": 1}, "no 'speed'. There is: direction, max_episode_steps"),
+        ("Pendulum-v1", {"gravity": 1}, "no 'gravity'. There is: g, max_episode_steps"),
+        ("SmallWorld/Wrapped-v0", {"x": 1}, "no 'x'. There is: max_episode_steps, wrapper"),
+    ],
+)
+def test_the_arguments_of_an_environment_are_listed(env_id, kwargs, known):
+    with pytest.raises(UnsupportedEnvironment) as error:
+        Task(env_id, 1, **kwargs)
+    assert known in str(error.value)
+
+
 def test_actions_reach_the_environment_in_its_units_and_within_its_bounds():
     """The environment asserts that they do; -0.1 + (0.3 + 0.1) is above 0.3 in float64."""
     task = Task("SmallWorld/Lopsided-v0", 3)
