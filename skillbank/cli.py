@@ -16,6 +16,7 @@ from skillbank.cli_compose import compose_command
 from skillbank.cli_options import (
     FilePath,
     Function,
+    Steps,
     bank_option,
     deterministic_option,
     env_option,
@@ -24,7 +25,7 @@ from skillbank.cli_options import (
     open_bank,
     seed_option,
 )
-from skillbank.cli_printing import print_evaluation, print_files, print_json, roams
+from skillbank.cli_printing import print_evaluation, print_files, print_json, roams, say
 from skillbank.cli_reproduce import reproduce
 from skillbank.cli_settings import with_option
 from skillbank.cli_signals import ignore_signals, interrupt_on_signals
@@ -143,7 +144,7 @@ _training_options = _options(
     seed_option,
     click.option(
         "--steps",
-        type=click.IntRange(1),
+        type=Steps(1),
         help="Environment steps, summed over all copies. The recipe's schedule is scaled in "
         "proportion, and learning starts after at most a quarter of the steps; --set takes "
         "precedence. With --resume the original schedule is kept.",
@@ -219,7 +220,7 @@ def pretrain(
             planned = for_one_action(planned)
         click.echo(settings_help(planned))
         return
-    name = name or pretrained_name(env_id)
+    name = pretrained_name(env_id) if name is None else name
     run = ctx.with_resource(cli_training.Run.prepared(name, _again(ctx), **chosen))
     recipe = _planned(config.recipe(env_id, preset), run, steps, settings)
     run.start(recipe)
@@ -266,20 +267,21 @@ def finetune(
     """
     from skillbank import cli_training
     from skillbank.cli_settings import bare_reference, finetuned_name, settings_help
+    from skillbank.finetuning import check_schedule, recipe_for
     from skillbank.finetuning import finetune as learn
-    from skillbank.finetuning import recipe_for
 
     env_id = chosen["env_id"]
     if "help" in settings:
         spec = open_bank(chosen["bank_folder"]).spec(named(skill))
         click.echo(settings_help(recipe_for(spec, env_id, preset, schedule)))
         return
-    name = name or finetuned_name(bare_reference(skill), env_id)
+    name = finetuned_name(bare_reference(skill), env_id) if name is None else name
     run = ctx.with_resource(cli_training.Run.prepared(name, _again(ctx), **chosen))
     recipe = recipe_for(run.bank.spec(named(skill)), env_id, preset, schedule)
     recipe = _planned(recipe, run, steps, settings)
-    run.start(recipe)
     parent = run.bank.load(named(skill))
+    check_schedule(parent, recipe)
+    run.start(recipe)
     before = run.measured(parent)
     if not as_json:
         print_evaluation("before", before)
@@ -332,21 +334,24 @@ def evaluate(
 ) -> None:
     """Evaluate a skill over complete episodes, and draw its paths."""
     from skillbank import cli_training
+    from skillbank.cli_progress import counting
     from skillbank.cli_settings import bare_reference, snake_case
     from skillbank.evaluation import evaluate as measure
     from skillbank.evaluation import task_of
 
     chosen = open_bank(bank_folder).load(named(skill))
     task, made = task_of(chosen, env_id, env_kwargs)
-    result = measure(
-        chosen,
-        env_id,
-        episodes=episodes,
-        seed=seed,
-        deterministic=deterministic,
-        nominal_start=nominal_start,
-        **env_kwargs,
-    )
+    with counting(episodes, say) as report:
+        result = measure(
+            chosen,
+            env_id,
+            episodes=episodes,
+            seed=seed,
+            deterministic=deterministic,
+            nominal_start=nominal_start,
+            report=report,
+            env_kwargs=env_kwargs,
+        )
     folder = out or Path("runs", "evaluate", bare_reference(skill), snake_case(bare_name(task)))
     pictures = cli_training.draw_evaluations(chosen, task, {"": result}, folder, made)
     if as_json:

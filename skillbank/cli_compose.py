@@ -14,13 +14,14 @@ from skillbank.bank_folder import checked_name
 from skillbank.cli_folders import check_writable, held, numbered
 from skillbank.cli_options import (
     FilePath,
+    Steps,
     bank_option,
     env_option,
     json_option,
     named,
     seed_option,
 )
-from skillbank.cli_printing import print_json, say
+from skillbank.cli_printing import counted, print_json, say
 from skillbank.cli_progress import Watch
 from skillbank.cli_settings import bare_reference, with_option
 from skillbank.cli_signals import stop_on_signals
@@ -81,7 +82,7 @@ CORRECTION = "correction.npz"
 @env_option(None, "that of the skill that observes most")
 @with_option
 @click.option("--rescale", is_flag=True, help="Convert all to the first skill's temperature.")
-@click.option("--steps", type=click.IntRange(2), help="Environment steps of each training.")
+@click.option("--steps", type=Steps(2), help="Environment steps of each training.")
 @click.option(
     "--episodes",
     type=click.IntRange(1, 1000),
@@ -199,6 +200,8 @@ def _advice(ctx: click.Context, correction: Path, error: Interrupted) -> str:
     """Say where the correction is and which command continues with it, or why it is not saved."""
     if notes := "\n".join(getattr(error, "__notes__", ())):
         return f"stopped, but {notes}"
+    if not correction.exists():
+        return "stopped before anything was learned; nothing was saved"
     words = [word for word in ctx.find_root().meta["words"] if word != "--correct"]
     again = shlex.join(["skillbank", *words, "--correction", str(correction)])
     return f"stopped; the correction is in {correction}; to continue with it as it is:\n  {again}"
@@ -228,7 +231,7 @@ def _one_for_each(skills: "Sequence[Skill]", given: Sequence[float], option: str
     if len(given) != len(skills):
         raise SkillbankError(
             f"{len(skills)} skills need {option} once each, in their order, "
-            f"but it was given {len(given)} times"
+            f"but it was given {counted(len(given), 'time')}"
         )
 
 
@@ -256,7 +259,7 @@ def _composed(
 def _certified(
     composed: "Composed", where: dict[str, Any], episodes: int, seed: int, hooks: "Hooks"
 ) -> "Certificate":
-    say(f"running {episodes} episodes for the certificate")
+    say(f"running {counted(episodes, 'episode')} for the certificate")
     with Watch(None, say) as watch:
         hooks.on_progress = watch
         return composed.certificate(**where, episodes=episodes, seed=seed, hooks=hooks)

@@ -1,6 +1,8 @@
 """Options that several commands share, and how to interpret them."""
 
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +29,17 @@ class FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Expand the path, then check it."""
         return super().convert(as_path(value), param, ctx)
+
+
+class Steps(click.IntRange):
+    """A number of steps, at least ``min``; also as ``2e5``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a number of steps."""
+        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?[eE]\d{1,2}", value):
+            number = Decimal(value)
+            value = int(number) if number == int(number) else value
+        return super().convert(value, param, ctx)
 
 
 bank_option = click.option(

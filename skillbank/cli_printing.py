@@ -25,6 +25,11 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: ``1 episode``, ``2 episodes``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def roams(evaluation: "Evaluation") -> bool:
     """Whether the final directions of the episodes are of interest: the task has no goal."""
     return "direction" in evaluation.metrics and not {"progress", "distance"} & set(
@@ -48,7 +53,7 @@ def score(record: "EvaluationRecord") -> str:
     for name, (unit, factor) in UNITS.items():
         if name in record.metrics:
             parts.append(f"{name.replace('_', ' ')} {factor * record.metrics[name]:.3g} {unit}")
-    return f"{', '.join(parts)} ({record.episodes} episodes, seed {record.seed})"
+    return f"{', '.join(parts)} ({counted(record.episodes, 'episode')}, seed {record.seed})"
 
 
 def print_files(paths: Sequence[str]) -> None:

@@ -5,7 +5,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,32 @@ class Watch:
             return  # closing a broken writer fails once more
         self._logs = False
         self.warn(f"no more logs in {self._folder}: {problem.strerror or problem}")
+
+
+@contextmanager
+def counting(episodes: int, say: Callable[[str], None]) -> Iterator[Callable[[int, int], None]]:
+    """Show the progress of an evaluation of more than a second; yield its ``report``.
+
+    Args:
+        episodes: The number of episodes.
+        say: Prints one line.
+    """
+    from tqdm import tqdm
+
+    last_line = time.monotonic()
+    with tqdm(
+        total=episodes, unit=" episodes", dynamic_ncols=True, disable=None, leave=False, delay=1.0
+    ) as bar:
+
+        def report(ended: int, step: int) -> None:
+            nonlocal last_line
+            bar.set_postfix_str(f"step {step}", refresh=False)
+            bar.update(ended - bar.n)
+            if bar.disable and time.monotonic() - last_line >= PLAIN_SECONDS:
+                last_line = time.monotonic()
+                say(f"{ended}/{episodes} episodes, step {step}")
+
+        yield report
 
 
 def _state(progress: "Progress") -> str:

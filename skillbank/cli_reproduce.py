@@ -51,7 +51,7 @@ class SeedRange(click.ParamType[tuple[int, ...]]):
 
 @click.command(
     epilog="\b\n"
-    "skillbank reproduce smoke                     check in seconds that everything works\n"
+    "skillbank reproduce smoke                     check in minutes that everything works\n"
     "skillbank reproduce 5 --plan                  show what would run, and for how long\n"
     "skillbank reproduce 5 --budget full           hours; can be stopped and restarted\n"
     "skillbank reproduce all --budget full --draw  draw pictures and page of existing results",

@@ -1,8 +1,9 @@
 """A training on the command line: where it writes, how it is stopped, and what it leaves behind."""
 
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,8 +12,8 @@ from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
 from skillbank.cli_folders import check_writable, held, numbered
-from skillbank.cli_printing import say
-from skillbank.cli_progress import Watch
+from skillbank.cli_printing import counted, say
+from skillbank.cli_progress import Watch, counting
 from skillbank.cli_signals import StopRequest, stop_on_signals
 from skillbank.config import Learning, resolve
 from skillbank.errors import Interrupted, SkillbankError, StorageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from skillbank.skill import Skill
 
 CHECKPOINT = "checkpoint.npz"
+FEW_UPDATES = 100  # with fewer a skill has hardly learned anything
 
 
 class Outcome(NamedTuple):
@@ -81,7 +83,9 @@ class Run:
         check_writable(first, "choose another with --out FOLDER")
         folder = out or numbered(first, CHECKPOINT)
         if resume and not (folder / CHECKPOINT).is_file():
-            raise SkillbankError(f"no checkpoint in {first}; start without --resume")
+            kept = ", ".join(one.reference for one in bank.listing() if one.name == name)
+            done = f"; a finished one leaves none, and the bank has {kept}" if kept else ""
+            raise SkillbankError(f"no checkpoint in {first}{done}; start without --resume")
         with held(folder):
             run = cls(checked_name(name), bank, folder, again, resume, **chosen)
             if run.checkpoint.exists() and not resume:
@@ -97,14 +101,27 @@ class Run:
         return self.folder / CHECKPOINT
 
     def start(self, config: Learning) -> None:
-        """Set up the process for training, and announce the training."""
+        """Set up the process for training, check the task, and announce the training.
+
+        Raises:
+            UnsupportedEnvironment: The task is unknown, or cannot be learned on.
+            SkillbankError: The device is not available.
+        """
         keep_freed_blocks()
         import torch
 
+        from skillbank.task import Task
         from skillbank.training import check_run
 
         torch.set_num_threads(self.threads)
         check_run(self.seed, self.device)
+        with closing(Task(self.env_id, 1, **self.env_kwargs)) as task:
+            if task.max_episode_steps is None:
+                say(
+                    f"warning: {task.env_id} declares no max_episode_steps: if its episodes never "
+                    "end by themselves, the skill cannot be evaluated "
+                    "(gymnasium.register(..., max_episode_steps=1000) limits them)"
+                )
         say(
             f"{self.name}: {config.total_steps} steps of {resolve(self.env_id)}, logs in "
             f"{self.folder} (Ctrl-C saves and stops)"
@@ -123,6 +140,11 @@ class Run:
         """
         with stop_on_signals() as stop:
             skill, seconds = self._train(learn, stop)
+            if skill.spec.updates < FEW_UPDATES:
+                say(
+                    f"warning: only {counted(skill.spec.updates, 'update')}: hardly anything is "
+                    "learned; increase --steps"
+                )
             evaluation = None
             try:
                 with stop.interruptible():
@@ -133,7 +155,10 @@ class Run:
                 skill = skill.with_spec(evaluations=(evaluation.record(),))
             reference = self._keep(skill)
             if stop.made:
-                raise Interrupted(f"interrupted after training; '{reference}' is in the bank")
+                raise Interrupted(
+                    f"interrupted after training; '{reference}' is in the bank. To evaluate it:\n"
+                    f"  skillbank evaluate --skill {shlex.quote(reference)}"
+                )
         return Outcome(reference, skill, evaluation, seconds)
 
     def draw(self, reference: str, skill: "Skill", panels: "Mapping[str, Evaluation]") -> list[str]:
@@ -200,9 +225,15 @@ class Run:
         """
         from skillbank.evaluation import evaluate
 
-        return evaluate(
-            skill, self.env_id, episodes=self.episodes, seed=self.seed, **self.env_kwargs
-        )
+        with counting(self.episodes, say) as report:
+            return evaluate(
+                skill,
+                self.env_id,
+                episodes=self.episodes,
+                seed=self.seed,
+                report=report,
+                env_kwargs=self.env_kwargs,
+            )
 
     def _measure(self, skill: "Skill") -> "Evaluation | None":
         try:

@@ -2,7 +2,7 @@
 
 import operator
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -116,6 +116,7 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = False,
     nominal_start: bool = False,
+    report: Callable[[int, int], object] = lambda _ended, _step: None,
     env_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Evaluation:
@@ -132,6 +133,8 @@ def evaluate(
         deterministic: Take the best action in each state instead of a random one.
         nominal_start: Start every episode from the nominal pose of the task, with the reset option
             ``{"randomize": False}``.
+        report: Called after each step of all copies with the number of episodes that have ended
+            and the number of steps of those still running.
         env_kwargs: Keyword arguments of the environment.
         kwargs: The same, as separate keywords.
 
@@ -150,7 +153,11 @@ def evaluate(
         with closing(Task(env_id, copies, **kwargs)) as task:
             policy = fitted(skill, task, seed + first)
             options = {"randomize": False} if nominal_start else None
-            parts.append(_rollout(policy, task, seed + first, deterministic, options))
+
+            def more(ended: int, step: int, before: int = first) -> None:
+                report(before + ended, step)
+
+            parts.append(_rollout(policy, task, seed + first, deterministic, options, more))
     joined = {  # nan in the parts in which a metric never appeared
         name: np.concatenate([p.metrics.get(name, np.full(len(p.returns), np.nan)) for p in parts])
         for name in dict.fromkeys(name for p in parts for name in p.metrics)
@@ -225,7 +232,12 @@ def check_policy(skill: object) -> None:
 
 
 def _rollout(
-    policy: Policy, task: Task, seed: int, deterministic: bool, options: dict[str, Any] | None
+    policy: Policy,
+    task: Task,
+    seed: int,
+    deterministic: bool,
+    options: dict[str, Any] | None,
+    report: Callable[[int, int], object],
 ) -> Evaluation:
     """Run one episode of every copy; a copy that has ended is ignored until all have ended."""
     copies = task.num_envs
@@ -263,6 +275,7 @@ def _rollout(
                 kept = metrics.setdefault(name, np.full(copies, np.nan))
                 kept[told] = values[told]
         running &= ~step.ended
+        report(copies - int(running.sum()), int(lengths.max()))
     traces: tuple[Array, ...] = ()
     if path:
         whole = np.stack(path)  # [T + 1, copies, 2]

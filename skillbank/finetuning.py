@@ -37,7 +37,7 @@ from skillbank.config import (
 from skillbank.config import Schedule as ScheduleName
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.evaluation import check_policy
-from skillbank.networks import FlowSampler, Sampler
+from skillbank.networks import FlowSampler
 from skillbank.skill import Skill
 from skillbank.spec import MAX_NAME, SkillSpec
 from skillbank.task import Task
@@ -140,38 +140,48 @@ def recipe_for(
     return noise_fed(config) if noise else config
 
 
-def started_agent(
-    skill: Skill, task: Task, config: FinetuneConfig, seed: int, device: str
-) -> Agent:
-    """An agent initialised from the skill."""
-    spec, anchor = skill.spec, None
-    if spec.architecture.sampler == "noise" and config.objective == "divergence":
+def check_schedule(skill: Skill, config: FinetuneConfig) -> None:
+    """Raise if a skill cannot be fine-tuned as configured.
+
+    Raises:
+        IncompatibleSkill: Its policy has no density for an anchor or for the objective, or is not
+            determined by its critic alone.
+    """
+    spec = skill.spec
+    noise_fed = spec.architecture.sampler == "noise"
+    if noise_fed and config.objective == "divergence":
         raise IncompatibleSkill(
             f"skill '{spec.name}' has a noise-fed sampling network, which has no density for "
             "objective 'divergence'; use schedule 'paper' with objective 'stein' and proposals "
             "'uniform'"
         )
-    arrays = skill.sampler.arrays()
-    sizes = (spec.observation_size, spec.action_size)
     if config.schedule == "paper" and spec.anchored and skill.noise_set is None:
         raise IncompatibleSkill(
             f"skill '{spec.name}' is anchored to its parent, so its critic alone does not "
             "determine its policy; use schedule 'anchored'"
         )
-    if config.schedule == "anchored":
-        if skill.noise_set is not None:
-            raise IncompatibleSkill(
-                f"skill '{spec.name}' acts by a finite noise set, which has no density for an "
-                "anchor; use schedule 'paper'"
-            )
-        if spec.architecture.sampler != "flow":
-            raise IncompatibleSkill(
-                f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
-                "use schedule 'paper', or pretrain it with sampler 'flow'"
-            )
-        prior: Sampler | None = skill.sampler
-    else:  # a skill with a partly shrunk noise set may still have an anchor
-        prior = skill.anchor
+    if config.schedule == "anchored" and skill.noise_set is not None:
+        raise IncompatibleSkill(
+            f"skill '{spec.name}' acts by a finite noise set, which has no density for an "
+            "anchor; use schedule 'paper' (--schedule paper)"
+        )
+    if config.schedule == "anchored" and noise_fed:
+        raise IncompatibleSkill(
+            f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
+            "use schedule 'paper' (--schedule paper), or pretrain it with sampler 'flow'"
+        )
+
+
+def started_agent(
+    skill: Skill, task: Task, config: FinetuneConfig, seed: int, device: str
+) -> Agent:
+    """An agent initialised from the skill; raises what ``check_schedule`` does."""
+    check_schedule(skill, config)
+    spec, anchor = skill.spec, None
+    arrays = skill.sampler.arrays()
+    sizes = (spec.observation_size, spec.action_size)
+    # A skill with a partly shrunk noise set may still have an anchor.
+    prior = skill.sampler if config.schedule == "anchored" else skill.anchor
     if prior is not None:
         anchor = FlowSampler(spec.architecture, *sizes)
         anchor.load_arrays(prior.arrays())

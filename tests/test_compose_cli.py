@@ -164,6 +164,15 @@ def test_a_correction_that_could_not_be_saved_is_told(call, monkeypatch):
     assert text.rstrip().endswith("stopped, but the disk is full")
 
 
+def test_a_correction_that_did_not_begin_is_not_offered(call, monkeypatch):
+    def interrupted(*_args, **_named):
+        raise Interrupted("interrupted")
+
+    monkeypatch.setattr(Composed, "corrected", interrupted)
+    text = call("north", "east", "--correct", *QUICK, code=130).output
+    assert text.rstrip().endswith("stopped before anything was learned; nothing was saved")
+
+
 def test_each_composition_has_a_folder_of_its_own(call, tmp_path):
     words = ("north", "east", "--as", "both", *QUICK)
     call(*words)

@@ -405,6 +405,13 @@ def test_a_correction_that_does_not_end_keeps_what_it_has(tmp_path, happens, err
     )
 
 
+def test_a_correction_that_did_not_begin_is_not_saved(tmp_path):
+    (a, b), path = parts(), tmp_path / "c.npz"
+    with pytest.raises(Interrupted, match="nothing was saved in"):
+        (a & b).corrected(config=QUICK, hooks=Hooks(should_stop=lambda: True, checkpoint=path))
+    assert not path.exists()
+
+
 def test_a_correction_that_did_not_begin_replaces_none(tmp_path, learned):
     a, b, corrected = learned
     corrected.correction.save(tmp_path / "c.npz")

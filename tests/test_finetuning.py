@@ -438,7 +438,7 @@ def test_anchored_sampler_learns_the_prior_times_the_energy(objective, particles
 def test_a_skill_without_a_density_cannot_be_an_anchor():
     network = TINY.model_copy(update={"sampler": "noise"})
     noise_fed = pretrained(network=network, objective="stein", particles=4)
-    with pytest.raises(IncompatibleSkill, match="use schedule 'paper', or pretrain"):
+    with pytest.raises(IncompatibleSkill, match=r"--schedule paper\), or pretrain"):
         finetune(noise_fed, PLANE, FinetuneConfig(objective="stein", **NOT_AT_ALL))
     with pytest.raises(IncompatibleSkill, match="'stein' and proposals 'uniform'"):
         finetune(noise_fed, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))

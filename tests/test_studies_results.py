@@ -295,7 +295,11 @@ def test_the_command_runs_draws_and_writes_the_page(where, monkeypatch):
     assert done.exit_code == 0, done.output
     assert len(executor.started) == 3
     assert "3 of 3 units done, 0 of them before" in done.output
-    assert (where.results / "quick" / "README.md").read_text().startswith("# Results")
+    page = (where.results / "quick" / "README.md").read_text()
+    assert page.startswith("# Results")
+    section = page[page.index("## Check of the installation") :]
+    for label in ("ours, from scratch", "DDPG", "ours, anchored"):
+        assert f"| {label} | 1 of 2 |" in section
     assert not (where.results.parent / "results.md").exists()
     only = reproduce(where, "smoke", "--seeds", "1", "--only", "anchored", "--plan").output
     assert "anchored" in only

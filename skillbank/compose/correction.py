@@ -356,7 +356,7 @@ def corrected(
         learner = Corrector(fitted, config, seed)
 
         def save(path: Path) -> None:
-            if learner.updates or not path.exists():  # do not overwrite a correction with zero
+            if learner.updates:  # before, it is zero
                 learner.correction.save(path)
 
         reports = learn(

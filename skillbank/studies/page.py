@@ -111,6 +111,7 @@ def text(budget: Budget, places: Places) -> str:
         "5": _finetuning,
         "7": _temperature,
         "beyond": _beyond,
+        "smoke": _smoke,
     }
     below = budget == "quick"  # the page is then beside its result files
     parts = [
@@ -123,11 +124,11 @@ def text(budget: Budget, places: Places) -> str:
         )
     ]
     for name, figure in plan.FIGURES.items():
-        if name == "smoke":
-            continue
         groups = gathered(name, budget, places)
         known = [group for group in groups if group.seeds]
-        title = figure.title if name == "beyond" else f"Figure {name}: {figure.title}"
+        if name == "smoke" and not known:
+            continue
+        title = f"Figure {name}: {figure.title}" if name[0].isdigit() else figure.title
         lines = [f"## {title}", "", f"    skillbank reproduce {name} --budget {budget}", ""]
         if not known and not any(group.stale for group in groups):
             parts.append("\n".join([*lines, "No results yet.", ""]))
@@ -343,6 +344,12 @@ def _beyond(groups: list[Group]) -> list[str]:
         lines += ["### Samplers, pretraining the quadruped", ""]
         lines += _run_table(runs, lambda group: kinds[group.algorithm])
     return lines
+
+
+def _smoke(groups: list[Group]) -> list[str]:
+    return _by_group(
+        groups, ["final return"], lambda group: [_mean(group.final("mean_return"), "{:.1f}")]
+    )
 
 
 def _run_table(groups: list[Group], name: Name) -> list[str]:

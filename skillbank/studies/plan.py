@@ -105,7 +105,9 @@ FIGURES: dict[str, Figure] = {
         FEW_SEEDS,
     ),
     "smoke": Figure(
-        "Does it run?", (("PointMassReach", ("default", "ddpg", "anchored")),), FEW_SEEDS[:2]
+        "Check of the installation",
+        (("PointMassReach", ("default", "ddpg", "anchored")),),
+        FEW_SEEDS[:2],
     ),
 }
 PAPER = tuple(name for name in FIGURES if name != "smoke")

@@ -29,6 +29,9 @@ import skillbank
         (["pretrain", "--seed", "1.5"], 2, "--seed"),
         (["pretrain", "--preset", "papr"], 2, "paper"),
         (["pretrain", "--threads", "0"], 2, "--threads"),
+        (["pretrain", "--steps", "1.5e0"], 2, "--steps"),
+        (["pretrain", "--as", ""], 2, "'' cannot be the name of a skill"),
+        (["finetune", "--skill", "tiny", "--as", ""], 2, "'' cannot be the name of a skill"),
         (["pretrain", "--as", "a/b"], 2, "'a/b' cannot be the name of a skill"),
         (["pretrain", "--as", "x", "--set", "batchsize=3"], 2, "Did you mean 'batch_size'?"),
         (["pretrain", "--device", "cuda:99"], 2, "device 'cuda:99' cannot be used; available: cpu"),
@@ -254,6 +257,26 @@ def test_keywords_that_are_none(given: str, told: str, call: Any) -> None:
     assert told in call("evaluate", "--skill", "tiny", "--with", given, code=2).stderr
 
 
+def test_a_task_without_a_time_limit_is_told_at_the_start(call: Any) -> None:
+    pendulum = "gymnasium.envs.classic_control.pendulum:PendulumEnv"
+    gymnasium.register("Endless-v0", pendulum)
+    words = ["pretrain", "--env", "Endless-v0", *QUICK_PRETRAIN]
+    try:
+        told = call(*words, "--with", "max_episode_steps=20").stderr
+        assert "declares no max_episode_steps" not in told
+        told = call(*words, "--set", "learning_starts=500", code=2).stderr
+        assert "learning_starts" in told
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("skillbank.evaluation.MAX_STEPS", 30)
+            told = call(*words).stderr
+    finally:
+        del gymnasium.registry["Endless-v0"]
+    first, second = told.splitlines()[:2]
+    assert "Endless-v0 declares no max_episode_steps" in first
+    assert "logs in" in second
+    assert "could not be evaluated: Endless-v0 has not ended an episode in 30 steps" in told
+
+
 def test_a_keyword_that_the_task_does_not_have(call: Any) -> None:
     words = ["--env", "PointMassReach", "--with", "goals=left,middle"]
     error = call("pretrain", *words, *QUICK_PRETRAIN, code=4).stderr
@@ -304,8 +327,10 @@ def test_a_noise_fed_skill_cannot_be_anchored(call: Any, bank: skillbank.Bank) -
     call(*words, "--set", "architecture.sampler=noise", "--set", "objective=stein",
          "--set", "proposals=uniform", "--set", "particles=4")  # fmt: skip
     words = ["finetune", "--skill", "noisy", "--env", "PointMassHallway", *QUICK_FINETUNE]
-    error = call(*words, "--schedule", "anchored", code=4).stderr
-    assert "schedule 'paper'" in error
+    stopped = call(*words, "--schedule", "anchored", code=4)
+    assert "schedule 'paper' (--schedule paper)" in stopped.stderr
+    assert stopped.stdout == ""  # it was not evaluated first
+    assert "logs in" not in stopped.stderr
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,21 @@ def test_finetune_in_fewer_steps_gets_to_its_last_alpha(call: Any, bank: skillba
 
 def test_resume_without_a_checkpoint(call: Any) -> None:
     words = ["pretrain", "--env", "PointMassRun", "--resume", *QUICK_PRETRAIN]
-    assert "start without --resume" in call(*words, code=2).stderr
+    told = call(*words, code=2).stderr
+    assert "start without --resume" in told
+    assert "the bank has" not in told
+    words += ["--as", "mine"]
+    call(*words[:3], *words[4:])
+    assert "the bank has mine@1; start without --resume" in call(*words, code=2).stderr
+
+
+def test_steps_in_powers_of_ten_and_few_of_them(call: Any, bank: skillbank.Bank) -> None:
+    words = ["pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN]
+    words[words.index("--steps") + 1] = "1.2e3"
+    assert "hardly anything is learned" not in call(*words).stderr
+    assert bank.spec("mine").steps == 1200
+    words[words.index("--steps") + 1] = "101"
+    assert "warning: only 0 updates: hardly anything is learned" in call(*words).stderr
 
 
 def test_a_second_training_of_one_name_has_a_folder_of_its_own(
@@ -303,7 +317,9 @@ def test_a_signal_while_measuring_keeps_the_skill(
 
     monkeypatch.setattr("skillbank.evaluation.evaluate", measure)
     result = call("pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN, code=130)
-    assert "'mine@1' is in the bank" in result.stderr
+    again = result.stderr.splitlines()[-1].split()
+    assert again == ["skillbank", "evaluate", "--skill", "mine@1"]
+    assert "'mine@1' is in the bank. To evaluate it:" in result.stderr
     assert bank.spec("mine").evaluations == ()
 
 
@@ -360,6 +376,18 @@ def test_in_a_terminal_a_live_line(
     assert "100%" in shown
     assert "return 1.5, alpha 0.1" in shown
     assert "left" in shown
+
+
+def test_an_evaluation_is_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with cli_progress.counting(7, said.append) as report:
+        report(3, 20)  # quiet at first
+        monkeypatch.setattr(cli_progress, "PLAIN_SECONDS", 0.0)
+        report(4, 21)
+    assert said == ["4/7 episodes, step 21"]
+    assert capsys.readouterr().err == ""  # it is not a terminal
 
 
 def test_tensorboard_has_the_figures(tmp_path: Path) -> None:
