@@ -41,13 +41,9 @@ class RemoteBank:
             StorageError: the URL's file system is unknown or not installed, or cannot be opened.
         """
         self.url = url
-        try:
+        with _installed():
             import fsspec
-        except ImportError as error:
-            raise errors.SkillbankError(
-                "remote banks need fsspec: pip install 'skillbank[remote]'"
-            ) from error
-        with self._reaching("open"):
+        with self._reaching("open"), _installed():
             self._fs, root = fsspec.core.url_to_fs(url, **options)
             self._root = root.rstrip("/") or root
             protocols = self._fs.protocol
@@ -286,3 +282,14 @@ class RemoteBank:
             told = str(error).split("\n", 1)[0] or type(error).__name__
             reason = errors.printable(told)  # it may quote the remote
             raise errors.StorageError(f"cannot {what} {self.url}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _installed() -> Iterator[None]:
+    """Say how to install what a remote bank needs and lacks."""
+    try:
+        yield
+    except ImportError as error:
+        raise errors.SkillbankError(
+            f"remote banks need more ({error}): pip install 'skillbank[remote]'"
+        ) from error

@@ -314,6 +314,15 @@ def test_an_unknown_or_unreachable_place_is_one_clear_line(url: str, text: str) 
     assert url in str(caught.value)
 
 
+def test_what_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_args: object, **_named: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lacking)
+    with pytest.raises(errors.SkillbankError, match=r"Install s3fs .*pip install 'skillbank\[rem"):
+        RemoteBank("s3://bucket/skills")
+
+
 def test_of_a_web_server_that_never_ends_no_more_is_read_than_asked(other: Bank) -> None:
     sent = 0
 
