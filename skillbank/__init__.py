@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skillbank.errors import (
     IncompatibleSkill,
+    Interrupted,
     SkillbankError,
     SkillFileError,
     SkillNotFound,
@@ -18,9 +19,9 @@ from skillbank.errors import (
 if TYPE_CHECKING:
     from skillbank import compose
     from skillbank.bank import Bank
-    from skillbank.config import FinetuneConfig, PretrainConfig
+    from skillbank.config import FinetuneConfig, PretrainConfig, recipe, shortened
     from skillbank.evaluation import Evaluation, evaluate
-    from skillbank.finetuning import finetune
+    from skillbank.finetuning import finetune, recipe_for
     from skillbank.pretraining import pretrain
     from skillbank.skill import Skill
     from skillbank.training import Hooks
@@ -37,6 +38,9 @@ _HOME = {
     "evaluate": "skillbank.evaluation",
     "finetune": "skillbank.finetuning",
     "pretrain": "skillbank.pretraining",
+    "recipe": "skillbank.config",
+    "recipe_for": "skillbank.finetuning",
+    "shortened": "skillbank.config",
 }
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "FinetuneConfig",
     "Hooks",
     "IncompatibleSkill",
+    "Interrupted",
     "PretrainConfig",
     "Skill",
     "SkillFileError",
@@ -56,6 +61,9 @@ __all__ = [
     "evaluate",
     "finetune",
     "pretrain",
+    "recipe",
+    "recipe_for",
+    "shortened",
 ]
 
 

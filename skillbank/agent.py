@@ -264,7 +264,7 @@ class Agent:
     def shares(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Split tensors [B, ...] into halves where the batch is large enough for two threads."""
         batch, particles = len(tensors[0]), self.learning.particles
-        halves = batch % 2 == 0 and batch * particles >= WORTH_HALVING and self.device == "cpu"
+        halves = batch % 2 == 0 and batch * particles >= WORTH_HALVING and tensors[0].is_cpu
         return zip(*(tensor.chunk(2 if halves else 1) for tensor in tensors), strict=True)
 
     @torch.no_grad()

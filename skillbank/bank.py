@@ -197,13 +197,17 @@ class Bank:
         from skillbank.skill import Skill
 
         stored = self.read(reference)
-        warn_of_another_mujoco(reference, stored.spec.versions)
+        warn_of_another_mujoco(reference, stored.spec)
         return Skill.from_stored(stored)
 
     def read(self, reference: str | Path) -> storage.StoredSkill:
         """Read and verify a skill without building its networks; raises the errors of ``load``."""
         if isinstance(reference, Path):
             return storage.read(self.path(reference))
+        if not isinstance(reference, str):
+            raise errors.SkillbankError(
+                f"a skill is asked for by its name or the Path of its file, not {reference!r}"
+            )
         asked = _CONTENT.fullmatch(reference)
         for _ in range(_RACES):
             version = self.resolve(reference)
@@ -216,8 +220,12 @@ class Bank:
             self._index.forget(version)  # the index was wrong: the file holds another skill
         raise self._not_found(reference)
 
-    def save(self, skill: "Skill | storage.StoredSkill", name: str) -> str:
+    def save(self, skill: "Skill | storage.StoredSkill", name: str | None = None) -> str:
         """Save a skill as the next version of a name.
+
+        Args:
+            skill: the skill; its ``spec.name`` stays as it is.
+            name: name in the bank; by default ``spec.name``.
 
         Returns:
             Its reference, such as ``run_anywhere@2``, once the file is safely on disk. If the
@@ -229,7 +237,7 @@ class Bank:
             StorageError: the folder cannot be written, or the disk is full.
         """
         content = storage.spec_and_parameters(skill)  # first, as it detects swapped arguments
-        bank_folder.checked_name(name)
+        name = bank_folder.checked_name(content[0].name if name is None else name)
         image, stored = storage.prepare(*content)
         reference = self._keep(image, stored, name)
         if not isinstance(skill, storage.StoredSkill):

@@ -334,6 +334,11 @@ def resolve(env_id: str) -> str:
     ours = [known for known in gymnasium.registry if known.startswith("skillbank/")]
     bare = [bare_name(known) for known in ours]
     hint = did_you_mean(bare_name(env_id), [*bare, *gymnasium.registry])
+    module, colon, bare_id = env_id.partition(":")
+    if colon:
+        raise UnsupportedEnvironment(
+            f"no environment '{env_id}': first 'import {module}', then give '{bare_id}'"
+        )
     raise UnsupportedEnvironment(
         f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
         f"If a module of yours registers it: --env MODULE:{env_id}, or --env MODULE: for the task "

@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skillbank.errors import InvalidArgument, SkillbankError, UnsupportedEnvironment
+from skillbank.errors import (
+    IncompatibleSkill,
+    InvalidArgument,
+    SkillbankError,
+    UnsupportedEnvironment,
+)
 from skillbank.spec import EvaluationRecord
 from skillbank.task import Step, Task, is_numeric
 
@@ -290,6 +295,7 @@ def stepped(policy: Policy, task: Task, obs: Tensor, deterministic: bool) -> Ite
     """Act in the task from the observations obs [N, S], and yield each step, without end.
 
     Raises:
+        IncompatibleSkill: The policy's actions have the wrong shape or are not finite.
         UnsupportedEnvironment: An episode does not end.
     """
     predict: Any = policy.predict
@@ -298,12 +304,23 @@ def stepped(policy: Policy, task: Task, obs: Tensor, deterministic: bool) -> Ite
     while True:
         check_ending(task, int(lengths.max()))
         action, state = predict(obs.numpy(), deterministic=deterministic, **memory)
+        _check_action(task, action)
         step = task.step(action, scaled=False)
         if state is not None:
             memory = {"state": state, "episode_start": step.ended}
         obs = step.obs
         lengths = np.where(step.ended, 0, lengths + 1)
         yield step
+
+
+def _check_action(task: Task, action: Any) -> None:
+    shape = (task.num_envs, task.action_size)
+    if np.shape(action) != shape:
+        raise IncompatibleSkill(
+            f"the policy's actions have shape {np.shape(action)}; {task.env_id} needs {shape}"
+        )
+    if not np.isfinite(action).all():
+        raise IncompatibleSkill(f"an action of the policy for {task.env_id} is not finite")
 
 
 def check_ending(task: Task, steps: int) -> None:

@@ -108,7 +108,7 @@ def model_card(skill: "Skill | StoredSkill") -> str:
     spec = stored.spec
     lines = [
         "---",
-        f"license: {_yaml(spec.license.lower())}",
+        *([f"license: {_yaml(spec.license.lower())}"] if spec.license else []),
         "library_name: skillbank",
         "pipeline_tag: reinforcement-learning",
         "tags:",
@@ -164,7 +164,6 @@ def _facts(spec: SkillSpec, content: str) -> dict[str, str]:
 
 
 def _result(result: EvaluationRecord) -> list[str]:
-    low, high = result.interval
     return [
         "  - task:",
         "      type: reinforcement-learning",
@@ -173,7 +172,7 @@ def _result(result: EvaluationRecord) -> list[str]:
         f"      type: {_yaml(result.env_id)}",
         "    metrics:",
         "    - type: mean_reward",
-        f"      value: {_yaml(f'{result.mean_return:.2f} +/- {(high - low) / 2:.2f}')}",
+        f"      value: {result.mean_return:.2f}",
         "      name: mean_reward",
     ]
 

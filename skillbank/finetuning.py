@@ -119,14 +119,18 @@ def finetune(
 
 
 def recipe_for(
-    spec: SkillSpec, env_id: str, preset: Preset = "default", schedule: ScheduleName | None = None
+    skill: Skill | SkillSpec,
+    env_id: str,
+    preset: Preset = "default",
+    schedule: ScheduleName | None = None,
 ) -> FinetuneConfig:
-    """The default configuration for fine-tuning a skill on a task.
+    """The default configuration for fine-tuning a skill, given it or its spec, on a task.
 
     This is the recipe of the task in the units of the skill: its discount and reward scale, with
     alpha scaled accordingly. A skill with a noise-fed network uses the paper's schedule by default,
     because its density is unknown.
     """
+    spec = skill.spec if isinstance(skill, Skill) else skill
     noise = spec.architecture.sampler == "noise"
     config = finetune_recipe(env_id, preset, schedule or ("paper" if noise else None))
     scale = spec.reward_scale / config.reward_scale

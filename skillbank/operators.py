@@ -4,6 +4,7 @@
 """
 
 import copy
+import operator
 from abc import ABC, abstractmethod
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
@@ -37,6 +38,17 @@ class Composable(ABC):
         self.spec = spec
         self._low, self._high = np.asarray(spec.action_low), np.asarray(spec.action_high)
         self._generator = torch.Generator().manual_seed(int(seed))
+
+    def __bool__(self) -> bool:
+        """Refuse a truth value, so that ``a and b`` is not ``b``.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            "a skill is neither true nor false: compose with & (mean of rewards), | (soft-OR) or "
+            "weighted sums, and compare with None by 'is'"
+        )
 
     @property
     def observation_space(self) -> Box:
@@ -139,7 +151,9 @@ class Composable(ABC):
 
     def _chance(self, seed: int | None) -> torch.Generator:
         """A generator with this seed; None: the skill's own."""
-        return self._generator if seed is None else torch.Generator().manual_seed(int(seed))
+        return (
+            self._generator if seed is None else torch.Generator().manual_seed(operator.index(seed))
+        )
 
     # Units.
 
@@ -149,7 +163,14 @@ class Composable(ABC):
         Raises:
             InvalidArgument: The shape is wrong, or a value is not finite.
         """
-        array, blocks = np.asarray(obs, np.float32), self.spec.observation_blocks
+        blocks = self.spec.observation_blocks
+        try:
+            array = np.asarray(obs, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(
+                f"expected observations [B, {self.spec.observation_size}] of numbers, got "
+                f"{type(obs).__name__} ({error})"
+            ) from error
         if array.ndim != 2 or array.shape[1] != self.spec.observation_size:
             if array.shape == (self.spec.observation_size,):
                 raise InvalidArgument(

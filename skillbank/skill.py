@@ -179,7 +179,7 @@ class Skill(Composable):
             raise SkillNotFound(
                 f"{error}. A skill of the bank is loaded by skillbank.Bank().load('{path}')"
             ) from error
-        warn_of_another_mujoco(path, stored.spec.versions)
+        warn_of_another_mujoco(path, stored.spec)
         return cls.from_stored(stored)
 
     def as_parents(self) -> tuple[str, ...]:

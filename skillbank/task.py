@@ -8,13 +8,14 @@ symmetries, model hash), are used if present.
 import inspect
 import itertools
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import NormalizeObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import DTypeLike, NDArray
 from pydantic import TypeAdapter, ValidationError
@@ -256,6 +257,11 @@ def layout_of(task: TaskLike) -> Layout:
         if isinstance(task, VectorEnv):
             obs, action = task.single_observation_space, task.single_action_space
         name = task.spec.id if task.spec else type(task.unwrapped).__name__
+        if isinstance(task.unwrapped, AsyncVectorEnv):  # its copies are in other processes
+            with closing(task.unwrapped.env_fns[0]()) as one:
+                _check_wrappers(name, one)
+                return _declared(name, obs, action, one.unwrapped)
+        _check_wrappers(name, task if isinstance(task, gymnasium.Env) else _first(task.unwrapped))
         return _declared(name, obs, action, _declaring(task))
     if not hasattr(task, "env_id"):
         raise UnsupportedEnvironment(

@@ -72,6 +72,10 @@ class Hooks:
     def __post_init__(self) -> None:
         if self.checkpoint is not None:  # a str does as well
             self.checkpoint = as_path(self.checkpoint)
+        for name in ("on_progress", "on_warning", "should_stop", "on_step"):
+            given = getattr(self, name)
+            if not callable(given) and given is not getattr(Hooks, name):
+                raise InvalidArgument(f"{name} must be a function, got {given!r}")
         if self.segment_steps is not None and self.segment_steps < 1:
             raise InvalidArgument(f"segment_steps must be 1 or more, got {self.segment_steps}")
 
@@ -235,6 +239,7 @@ class Training:
             parents=self.parents,
             model_hash=task.model_hash,
             versions=versions(),
+            license="",  # its author's to choose
         )
         return Skill(spec, parameters)
 

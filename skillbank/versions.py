@@ -3,8 +3,11 @@
 import functools
 import re
 import warnings
-from collections.abc import Mapping
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skillbank.spec import SkillSpec
 
 _RELEASE = r"[0-9][0-9A-Za-z.]{0,31}"
 _installed = functools.cache(version)  # of a distribution, without importing it
@@ -15,15 +18,16 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("skillbank", "torch", "mujoco", "gymnasium", "numpy")}
 
 
-def warn_of_another_mujoco(skill: object, recorded: Mapping[str, str]) -> None:
+def warn_of_another_mujoco(skill: object, spec: "SkillSpec") -> None:
     """Warn the caller of a function that loads a skill, if physics may differ from the skill's.
 
     Args:
         skill: The reference or the path that was loaded.
-        recorded: The versions in the skill's spec.
+        spec: The skill's metadata.
     """
-    made_with, here = recorded.get("mujoco"), _installed("mujoco")
-    if made_with is None or made_with == here:
+    made_with, here = spec.versions.get("mujoco"), _installed("mujoco")
+    without_physics = spec.env_id.startswith("skillbank/") and spec.model_hash is None
+    if made_with is None or made_with == here or without_physics:
         return
     origin, advice = "another version of MuJoCo", ""
     if re.fullmatch(_RELEASE, made_with):  # a command must hold no other text of a file

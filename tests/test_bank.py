@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
@@ -629,21 +630,35 @@ def test_a_file_is_looked_at_like_a_skill_of_the_bank(bank: Bank, tmp_path: Path
 
 
 def test_a_skill_of_another_mujoco_is_loaded_with_a_warning(bank: Bank) -> None:
-    bank.save(small_skill(versions={"mujoco": "2.0.0"}), "old")
+    bank.save(small_skill(versions={"mujoco": "2.0.0"}, model_hash="ab" * 32), "old")
     told = "' was made with MuJoCo 2.0.0, .*'pip install mujoco==2.0.0' installs the original"
     for load, what in ((bank.load, "old"), (Skill.load, bank.path("old"))):
         with pytest.warns(UserWarning, match=told) as warned:
             load(what)
         assert [warning.filename for warning in warned] == [__file__]
+    without_physics = {"env_id": "skillbank/MultiGoal-v0", "model_hash": None}
+    bank.save(small_skill(versions={"mujoco": "2.0.0"}, **without_physics), "plane")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bank.load("plane")
 
 
 @pytest.mark.parametrize("text", ["3.3.0 --index-url https://evil.example", "3.3.0; sh", "$(sh)"])
 def test_no_text_of_a_file_is_suggested_as_a_command(bank: Bank, text: str) -> None:
-    bank.save(small_skill(versions={"mujoco": text}), "x")
+    bank.save(small_skill(versions={"mujoco": text}, model_hash="ab" * 32), "x")
     with pytest.warns(UserWarning, match="'x' was made with another version of MuJoCo") as warned:
         bank.load("x")
     assert text not in str(warned[0].message)
     assert "pip install" not in str(warned[0].message)
+
+
+def test_a_skill_is_saved_by_its_own_name_unless_told_otherwise(bank: Bank) -> None:
+    skill = small_skill(name="walk")
+    assert bank.save(skill) == "walk@1"
+    assert bank.save(skill, "stroll") == "stroll@1"
+    assert bank.load("stroll").spec.name == "walk"
+    with pytest.raises(errors.SkillbankError, match="asked for by its name or the Path"):
+        bank.load(skill)  # type: ignore[arg-type]
 
 
 def test_show_is_ready_for_json(bank: Bank) -> None:

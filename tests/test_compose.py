@@ -1,13 +1,21 @@
 """Operators on skills, and acting on composed energies, held to closed forms and quadrature."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from composing import ALPHA, GAMMA, exact_value, grid, peaked
 
-from skillbank import Bank, IncompatibleSkill, SkillbankError, compose, finetune
+from skillbank import (
+    Bank,
+    IncompatibleSkill,
+    PretrainConfig,
+    SkillbankError,
+    compose,
+    finetune,
+)
 from skillbank.compose import (
     Acting,
     Composed,
@@ -304,6 +312,18 @@ def test_soft_or_outside_its_conditions_warns_and_says_what_holds():
     for one, other in ((reach[0], half), (2 * reach[0], reach[1]), (reach[0] - reach[1], reach[0])):
         with pytest.warns(CompositionWarning):
             one | other
+
+
+def test_a_configuration_of_another_kind_is_refused():
+    a, b, _ = three()
+    config = PretrainConfig()
+    for learn in (
+        (a & b).corrected,
+        (a & b).distill,
+        partial(compose.improve, [a, b], "MultiGoal"),
+    ):
+        with pytest.raises(SkillbankError, match=r"takes a \w+Config, not PretrainConfig"):
+            learn(config=config)
 
 
 def test_what_nothing_is_known_about_is_refused():

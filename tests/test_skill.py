@@ -131,6 +131,18 @@ def test_one_observation_is_told_from_a_batch(skill):
         skill.q(np.zeros(skill.spec.observation_size), np.zeros((1, skill.spec.action_size)))
 
 
+def test_what_is_no_array_is_told(skill):
+    with pytest.raises(ValueError, match=r"expected observations \[B, 3\] of numbers, got dict"):
+        skill.q({"velocity": 1.0}, np.zeros((1, 2)))
+    with pytest.raises(TypeError):
+        skill.sample(states(1), 2, seed=1.5)
+
+
+def test_a_skill_has_no_truth_value(skill):
+    with pytest.raises(TypeError, match="compose with &"):
+        _ = skill and skill
+
+
 @pytest.mark.parametrize("kind", [ValueError, skillbank.SkillbankError])
 def test_a_bad_argument_is_a_value_error_and_one_of_ours(skill, kind):
     with pytest.raises(kind, match="n must be at least 1"):
@@ -324,6 +336,20 @@ def closed(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [
+        (np.zeros((2, 3)), r"have shape \(2, 3\); Pendulum-v1 needs \(2, 1\)"),
+        (np.zeros(2), r"have shape \(2,\); Pendulum-v1 needs \(2, 1\)"),
+        (np.full((2, 1), np.nan), "action of the policy for Pendulum-v1 is not finite"),
+    ],
+)
+def test_actions_that_the_task_would_misread_are_refused(action, told):
+    policy = SimpleNamespace(predict=lambda *_args, **_named: (action, None))
+    with pytest.raises(IncompatibleSkill, match=told):
+        evaluate(policy, "Pendulum-v1", episodes=2)
+
+
 def test_an_environment_is_closed_where_a_policy_breaks(closed):
     with pytest.raises(ZeroDivisionError):
         evaluate(Still(breaks=True), LOPSIDED, episodes=2)
@@ -349,7 +375,7 @@ class Still:
     def predict(self, observation, *, deterministic=False):
         if self.breaks:
             raise ZeroDivisionError
-        return np.zeros((len(observation), 1)), None
+        return np.zeros((len(observation), 2)), None
 
 
 def test_a_task_without_a_nominal_start_says_so(skill):
@@ -579,6 +605,27 @@ def test_a_skill_is_fitted_to_a_task_by_its_id_or_to_an_environment():
         assert one.action_space == single.action_space
     for made in (task, single, many):
         made.close()
+
+
+def test_a_skill_is_fitted_to_an_environment_in_other_processes():
+    id_, how = "skillbank/PointMassHallway-v0", {"num_envs": 2, "vectorization_mode": "async"}
+    many = gymnasium.make_vec(id_, **how)
+    normalised = gymnasium.wrappers.NormalizeObservation
+    running = gymnasium.make_vec(id_, wrappers=[normalised], **how)
+    try:
+        fitted = trained("PointMassRun").fitted_to(many)
+        assert [b.name for b in fitted.spec.observation_blocks] == ["velocity", "position"]
+        with pytest.raises(UnsupportedEnvironment, match="running statistics are not in a skill"):
+            trained("PointMassRun").fitted_to(running)
+    finally:
+        many.close()
+        running.close()
+
+
+def test_running_statistics_are_refused_where_a_skill_is_fitted():
+    inside = gymnasium.wrappers.NormalizeObservation(gymnasium.make("skillbank/PointMassRun-v0"))
+    with pytest.raises(UnsupportedEnvironment, match="running statistics are not in a skill"):
+        trained("PointMassRun").fitted_to(inside)
 
 
 def test_a_wrapper_that_changes_what_is_observed_is_seen():

@@ -782,3 +782,20 @@ def test_the_seed_decides_what_pretraining_starts_from():
     one, other = (pretrain("SmallWorld/Plane-v0", config, seed=s).parameters() for s in (0, 1))
     for part in ("critic", "sampler"):
         assert not np.array_equal(one[f"{part}/0.weight"], other[f"{part}/0.weight"])
+
+
+@pytest.mark.parametrize("name", ["on_progress", "on_warning", "should_stop", "on_step"])
+def test_a_hook_that_is_no_function_is_refused_at_once(name):
+    with pytest.raises(InvalidArgument, match=f"{name} must be a function, got True"):
+        Hooks(**{name: True})
+
+
+def test_a_device_by_another_name_is_the_same_device():
+    """Large enough that two threads share the gradients of the sampling network."""
+    config = PretrainConfig(**(SMALL | {"batch_size": 256, "particles": 4, "total_steps": 120}))
+    one, other = (
+        pretrain("SmallWorld/Plane-v0", config, device=device).parameters()
+        for device in ("cpu", "cpu:0")
+    )
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name)

@@ -37,6 +37,7 @@ from skillbank.compose.gathering import (
     Gathering,
     Mirrors,
     Report,
+    checked_config,
     exploring_action,
     gather_task,
     learn,
@@ -331,7 +332,7 @@ def corrected(
     """See ``Composed.corrected``."""
     seed = check_run(seed)
     hooks = checked_hooks(hooks, "corrected()", *WATCHING, "checkpoint", "on_warning")
-    config = config or CorrectionConfig()
+    config = checked_config(config, CorrectionConfig, "corrected()")
     expression.check_bounded(composed.node)
     if isinstance(composed.node, Corrected):
         raise IncompatibleSkill(

@@ -18,7 +18,14 @@ from skillbank.agent import Agent
 from skillbank.compose import expression
 from skillbank.compose.acting import Acting
 from skillbank.compose.composed import Composed, known
-from skillbank.compose.gathering import Gathering, Mirrors, exploring_action, gather_task, learn
+from skillbank.compose.gathering import (
+    Gathering,
+    Mirrors,
+    checked_config,
+    exploring_action,
+    gather_task,
+    learn,
+)
 from skillbank.config import Architecture, Count, NonNegative, PretrainConfig, noise_fed
 from skillbank.networks import flat_arrays, polyak_update
 from skillbank.replay import Batch
@@ -140,7 +147,7 @@ def distill(
 ) -> Skill:
     """See ``Composed.distill``."""
     seed, hooks = check_run(seed), checked_hooks(hooks, "distill()", *WATCHING)
-    config = config or DistillConfig()
+    config = checked_config(config, DistillConfig, "distill()")
     task = gather_task(composed, env_id, config.num_envs, env_kwargs)
     kept = kept_kwargs(task.env_id, task.kwargs)
     try:
@@ -171,6 +178,7 @@ def distill(
             parents=theirs.parents,
             model_hash=task.model_hash,
             versions=versions(),
+            license="",  # its author's to choose
         )
         reports = learn(
             learner, task, None, config, discount=theirs.discount, seed=seed, hooks=hooks

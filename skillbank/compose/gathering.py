@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -48,6 +48,22 @@ class Gathering(Strict):
         if self.replay_capacity < self.num_envs:
             raise ValueError("replay_capacity must hold a step of every copy: num_envs or more")
         return self
+
+
+Config = TypeVar("Config", bound=Gathering)
+
+
+def checked_config(config: Config | None, kind: type[Config], call: str) -> Config:
+    """The configuration given to a function, or the default one.
+
+    Raises:
+        SkillbankError: It is of another kind.
+    """
+    if config is None:
+        return kind()
+    if not isinstance(config, kind):
+        raise SkillbankError(f"{call} takes a {kind.__name__}, not {type(config).__name__}")
+    return config
 
 
 class Report(NamedTuple):

@@ -20,7 +20,7 @@ from torch import Tensor
 from skillbank.compose import expression
 from skillbank.compose.composed import Composed
 from skillbank.compose.expression import Best, Leaf
-from skillbank.compose.gathering import Gathering, gather_task, learn
+from skillbank.compose.gathering import Gathering, checked_config, gather_task, learn
 from skillbank.config import Architecture, NonNegative, Positive
 from skillbank.errors import IncompatibleSkill
 from skillbank.networks import Critic, polyak_update
@@ -145,7 +145,7 @@ def improve(
         Interrupted: The hooks stopped it.
     """
     seed, hooks = check_run(seed), checked_hooks(hooks, "improve()", *WATCHING)
-    config = config or ImproveConfig()
+    config = checked_config(config, ImproveConfig, "improve()")
     parts = tuple(skills)
     if not parts:
         raise IncompatibleSkill("nothing to improve on: give at least one skill")
