@@ -144,10 +144,10 @@ _training_options = _options(
     seed_option,
     click.option(
         "--steps",
-        type=Steps(1),
-        help="Environment steps, summed over all copies. The recipe's schedule is scaled in "
-        "proportion, and learning starts after at most a quarter of the steps; --set takes "
-        "precedence. With --resume the original schedule is kept.",
+        type=Steps(1, 10**12),
+        help="Environment steps, summed over all copies, such as 2e5. The recipe's schedule is "
+        "scaled in proportion, and learning starts after at most a quarter of the steps; --set "
+        "takes precedence. With --resume the original schedule is kept.",
     ),
     click.option(
         "--preset",
@@ -223,7 +223,8 @@ def pretrain(
     name = pretrained_name(env_id) if name is None else name
     run = ctx.with_resource(cli_training.Run.prepared(name, _again(ctx), **chosen))
     recipe = _planned(config.recipe(env_id, preset), run, steps, settings)
-    run.start(recipe)
+    run.set_up()
+    run.announce(recipe)
     from skillbank.pretraining import pretrain as learn
 
     reference, skill, after, seconds = run.complete(partial(learn, env_id, recipe))
@@ -279,9 +280,10 @@ def finetune(
     run = ctx.with_resource(cli_training.Run.prepared(name, _again(ctx), **chosen))
     recipe = recipe_for(run.bank.spec(named(skill)), env_id, preset, schedule)
     recipe = _planned(recipe, run, steps, settings)
+    run.set_up()
     parent = run.bank.load(named(skill))
     check_schedule(parent, recipe)
-    run.start(recipe)
+    run.announce(recipe)
     before = run.measured(parent)
     if not as_json:
         print_evaluation("before", before)
@@ -494,4 +496,4 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_rest: Any, **_named: Any) -> None:
-    click.echo(f"warning: {message}", err=True)
+    say(f"warning: {message}")

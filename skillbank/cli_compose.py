@@ -82,7 +82,7 @@ CORRECTION = "correction.npz"
 @env_option(None, "that of the skill that observes most")
 @with_option
 @click.option("--rescale", is_flag=True, help="Convert all to the first skill's temperature.")
-@click.option("--steps", type=Steps(2), help="Environment steps of each training.")
+@click.option("--steps", type=Steps(2, 10**12), help="Environment steps of each training.")
 @click.option(
     "--episodes",
     type=click.IntRange(1, 1000),
@@ -163,6 +163,7 @@ def compose_command(
     folder = out or numbered(first)
     with held(folder), stop_on_signals("stopping, please wait") as stop:
         path = folder / CORRECTION
+        before = _saved_at(path)
         try:
             if correct:
                 with Watch(folder / "correction", say) as watch:
@@ -174,8 +175,7 @@ def compose_command(
                 hooks = Hooks(watch, should_stop=stop)
                 skill = _distilled(composed, where, steps, seed, hooks, kept)
         except Interrupted as error:
-            lost = "stopped; the unfinished distillation was not saved"
-            raise Interrupted(_advice(ctx, path, error) if correct else lost) from error
+            raise Interrupted(_advice(ctx, path if correct else None, before, error)) from error
         reference = bank.save(skill, kept)
     text = (
         f"{reference}: {skill.spec.steps} steps, {skill.spec.updates} updates, "
@@ -196,11 +196,22 @@ def _name(name: str | None, skills: Sequence[str]) -> str:
         raise SkillbankError(f"{error}; name it with --as") from error
 
 
-def _advice(ctx: click.Context, correction: Path, error: Interrupted) -> str:
-    """Say where the correction is and which command continues with it, or why it is not saved."""
+def _saved_at(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _advice(
+    ctx: click.Context, correction: Path | None, before: int | None, error: Interrupted
+) -> str:
+    """Say where the correction is and which command continues with it, or why it is not saved.
+
+    ``before`` is when a correction was last saved there before this command.
+    """
+    if correction is None:
+        return "stopped; the unfinished distillation was not saved"
     if notes := "\n".join(getattr(error, "__notes__", ())):
         return f"stopped, but {notes}"
-    if not correction.exists():
+    if _saved_at(correction) == before:
         return "stopped before anything was learned; nothing was saved"
     words = [word for word in ctx.find_root().meta["words"] if word != "--correct"]
     again = shlex.join(["skillbank", *words, "--correction", str(correction)])

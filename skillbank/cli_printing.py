@@ -1,7 +1,9 @@
 """Printing: results as text or JSON to stdout, everything else to stderr."""
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,8 +23,10 @@ UNITS = {
 
 
 def say(text: str) -> None:
-    """Print a message that is not part of the result, to stderr."""
-    click.echo(text, err=True)
+    """Print a message that is not part of the result, to stderr, above a progress bar if any."""
+    tqdm: Any = sys.modules.get("tqdm")
+    with tqdm.tqdm.external_write_mode() if tqdm else nullcontext():
+        click.echo(text, err=True)
 
 
 def counted(number: int, what: str) -> str:

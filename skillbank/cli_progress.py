@@ -149,7 +149,12 @@ def counting(episodes: int, say: Callable[[str], None]) -> Iterator[Callable[[in
 
     last_line = time.monotonic()
     with tqdm(
-        total=episodes, unit=" episodes", dynamic_ncols=True, disable=None, leave=False, delay=1.0
+        total=episodes,
+        bar_format="{n_fmt}/{total_fmt} episodes{postfix}",
+        miniters=0,  # steps are shown while no episode ends
+        disable=None,
+        leave=False,
+        delay=1.0,
     ) as bar:
 
         def report(ended: int, step: int) -> None:
@@ -160,7 +165,11 @@ def counting(episodes: int, say: Callable[[str], None]) -> Iterator[Callable[[in
                 last_line = time.monotonic()
                 say(f"{ended}/{episodes} episodes, step {step}")
 
-        yield report
+        try:
+            yield report
+        except KeyboardInterrupt:
+            bar.leave = True  # after the terminal's ^C the line cannot be cleared
+            raise
 
 
 def _state(progress: "Progress") -> str:

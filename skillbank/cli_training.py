@@ -1,12 +1,15 @@
 """A training on the command line: where it writes, how it is stopped, and what it leaves behind."""
 
+import itertools
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gymnasium
 
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
@@ -83,7 +86,8 @@ class Run:
         check_writable(first, "choose another with --out FOLDER")
         folder = out or numbered(first, CHECKPOINT)
         if resume and not (folder / CHECKPOINT).is_file():
-            kept = ", ".join(one.reference for one in bank.listing() if one.name == name)
+            own = (one for one in bank.listing() if one.name == name and not one.shipped)
+            kept = ", ".join(one.reference for one in own)
             done = f"; a finished one leaves none, and the bank has {kept}" if kept else ""
             raise SkillbankError(f"no checkpoint in {first}{done}; start without --resume")
         with held(folder):
@@ -100,30 +104,37 @@ class Run:
         """Path of the checkpoint of a stopped training."""
         return self.folder / CHECKPOINT
 
-    def start(self, config: Learning) -> None:
-        """Set up the process for training, check the task, and announce the training.
+    def set_up(self) -> None:
+        """Set up the process for training, before torch allocates anything.
 
         Raises:
-            UnsupportedEnvironment: The task is unknown, or cannot be learned on.
-            SkillbankError: The device is not available.
+            SkillbankError: The seed or the device cannot be used.
         """
         keep_freed_blocks()
         import torch
 
-        from skillbank.task import Task
         from skillbank.training import check_run
 
         torch.set_num_threads(self.threads)
         check_run(self.seed, self.device)
-        with closing(Task(self.env_id, 1, **self.env_kwargs)) as task:
-            if task.max_episode_steps is None:
-                say(
-                    f"warning: {task.env_id} declares no max_episode_steps: if its episodes never "
-                    "end by themselves, the skill cannot be evaluated "
-                    "(gymnasium.register(..., max_episode_steps=1000) limits them)"
-                )
+
+    def announce(self, config: Learning) -> None:
+        """Say what will be trained, and warn if nothing is known to end an episode.
+
+        Raises:
+            UnsupportedEnvironment: The task is unknown.
+        """
+        env_id = resolve(self.env_id)
+        spec = gymnasium.spec(env_id)
+        limited = spec.max_episode_steps or env_id.startswith("skillbank/")
+        if spec.entry_point and not limited and "max_episode_steps" not in self.env_kwargs:
+            say(
+                f"warning: {env_id} declares no max_episode_steps: if its episodes do not end by "
+                "themselves, the skill cannot be evaluated "
+                "(gymnasium.register(..., max_episode_steps=1000) limits them)"
+            )
         say(
-            f"{self.name}: {config.total_steps} steps of {resolve(self.env_id)}, logs in "
+            f"{self.name}: {config.total_steps} steps of {env_id}, logs in "
             f"{self.folder} (Ctrl-C saves and stops)"
         )
 
@@ -157,7 +168,7 @@ class Run:
             if stop.made:
                 raise Interrupted(
                     f"interrupted after training; '{reference}' is in the bank. To evaluate it:\n"
-                    f"  skillbank evaluate --skill {shlex.quote(reference)}"
+                    f"  {self._to_evaluate(reference)}"
                 )
         return Outcome(reference, skill, evaluation, seconds)
 
@@ -213,6 +224,15 @@ class Run:
 
     def _advice(self) -> str:
         return f"what was learned is in {self.checkpoint}; to continue:\n  {self.again}"
+
+    def _to_evaluate(self, reference: str) -> str:
+        """The command that evaluates the skill, with the options of this one that it needs."""
+        words, kept = shlex.split(self.again), []
+        for word, value in itertools.pairwise([*words, ""]):
+            option, equals, _ = word.partition("=")
+            if option in ("--bank", "--env", "--with"):
+                kept += [word] if equals else [word, value]
+        return shlex.join(["skillbank", "evaluate", "--skill", reference, *kept])
 
     def _saved_at(self) -> int | None:
         return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None

@@ -141,7 +141,7 @@ def evaluate(
         report: Called after each step of all copies with the number of episodes that have ended
             and the number of steps of those still running.
         env_kwargs: Keyword arguments of the environment.
-        kwargs: The same, as separate keywords.
+        kwargs: The same, as separate keywords, but for those named like a parameter above.
 
     Raises:
         UnsupportedEnvironment: Unknown id, unsupported spaces, or no nominal pose.

@@ -152,8 +152,8 @@ def check_schedule(skill: Skill, config: FinetuneConfig) -> None:
             determined by its critic alone.
     """
     spec = skill.spec
-    noise_fed = spec.architecture.sampler == "noise"
-    if noise_fed and config.objective == "divergence":
+    no_density = spec.architecture.sampler == "noise"
+    if no_density and config.objective == "divergence":
         raise IncompatibleSkill(
             f"skill '{spec.name}' has a noise-fed sampling network, which has no density for "
             "objective 'divergence'; use schedule 'paper' with objective 'stein' and proposals "
@@ -169,7 +169,7 @@ def check_schedule(skill: Skill, config: FinetuneConfig) -> None:
             f"skill '{spec.name}' acts by a finite noise set, which has no density for an "
             "anchor; use schedule 'paper' (--schedule paper)"
         )
-    if config.schedule == "anchored" and noise_fed:
+    if config.schedule == "anchored" and no_density:
         raise IncompatibleSkill(
             f"skill '{spec.name}' has a noise-fed sampling network, whose density is unknown; "
             "use schedule 'paper' (--schedule paper), or pretrain it with sampler 'flow'"

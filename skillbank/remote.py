@@ -290,6 +290,6 @@ def _installed() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise errors.SkillbankError(
-            f"remote banks need more ({error}): pip install 'skillbank[remote]'"
-        ) from error
+        ours = "fsspec" in str(error) or "s3fs" in str(error)
+        how = ": pip install 'skillbank[remote]'" if ours else ""
+        raise errors.StorageError(f"this bank needs another package ({error}){how}") from error

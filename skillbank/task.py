@@ -7,6 +7,7 @@ symmetries, model hash), are used if present.
 
 import inspect
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Literal, NamedTuple
@@ -74,7 +75,7 @@ class Task:
             made = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
             raise UnsupportedEnvironment(
                 f"{self.env_id} cannot be made{made and f' with {made}'}: "
-                f"{(isinstance(error, TypeError) and _unknown(self.env_id, kwargs)) or error}"
+                f"{_unknown(self.env_id, error) or error}"
             ) from error
         self.num_envs, self.kwargs = num_envs, kwargs
         self.steps = 0  # steps of all copies since they were made
@@ -88,7 +89,7 @@ class Task:
         """Read what the environment is and declares."""
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
         source = _declaring(self.envs)
-        _check_wrappers(self.env_id, _first(self.envs))
+        _check_wrappers(self.env_id, _first(self.envs.unwrapped))
         layout = _declared(self.env_id, obs_space, action_space, source)
         self.observation_blocks = layout.observation_blocks
         self.observation_size = layout.observation_size
@@ -369,14 +370,17 @@ def _made(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> VectorEnv[Any, 
     )
 
 
-def _unknown(env_id: str, kwargs: dict[str, Any]) -> str:
-    """Say which keyword the environment does not take, and which it does; empty if it takes all."""
-    spec = gymnasium.spec(env_id)
+def _unknown(env_id: str, error: Exception) -> str:
+    """For a keyword that the environment does not take, say so and which it takes; else empty."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if found is None or not isinstance(error, TypeError):
+        return ""
+    spec, wrong = gymnasium.spec(env_id), found[1]
     entry: Any = spec.vector_entry_point or spec.entry_point
     creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
     classes: tuple[Any, ...] = inspect.getmro(creator) if inspect.isclass(creator) else ()
-    known = {"max_episode_steps"}
     makers = [vars(c)["__init__"] for c in classes if "__init__" in vars(c)] or [creator]
+    known = {"max_episode_steps"}
     for maker in makers:
         parameters = inspect.signature(maker).parameters.values()
         for one in parameters:
@@ -386,14 +390,12 @@ def _unknown(env_id: str, kwargs: dict[str, Any]) -> str:
             ):
                 known.add(one.name)
         if not any(one.kind == one.VAR_KEYWORD for one in parameters):
-            break
-    else:
-        return ""  # it takes any
-    wrong = next((name for name in kwargs if name not in known), None)
-    if wrong is None:
-        return ""
-    own = sorted(name for name in known if not says_how_it_runs(env_id, name))
-    return f"it has no '{wrong}'.{did_you_mean(wrong, own)} There is: {', '.join(own)}"
+            own = sorted(name for name in known if not says_how_it_runs(env_id, name))
+            listed = f"{did_you_mean(wrong, own)} There is: {', '.join(own)}"
+            # Else the keyword was passed on to where no signature shows it.
+            raised_here = f"{maker.__qualname__}() got" in str(error)
+            return f"it has no '{wrong}'.{listed}" if raised_here else ""
+    return ""
 
 
 def _check_spaces(env_id: str, obs: gymnasium.Space[Any], action: gymnasium.Space[Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,8 +170,11 @@ def test_a_correction_that_did_not_begin_is_not_offered(call, monkeypatch):
         raise Interrupted("interrupted")
 
     monkeypatch.setattr(Composed, "corrected", interrupted)
-    text = call("north", "east", "--correct", *QUICK, code=130).output
-    assert text.rstrip().endswith("stopped before anything was learned; nothing was saved")
+    Path("old").mkdir()
+    Path("old/correction.npz").write_bytes(b"of another run")
+    for words in ([], ["--out", "old"]):
+        text = call("north", "east", "--correct", *words, *QUICK, code=130).output
+        assert text.rstrip().endswith("stopped before anything was learned; nothing was saved")
 
 
 def test_each_composition_has_a_folder_of_its_own(call, tmp_path):

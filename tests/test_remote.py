@@ -316,11 +316,15 @@ def test_an_unknown_or_unreachable_place_is_one_clear_line(url: str, text: str) 
 
 def test_what_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(*_args: object, **_named: object) -> None:
-        raise ImportError("Install s3fs to access S3")
+        raise ImportError(f"Install {package}")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", lacking)
-    with pytest.raises(errors.SkillbankError, match=r"Install s3fs .*pip install 'skillbank\[rem"):
+    package = "s3fs"
+    with pytest.raises(errors.StorageError, match=r"Install s3fs\): pip install 'skillbank\[rem"):
         RemoteBank("s3://bucket/skills")
+    package = "gcsfs"  # which the extra does not have
+    with pytest.raises(errors.StorageError, match=r"Install gcsfs\)$"):
+        RemoteBank("gs://bucket/skills")
 
 
 def test_of_a_web_server_that_never_ends_no_more_is_read_than_asked(other: Bank) -> None:

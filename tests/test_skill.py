@@ -336,6 +336,17 @@ def closed(monkeypatch):
     return found
 
 
+def test_an_evaluation_reports_how_far_it_is(skill, monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_COPIES", 4)
+    seen = []
+    found = evaluate(skill, LOPSIDED, episodes=6, report=lambda *told: seen.append(told))
+    ended, steps = zip(*seen, strict=True)
+    assert list(ended) == sorted(ended)
+    assert ended[-1] == 6
+    both = [found.lengths[:4].max(), found.lengths[4:].max()]  # the copies that ran at once
+    assert list(steps) == [step + 1 for length in both for step in range(length)]
+
+
 @pytest.mark.parametrize(
     ("action", "told"),
     [

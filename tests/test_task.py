@@ -126,6 +126,42 @@ def test_the_arguments_of_an_environment_are_listed(env_id, kwargs, known):
     assert known in str(error.value)
 
 
+class PassesOn(gymnasium.Wrapper):
+    """Makes the environment inside, with all keywords but its own."""
+
+    def __init__(self, *, colour="red", **kwargs):
+        super().__init__(gymnasium.envs.classic_control.PendulumEnv(**kwargs))
+        if colour == "none":
+            len(3)
+
+
+gymnasium.register("SmallWorld/PassesOn-v0", PassesOn, max_episode_steps=9)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "told"),
+    [
+        ({"g": 3.0, "y": 1}, "PendulumEnv.__init__() got an unexpected keyword argument 'y'"),
+        ({"colour": "none"}, "object of type 'int' has no len()"),
+        ({"render_mode": "none", "colour": "none"}, "with render_mode='none', colour='none': "),
+    ],
+)
+def test_an_error_inside_an_environment_is_told_as_it_is(kwargs, told):
+    with pytest.raises(UnsupportedEnvironment) as error:
+        Task("SmallWorld/PassesOn-v0", 1, **kwargs)
+    assert told in str(error.value)
+    assert "There is" not in str(error.value)
+
+
+def test_an_entry_point_that_fails_is_told():
+    def fails():
+        raise TypeError("a module of theirs: 'int' object is not callable")
+
+    gymnasium.register("SmallWorld/Fails-v0", fails)
+    with pytest.raises(UnsupportedEnvironment, match=r"cannot be made.*a module of theirs"):
+        Task("SmallWorld/Fails-v0", 1)
+
+
 def test_actions_reach_the_environment_in_its_units_and_within_its_bounds():
     """The environment asserts that they do; -0.1 + (0.3 + 0.1) is above 0.3 in float64."""
     task = Task("SmallWorld/Lopsided-v0", 3)
@@ -260,11 +296,25 @@ def frozen(env):
     return made
 
 
+class Behind(gymnasium.vector.VectorWrapper):
+    """Copies that observe by running statistics, behind a wrapper of all."""
+
+    def __init__(self, num_envs):
+        copy = partial(normalised, small_worlds.Point(2), inside=False)
+        how = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        super().__init__(SyncVectorEnv([copy] * num_envs, **how))
+
+
+gymnasium.register("SmallWorld/Behind-v0", vector_entry_point=Behind)
+
+
 def test_statistics_that_no_skill_file_holds_are_refused():
     message = "NormalizeObservation, whose running statistics are not in a skill file"
     for inside in (False, True):
         with pytest.raises(UnsupportedEnvironment, match=message):
             Task("SmallWorld/Wrapped-v0", 2, wrapper=partial(normalised, inside=inside))
+    with pytest.raises(UnsupportedEnvironment, match=message):
+        Task("SmallWorld/Behind-v0", 2)
     assert Task("SmallWorld/Wrapped-v0", 2, wrapper=frozen).observation_size == 2
 
 

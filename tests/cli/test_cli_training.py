@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from conftest import QUICK_FINETUNE, QUICK_PRETRAIN  # type: ignore[import-not-f
 import skillbank
 from skillbank import cli_progress
 from skillbank.bank_folder import checked_name
+from skillbank.cli_printing import say
 from skillbank.cli_settings import (
     bare_reference,
     configured,
@@ -261,6 +263,8 @@ def test_resume_without_a_checkpoint(call: Any) -> None:
     told = call(*words, code=2).stderr
     assert "start without --resume" in told
     assert "the bank has" not in told
+    shipped = call("pretrain", "--resume", *QUICK_PRETRAIN, code=2).stderr  # run_anywhere
+    assert "the bank has" not in shipped
     words += ["--as", "mine"]
     call(*words[:3], *words[4:])
     assert "the bank has mine@1; start without --resume" in call(*words, code=2).stderr
@@ -316,9 +320,13 @@ def test_a_signal_while_measuring_keeps_the_skill(
         signal.pause()
 
     monkeypatch.setattr("skillbank.evaluation.evaluate", measure)
-    result = call("pretrain", "--env", "PointMassRun", "--as", "mine", *QUICK_PRETRAIN, code=130)
-    again = result.stderr.splitlines()[-1].split()
-    assert again == ["skillbank", "evaluate", "--skill", "mine@1"]
+    words = ["pretrain", "--env", "PointMassRun", "--with=max_episode_steps=9", "--as", "mine"]
+    words += ["--bank", str(bank.folder), *QUICK_PRETRAIN]
+    result = call(*words, code=130)
+    assert result.stderr.splitlines()[-1].split() == [
+        *("skillbank", "evaluate", "--skill", "mine@1", "--env", "PointMassRun"),
+        *("--with=max_episode_steps=9", "--bank", str(bank.folder)),
+    ]
     assert "'mine@1' is in the bank. To evaluate it:" in result.stderr
     assert bank.spec("mine").evaluations == ()
 
@@ -388,6 +396,35 @@ def test_an_evaluation_is_counted(
         report(4, 21)
     assert said == ["4/7 episodes, step 21"]
     assert capsys.readouterr().err == ""  # it is not a terminal
+
+
+def test_in_a_terminal_the_steps_of_an_evaluation_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)
+    bars: list[Any] = []
+    with cli_progress.counting(7, bars.append) as report:
+        time.sleep(1.1)  # it is quiet for a second
+        report(6, 20)
+        time.sleep(0.11)
+        report(6, 33)  # no episode has ended since
+        say("a warning")
+    shown = capsys.readouterr().err
+    assert "6/7 episodes, step 33" in shown
+    assert "\ra warning\n" in shown  # on a line of its own
+    assert shown.endswith("\r")  # nothing is left of it
+
+    def interrupted() -> None:
+        with cli_progress.counting(7, bars.append) as report:
+            time.sleep(1.1)
+            report(1, 2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert capsys.readouterr().err.endswith("\n")  # after ^C the line cannot be cleared
+    assert bars == []
 
 
 def test_tensorboard_has_the_figures(tmp_path: Path) -> None:
