@@ -144,7 +144,7 @@ _training_options = _options(
     seed_option,
     click.option(
         "--steps",
-        type=Steps(1, 10**12),
+        type=Steps(1),
         help="Environment steps, summed over all copies, such as 2e5. The recipe's schedule is "
         "scaled in proportion, and learning starts after at most a quarter of the steps; --set "
         "takes precedence. With --resume the original schedule is kept.",

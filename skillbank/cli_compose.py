@@ -82,7 +82,7 @@ CORRECTION = "correction.npz"
 @env_option(None, "that of the skill that observes most")
 @with_option
 @click.option("--rescale", is_flag=True, help="Convert all to the first skill's temperature.")
-@click.option("--steps", type=Steps(2, 10**12), help="Environment steps of each training.")
+@click.option("--steps", type=Steps(2), help="Environment steps of each training.")
 @click.option(
     "--episodes",
     type=click.IntRange(1, 1000),

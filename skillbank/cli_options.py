@@ -36,7 +36,7 @@ class Steps(click.IntRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse a number of steps."""
-        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", value):
+        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?[eE]\+?(\d|1[0-2])", value):
             number = Decimal(value)
             value = int(number) if number == int(number) else value
         return super().convert(value, param, ctx)

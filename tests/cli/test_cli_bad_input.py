@@ -30,6 +30,7 @@ import skillbank
         (["pretrain", "--preset", "papr"], 2, "paper"),
         (["pretrain", "--threads", "0"], 2, "--threads"),
         (["pretrain", "--steps", "1.5e0"], 2, "--steps"),
+        (["pretrain", "--steps", "1e99"], 2, "--steps"),
         (["pretrain", "--as", ""], 2, "'' cannot be the name of a skill"),
         (["finetune", "--skill", "tiny", "--as", ""], 2, "'' cannot be the name of a skill"),
         (["pretrain", "--as", "a/b"], 2, "'a/b' cannot be the name of a skill"),
