@@ -119,6 +119,8 @@ class Certificate:
             advice = advice.replace("being composed", "being composed, even corrected")
         elif self.verdict != "well":
             advice += f", and {correct} learns what is lost"
+        number = len(self.shortfall)
+        episodes = "1 episode" if number == 1 else f"{number} episodes"
         apart = (
             ""
             if np.isnan(self.divergence)
@@ -127,7 +129,7 @@ class Certificate:
         return (
             f"'{self.name}': {advice}. Its policy's soft value is an estimated {self.loss:.3g} at "
             f"most (95 % interval over episodes {low:.3g} to {high:.3g}) below the optimal one, "
-            f"{self.per_step:.2g} of reward per step.{apart} From {len(self.shortfall)} episodes, "
+            f"{self.per_step:.2g} of reward per step.{apart} From {episodes}, "
             "assuming that no policy does better than the best stretch of them."
         )
 
