@@ -11,7 +11,7 @@ import click
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
-from skillbank.cli_folders import check_writable, held, numbered
+from skillbank.cli_folders import check_writable, held, numbered, saved_at
 from skillbank.cli_options import (
     FilePath,
     Steps,
@@ -163,7 +163,7 @@ def compose_command(
     folder = out or numbered(first)
     with held(folder), stop_on_signals("stopping, please wait") as stop:
         path = folder / CORRECTION
-        before = _saved_at(path)
+        before = saved_at(path)
         try:
             if correct:
                 with Watch(folder / "correction", say) as watch:
@@ -196,10 +196,6 @@ def _name(name: str | None, skills: Sequence[str]) -> str:
         raise SkillbankError(f"{error}; name it with --as") from error
 
 
-def _saved_at(path: Path) -> int | None:
-    return path.stat().st_mtime_ns if path.exists() else None
-
-
 def _advice(
     ctx: click.Context, correction: Path | None, before: int | None, error: Interrupted
 ) -> str:
@@ -211,7 +207,7 @@ def _advice(
         return "stopped; the unfinished distillation was not saved"
     if notes := "\n".join(getattr(error, "__notes__", ())):
         return f"stopped, but {notes}"
-    if _saved_at(correction) == before:
+    if saved_at(correction) == before:
         return "stopped before anything was learned; nothing was saved"
     words = [word for word in ctx.find_root().meta["words"] if word != "--correct"]
     again = shlex.join(["skillbank", *words, "--correction", str(correction)])

@@ -88,3 +88,8 @@ def held(folder: Path) -> Iterator[None]:
                 with suppress(OSError):  # another process has started to use one
                     for place in made:
                         place.rmdir()
+
+
+def saved_at(path: Path) -> int | None:
+    """When a file was last written, in ns; None if it does not exist."""
+    return path.stat().st_mtime_ns if path.exists() else None

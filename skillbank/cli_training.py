@@ -14,7 +14,7 @@ import gymnasium
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
-from skillbank.cli_folders import check_writable, held, numbered
+from skillbank.cli_folders import check_writable, held, numbered, saved_at
 from skillbank.cli_printing import counted, say
 from skillbank.cli_progress import Watch, counting
 from skillbank.cli_signals import StopRequest, stop_on_signals
@@ -195,7 +195,7 @@ class Run:
     def _train(self, learn: "Callable[..., Skill]", stop: StopRequest) -> "tuple[Skill, float]":
         from skillbank.training import Hooks
 
-        before = self._saved_at()
+        before = saved_at(self.checkpoint)
         with Watch(self.folder, say) as watch:
             hooks = Hooks(
                 on_progress=watch,
@@ -218,7 +218,7 @@ class Run:
                 saved = f"stopped; {self._advice()}" if not notes else f"stopped, but {notes}"
                 raise Interrupted(saved) from error
             except Exception as error:
-                if self._saved_at() != before:
+                if saved_at(self.checkpoint) != before:
                     error.add_note(self._advice())
                 raise
 
@@ -233,9 +233,6 @@ class Run:
             if option in ("--bank", "--env", "--with"):
                 kept += [word] if equals else [word, value]
         return shlex.join(["skillbank", "evaluate", "--skill", reference, *kept])
-
-    def _saved_at(self) -> int | None:
-        return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None
 
     def measured(self, skill: "Skill") -> "Evaluation":
         """Evaluate a skill on the run's task.
