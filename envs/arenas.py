@@ -31,7 +31,7 @@ class Arena(NamedTuple):
         room: the inside of the outer walls, or None on an open floor.
         blocks: what stands in the room.
         start: where episodes begin, (x, y).
-        target: where the reward is, (x, y), or None.
+        targets: where the reward is, (x, y) each; none on an open floor.
         wall_height: metres, of walls and blocks.
         wall_thickness: metres, of the room's walls.
         reward_width: standard deviation of the Gaussian reward around the target, metres.
@@ -44,7 +44,7 @@ class Arena(NamedTuple):
     room: Rectangle | None
     blocks: tuple[Rectangle, ...]
     start: tuple[float, float]
-    target: tuple[float, float] | None
+    targets: tuple[tuple[float, float], ...]
     wall_height: float = WALL_HEIGHT
     wall_thickness: float = WALL_THICKNESS
     reward_width: float = 0.0
@@ -78,7 +78,7 @@ class Arena(NamedTuple):
         return x_min - t, y_min - t, x_max + t, y_max + t
 
 
-OPEN_FLOOR = Arena("open floor", None, (), (0.0, 0.0), None)
+OPEN_FLOOR = Arena("open floor", None, (), (0.0, 0.0), ())
 
 
 def _hallway(name: str, width: float) -> Arena:
@@ -86,7 +86,7 @@ def _hallway(name: str, width: float) -> Arena:
 
     80 m is further than the quadruped runs in an episode of 25 s.
     """
-    return Arena(name, (-80.0, -width / 2, 80.0, width / 2), (), (0.0, 0.0), None)
+    return Arena(name, (-80.0, -width / 2, 80.0, width / 2), (), (0.0, 0.0), ())
 
 
 HALLWAY_WIDE = _hallway("wide hallway", 8.0)
@@ -100,7 +100,7 @@ U_MAZE = Arena(
     room=(0.0, -5.0, 12.0, 5.0),
     blocks=((0.0, -1.0, 8.0, 1.0),),
     start=(2.0, -3.0),
-    target=(2.0, 3.0),
+    targets=((2.0, 3.0),),
     reward_width=2.0,
     success_radius=1.0,
 )
@@ -119,7 +119,7 @@ MAZE = Arena(
         (_MAZE_BARRIER_X, _MAZE_DIVIDER_Y, _MAZE_BARRIER_X + WALL_THICKNESS, 4.5),
     ),
     start=(2.0, 0.0),
-    target=_MAZE_TARGET,
+    targets=(_MAZE_TARGET,),
     reward_width=5.0,
     success_radius=1.0,
     threshold=math.hypot(_MAZE_TARGET[0] - _MAZE_BARRIER_X, _MAZE_TARGET[1] - _MAZE_DIVIDER_Y),
@@ -140,7 +140,7 @@ def scaled(arena: Arena, factor: float) -> Arena:
         None if arena.room is None else rectangle(arena.room),
         tuple(rectangle(block) for block in arena.blocks),
         point(arena.start),
-        None if arena.target is None else point(arena.target),
+        tuple(point(target) for target in arena.targets),
         arena.wall_height * factor,
         arena.wall_thickness * factor,
         arena.reward_width * factor,
@@ -151,7 +151,7 @@ def scaled(arena: Arena, factor: float) -> Arena:
 
 
 def add_arena(arena: Arena, worldbody: Any) -> None:
-    """Adds walls, blocks and a mark at the target to the worldbody of a dm_control.mjcf model."""
+    """Adds walls, blocks and a mark at each target to the worldbody of a dm_control.mjcf model."""
     if arena.room is not None:
         x_min, y_min, x_max, y_max = arena.room
         x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
@@ -183,12 +183,12 @@ def add_arena(arena: Arena, worldbody: Any) -> None:
             conaffinity=solid,
             rgba=[0.45, 0.52, 0.62, 1.0],
         )
-    if arena.target is not None:
+    for number, target in enumerate(arena.targets):
         worldbody.add(
             "site",
-            name="target",
+            name=f"target_{number}",
             type="cylinder",
-            pos=[*arena.target, 0.01],
+            pos=[*target, 0.01],
             size=[arena.success_radius, 0.01],
             rgba=[0.85, 0.25, 0.25, 0.6],
         )

@@ -33,7 +33,7 @@ def unit_vector(direction: float) -> Float:
 
 
 class SeekTarget(VectorTask):
-    """Reward: a Gaussian bump at the arena's target. Mixed in before the body's own task.
+    """Reward: a Gaussian bump at the arena's only target. Mixed in before the body's own task.
 
     `info` gains `distance` [N] m to the target and `success` [N] bool: has this episode ever been
     within the arena's success radius of it?
@@ -54,7 +54,8 @@ class SeekTarget(VectorTask):
     @property
     def distance(self) -> Float:
         """Metres from the body to the target, straight through walls, [N]."""
-        away = self.position - np.array(self.arena.target)
+        (target,) = self.arena.targets
+        away = self.position - np.array(target)
         distance: Float = np.hypot(away[:, 0], away[:, 1])
         return distance
 

@@ -221,7 +221,7 @@ class PointMassReachVector(PointMassArenaTask):
     `REACH_GOALS`, -1 before one is reached) and `success` [N] (at a wanted one).
     """
 
-    arena = OPEN_FLOOR._replace(open_half_side=2.5)
+    arena = OPEN_FLOOR._replace(open_half_side=2.5, success_radius=REACH_RADIUS)
 
     def __init__(self, *, goals: Sequence[str] = ("left",), **kwargs: Any) -> None:
         """Makes the copies.
@@ -238,6 +238,7 @@ class PointMassReachVector(PointMassArenaTask):
         if unknown or not wanted:
             raise ValueError(f"goals must name some of {', '.join(REACH_GOALS)}; got {goals!r}")
         self.goals = wanted
+        self.arena = self.arena._replace(targets=tuple(REACH_GOALS[name] for name in wanted))
         self._places = np.array(list(REACH_GOALS.values()))
         self._wanted = np.array([*(name in wanted for name in REACH_GOALS), False])  # last: nowhere
         super().__init__(**kwargs)

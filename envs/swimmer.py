@@ -63,7 +63,7 @@ OBSERVATION_BLOCKS: tuple[tuple[str, int], ...] = (
 )
 """Velocities of the centre of mass in the head's frame; `position` is x in units of the finish."""
 
-POOL = Arena("pool", None, (), (0.0, 0.0), None, open_half_side=2.0)
+POOL = Arena("pool", None, (), (0.0, 0.0), (), open_half_side=2.0)
 
 
 @functools.cache

@@ -80,7 +80,7 @@ def traces(panels: "Sequence[tuple[str, Evaluation]]", arena: Any, path: str | P
 
     Args:
         panels: A title and an evaluation with traces for each panel.
-        arena: An object with ``walls`` (rectangles x_min, y_min, x_max, y_max in m), ``target``,
+        arena: An object with ``walls`` (rectangles x_min, y_min, x_max, y_max in m), ``targets``,
             ``success_radius`` and ``bounds``; None for an open floor.
         path: Path of the image.
 
@@ -182,9 +182,9 @@ def _draw_arena(axes: "Axes", arena: Any) -> None:
     for x_min, y_min, x_max, y_max in arena.walls:
         size = (x_max - x_min, y_max - y_min)
         axes.add_patch(Rectangle((x_min, y_min), *size, facecolor=WALL, edgecolor="none"))
-    if arena.target is not None:
+    for target in arena.targets:
         radius = arena.success_radius
-        axes.add_patch(Circle(arena.target, radius, color=TARGET, alpha=0.5, linewidth=0))
+        axes.add_patch(Circle(target, radius, color=TARGET, alpha=0.5, linewidth=0))
 
 
 def _draw_traces(axes: "Axes", paths: Sequence[Array]) -> None:

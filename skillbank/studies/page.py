@@ -227,7 +227,7 @@ def _maze(groups: list[Group]) -> list[str]:
 
     def cells(group: Group) -> list[str]:
         nearest = np.nanmin(group.watched("least"), axis=1)
-        ends = [np.array(m["final"]["places"]) - np.array(arena.target) for m in group.measured]
+        ends = [np.array(m["final"]["places"]) - np.array(arena.targets[0]) for m in group.measured]
         below = [np.mean(np.hypot(*end.T) < threshold) for end in ends]  # share of its episodes
         return [
             _rate(nearest < threshold, group),
@@ -282,7 +282,7 @@ def _final_return(group: Group) -> float:
 def _outcomes(task: str) -> tuple[list[str], Callable[[Group], list[str]]]:
     """Titles and cells of a task's outcome: metres along a hallway, or episodes at a target."""
     arena = Task(task, 1).arena
-    if arena.target is not None:
+    if arena.targets:
         return [_reach_title(arena), "seeds where most do"], lambda group: [
             _reach(group),
             _rate(group.final("success") > 0.5, group),

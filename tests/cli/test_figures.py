@@ -17,12 +17,16 @@ from skillbank.spec import CurvePoint
 class Arena(NamedTuple):
     walls: tuple[tuple[float, float, float, float], ...]
     bounds: tuple[float, float, float, float]
-    target: tuple[float, float] | None
+    targets: tuple[tuple[float, float], ...]
     success_radius: float = 0.5
 
 
-ROOM = Arena(((-1.0, -1.0, 5.0, 0.0), (-1.0, 4.0, 5.0, 5.0)), (-1.0, -1.0, 5.0, 5.0), (3.0, 3.0))
-HALL = Arena(((-80.0, 2.0, 80.0, 3.0), (-80.0, -3.0, 80.0, -2.0)), (-80.0, -3.0, 80.0, 3.0), None)
+ROOM = Arena(
+    ((-1.0, -1.0, 5.0, 0.0), (-1.0, 4.0, 5.0, 5.0)),
+    (-1.0, -1.0, 5.0, 5.0),
+    ((3.0, 3.0), (0.5, 2.0)),
+)
+HALL = Arena(((-80.0, 2.0, 80.0, 3.0), (-80.0, -3.0, 80.0, -2.0)), (-80.0, -3.0, 80.0, 3.0), ())
 
 
 def evaluation(*traces: Any) -> Evaluation:
@@ -67,13 +71,14 @@ def test_constant_alpha_is_not_drawn(tmp_path: Path, drawn: list[Figure]) -> Non
     assert b"<svg" in (tmp_path / "curve.svg").read_bytes()
 
 
-def test_traces_show_walls_target_and_every_episode(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_traces_show_walls_targets_and_every_episode(tmp_path: Path, drawn: list[Figure]) -> None:
     one, two = evaluation([[0, 1], [1, 2]], [[0, 1], [4, 3]]), evaluation([[0, 1], [3, 3]])
     figures.traces([("before", one), ("after", two)], ROOM, tmp_path / "traces.png")
     before, after = drawn[0].axes
     assert (before.get_title(), after.get_title()) == ("before", "after")
-    assert len(before.patches) == len(ROOM.walls) + 1
-    assert before.patches[-1].center == ROOM.target  # type: ignore[attr-defined]
+    walls, targets = before.patches[: len(ROOM.walls)], before.patches[len(ROOM.walls) :]
+    assert [wall.get_xy() for wall in walls] == [(-1.0, -1.0), (-1.0, 4.0)]  # type: ignore[attr-defined]
+    assert tuple(target.center for target in targets) == ROOM.targets  # type: ignore[attr-defined]
     assert len(before.lines) == 2 + 1  # and the starts
     assert np.array_equal(after.lines[0].get_xydata(), [[0, 1], [3, 3]])
     assert before.get_xlim() == (-1.0, 5.0)

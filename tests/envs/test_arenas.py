@@ -124,7 +124,7 @@ def reachable(arena: Arena, margin: float) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("arena", [arenas.U_MAZE, arenas.MAZE], ids=lambda arena: arena.name)
 def test_target_can_be_reached_by_something_as_wide_as_the_quadruped(arena: Arena) -> None:
     reached, places = reachable(arena, LEG_SPAN / 2)
-    distance = np.hypot(*np.moveaxis(places - np.array(arena.target), -1, 0))
+    distance = np.hypot(*np.moveaxis(places - np.array(arena.targets[0]), -1, 0))
     assert distance[reached].min() < arena.success_radius
 
 
@@ -133,7 +133,7 @@ def test_maze_threshold_is_the_best_the_upper_passage_offers() -> None:
     # With the lower passage closed, nothing gets nearer to the target than the threshold.
     closed = arena._replace(blocks=(*arena.blocks, (8.0, -4.5, 9.0, -0.5)))
     reached, places = reachable(closed, 0.0)
-    distance = np.hypot(*np.moveaxis(places - np.array(arena.target), -1, 0))
+    distance = np.hypot(*np.moveaxis(places - np.array(arena.targets[0]), -1, 0))
     assert distance[reached].min() == pytest.approx(arena.threshold, abs=0.1)
     assert distance[reached].min() >= arena.threshold
     # The passages look the same from the start: their walls mirror each other up to the barrier.
@@ -145,7 +145,7 @@ def test_u_maze_hides_its_target_behind_the_wall() -> None:
     arena = arenas.U_MAZE
     reached, places = reachable(arena, 0.25)
     in_start_leg = reached & (places[..., 1] < 0) & (places[..., 0] < 8.0)
-    distance = np.hypot(*np.moveaxis(places - np.array(arena.target), -1, 0))
+    distance = np.hypot(*np.moveaxis(places - np.array(arena.targets[0]), -1, 0))
     reward = np.exp(-0.5 * (distance / arena.reward_width) ** 2)
     assert reward[in_start_leg].max() < 0.11
 
@@ -154,6 +154,6 @@ def test_scaling_scales_everything() -> None:
     small = arenas.scaled(arenas.MAZE, 0.25)
     np.testing.assert_allclose(small.walls, np.array(arenas.MAZE.walls) / 4)
     np.testing.assert_allclose(small.bounds, np.array(arenas.MAZE.bounds) / 4)
-    assert small.target == (3.5, 0.0)
+    assert small.targets == ((3.5, 0.0),)
     assert small.threshold == pytest.approx(arenas.MAZE.threshold / 4)
     assert (small.reward_width, small.success_radius) == (1.25, 0.25)

@@ -81,6 +81,28 @@ def test_follow_and_overhead_see_different_things() -> None:
     assert columns.mean() < 48
 
 
+def test_wanted_goals_are_marked() -> None:
+    env = gymnasium.make(
+        "skillbank/PointMassReach-v0",
+        goals=("up", "right"),
+        render_mode="rgb_array",
+        camera="overhead",
+        width=64,
+        height=64,
+    )
+    env.reset(seed=0)
+    frame = draw(env)
+    env.close()
+    if frame is None:
+        return
+    red = frame[..., 0].astype(float) - frame[..., 1] > 40
+    red[24:40, 24:40] = False  # the sphere, at the start
+    rows, columns = np.nonzero(red)
+    up, right = (rows < 24) & (abs(columns - 32) < 8), (columns > 40) & (abs(rows - 32) < 8)
+    assert up.sum() > 9 and right.sum() > 9
+    assert (up | right).all()
+
+
 @pytest.mark.parametrize("env_id", ENV_IDS)
 def test_bad_render_arguments_are_refused_at_once(env_id: str) -> None:
     with pytest.raises(ValueError, match="camera must be 'follow' or 'overhead'"):
