@@ -51,7 +51,14 @@ class MultiGoalVector(VectorTask):
     observation_blocks = (("position", 2),)
     control_timestep = 1.0
     arena = Arena(
-        "multi-goal", (-HALF_SIDE, -HALF_SIDE, HALF_SIDE, HALF_SIDE), (), (0.0, 0.0), None, 0.0, 0.0
+        "multi-goal",
+        (-HALF_SIDE, -HALF_SIDE, HALF_SIDE, HALF_SIDE),
+        blocks=(),
+        start=(0.0, 0.0),
+        targets=GOALS,
+        wall_height=0.0,
+        wall_thickness=0.0,
+        success_radius=GOAL_RADIUS,
     )
 
     def __init__(

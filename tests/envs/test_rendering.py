@@ -99,7 +99,8 @@ def test_wanted_goals_are_marked() -> None:
     red[24:40, 24:40] = False  # the sphere, at the start
     rows, columns = np.nonzero(red)
     up, right = (rows < 24) & (abs(columns - 32) < 8), (columns > 40) & (abs(rows - 32) < 8)
-    assert up.sum() > 9 and right.sum() > 9
+    assert up.sum() > 9
+    assert right.sum() > 9
     assert (up | right).all()
 
 
