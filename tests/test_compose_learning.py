@@ -222,7 +222,7 @@ def test_the_target_of_convex_weights_is_never_negative_and_zero_at_the_end():
 
 
 QUICK = CorrectionConfig(
-    total_steps=4_800,
+    total_steps=3_200,
     learning_starts=160,
     num_envs=8,
     batch_size=64,
@@ -231,6 +231,8 @@ QUICK = CorrectionConfig(
     target_rate=0.2,
     explore=0.5,
     settled=0.0,
+    # Few candidates estimate values low, and the discount adds that up: C is 0.05 high with a third.
+    proposals=CorrectionConfig().proposals.enlarged(3),
 )
 
 
@@ -257,7 +259,7 @@ def test_the_correction_reports_its_progress(learned):
     reports = learned[2].correction.reports
     assert len(reports) > 20
     assert [r.steps for r in reports] == sorted({r.steps for r in reports})
-    assert reports[-1].steps == 4_800
+    assert reports[-1].steps == 3_200
     assert reports[-1].loss < 0.01
     seen = []
     a, b = parts()
