@@ -112,7 +112,7 @@ class FixedEnergy(torch.nn.Module):
         return self.q(action).unsqueeze(0)
 
 
-def fitted(q, kind, objective, *, updates, rate, hot=1.0, seed=0, count=4000):
+def fitted(q, kind, objective, *, updates, rate, hot=1.0, particles=64, count=4000):
     """Actions [count, 2] of a network trained on exp(Q); ``hot``: where the temperature starts.
 
     The temperature falls to 1 in the first 60 %, as Q grows from nothing while a skill is learned;
@@ -122,11 +122,11 @@ def fitted(q, kind, objective, *, updates, rate, hot=1.0, seed=0, count=4000):
     learning = PretrainConfig(
         architecture=architecture,
         objective=objective,
-        particles=64,
+        particles=particles,
         proposals="uniform",
         sampler_learning_rate=rate,
     )
-    agent = Agent(architecture, learning, 1, 2, 1.0, seed)
+    agent = Agent(architecture, learning, 1, 2, 1.0, 0)
     agent.critic = FixedEnergy(q)
     for step in range(updates):
         done = step / updates
@@ -170,6 +170,7 @@ def test_flat_energy_fills_the_box_evenly(kind, objective):
 
 @pytest.mark.parametrize(("kind", "objective"), KINDS)
 def test_gaussian_energy_gives_its_mean_and_covariance(kind, objective):
+    """The Stein direction of few particles gives too small a variance: 5 % of 128 with a flow."""
     mean = torch.tensor([0.3, -0.2])
     covariance = torch.tensor([[0.02, 0.009], [0.009, 0.01]])
     precision = torch.linalg.inv(covariance)
@@ -178,8 +179,10 @@ def test_gaussian_energy_gives_its_mean_and_covariance(kind, objective):
         away = action - mean
         return -0.5 * ((away @ precision) * away).sum(-1)
 
-    updates = 1600 if kind == "noise" else 1000  # which is slower to become as narrow
-    action = fitted(q, kind, objective, updates=updates, rate=2e-3, hot=10.0)
+    updates = 2400 if kind == "noise" else 1000  # which is slower to become as narrow
+    action = fitted(
+        q, kind, objective, updates=updates, rate=2e-3, hot=10.0, particles=128, count=40_000
+    )
     assert (action.mean(0) - mean).norm() < 0.1 * mean.norm()
     error = torch.cov(action.T) - covariance
     assert error.norm() < 0.1 * covariance.norm(), torch.cov(action.T)

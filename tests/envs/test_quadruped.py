@@ -184,7 +184,7 @@ def test_smoothed_velocity_starts_at_zero_after_an_automatic_reset() -> None:
 def test_success_is_remembered_until_the_episode_ends() -> None:
     task = QuadrupedUMazeVector(num_envs=2, max_episode_steps=4)
     task.reset(seed=0)
-    target_x, target_y = task.arena.target
+    ((target_x, target_y),) = task.arena.targets
     start = task.simulation.qpos.copy()
     still = np.zeros((2, 8))
 
