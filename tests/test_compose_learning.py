@@ -231,7 +231,7 @@ QUICK = CorrectionConfig(
     target_rate=0.2,
     explore=0.5,
     settled=0.0,
-    # Few candidates estimate values low, and the discount adds that up: C is 0.05 high with a third.
+    # Few candidates estimate values low, and the discount adds that up: a third gives C + 0.05.
     proposals=CorrectionConfig().proposals.enlarged(3),
 )
 
