@@ -1,9 +1,9 @@
 """Distilling a composition into one ordinary skill with its own critics and sampling network.
 
 The critics regress on the composed Q, at states that the composed policy visits and at the
-candidates of each of them; the sampling network learns from the critics by its usual objective
-(eq. 13 and 14, or the divergence). No reward is needed. The result can be saved, fine-tuned and
-composed again like any other skill.
+candidates of each of them; the sampling network learns to cover the composed policy's modes, and
+then from the critics by its usual objective (eq. 13 and 14, or the divergence). No reward is
+needed. The result can be saved, fine-tuned and composed again like any other skill.
 """
 
 import math
@@ -27,7 +27,7 @@ from skillbank.compose.gathering import (
     learn,
 )
 from skillbank.config import Architecture, Count, NonNegative, PretrainConfig, noise_fed
-from skillbank.networks import flat_arrays, polyak_update
+from skillbank.networks import FlowSampler, flat_arrays, polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
 from skillbank.soft_value import soft_value
@@ -36,6 +36,8 @@ from skillbank.training import WATCHING, Hooks, check_run, checked_hooks
 from skillbank.versions import versions
 
 BETWEEN = 10.0  # weight of errors in Q's differences between actions, which determine the policy
+COVERING = 0.5  # share of the updates in which the sampling network learns to cover all modes
+HOT = 10.0  # where the temperature of a noise-fed network starts, in units of alpha
 
 
 class DistillConfig(Gathering):
@@ -48,7 +50,7 @@ class DistillConfig(Gathering):
     proposals: Acting = Acting(per_part=6, uniform=6, refined=6, averaged=False)
     learning_starts: Count = 512
     batch_size: Count = 128
-    settled: NonNegative = 0.0
+    settled: NonNegative = 0.0  # above 0, it may stop before all modes are covered
 
 
 class Distiller:
@@ -82,7 +84,7 @@ class Distiller:
         self.agent = Agent(network, self.learning, *sizes, spec.temperature, seed)
         self.generator = self.agent.generator
         self.mirrors = Mirrors(spec.symmetries, self.generator)
-        total = max(1, config.total_steps // config.steps_per_update)
+        self.planned = total = max(1, config.total_steps // config.steps_per_update)
         optimisers = (self.agent.critic_optimiser, self.agent.sampler_optimiser)
         # A regression on a fixed target converges best with a vanishing learning rate.
         self.schedules = [
@@ -121,12 +123,30 @@ class Distiller:
         agent.critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         agent.critic_optimiser.step()
-        agent.update_sampler(batch.obs)
+        self._update_sampler(batch.obs, cloud.u, likely)
         agent.updates += 1
         for schedule in self.schedules:
             schedule.step()
         last: Tensor = loss.detach()
         return last
+
+    def _update_sampler(self, obs: Tensor, u: Tensor, likely: Tensor) -> None:
+        """One step of the sampling network at states [B, S] with candidates u [B, N, A].
+
+        Its usual objectives lose modes that it does not sample from the start. It is therefore
+        first fitted to the candidates by maximum likelihood, each weighted by its probability
+        ``likely`` [B, N]. A noise-fed network has no density; its temperature falls instead.
+        """
+        agent = self.agent
+        ahead = max(0.0, 1.0 - agent.updates / (COVERING * self.planned))
+        if ahead and isinstance(agent.sampler, FlowSampler):
+            loss = -(likely * agent.sampler.log_density(obs, u)).sum(1).mean()
+            agent.sampler_optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            agent.sampler_optimiser.step()
+        else:
+            agent.temperature = self.composed.spec.temperature * HOT**ahead
+            agent.update_sampler(obs)
 
     def probe(self, batch: Batch) -> Tensor:
         """Q of a batch [B]."""
