@@ -648,7 +648,7 @@ def test_distillation_makes_one_ordinary_skill(learned, tmp_path):
     wanted, found = corrected.q(obs, action), skill.q(obs, action)
     assert np.abs(found - wanted).mean() < 0.1
     ours, theirs = (each.sample(obs, 4000, seed=0).mean(1) for each in (skill, corrected))
-    assert np.abs(ours - theirs).mean() < 0.1
+    np.testing.assert_allclose(ours, theirs, atol=0.15)
     skill.save(tmp_path / "both.h5")
     np.testing.assert_array_equal(
         Skill.load(tmp_path / "both.h5").q(obs, action), skill.q(obs, action)
@@ -672,7 +672,7 @@ def test_distillation_keeps_both_of_two_modes(size):
         shared_goals=True,
     )
     config = DistillConfig(
-        total_steps=6_400 if size == 1 else 3_200,
+        total_steps=12_800 if size == 1 else 6_400,
         num_envs=8,
         batch_size=32,
         learning_rate=5e-3,
@@ -682,10 +682,9 @@ def test_distillation_keeps_both_of_two_modes(size):
     skill = either.distill(config=config, seed=1)  # whose networks start near one of them
     obs = np.zeros((1, 2))[:, : skill.spec.observation_size]
     drawn = skill.sample(obs, 1000, seed=0)[0]
-    right = (drawn[:, 0] > 0.0).mean()
-    assert 0.3 < right < 0.7
-    near = np.linalg.norm(drawn[:, np.newaxis] - peaks, axis=2).min(1) < 0.3
-    assert near.mean() > 0.85
+    near = [np.mean(np.linalg.norm(drawn - at, axis=1) < 0.15 * size) for at in peaks]
+    assert min(near) > 0.3
+    assert sum(near) > 0.85
 
 
 BRIEF = DistillConfig(

@@ -32,6 +32,15 @@ def draw(env: Any) -> Any:
         return None
 
 
+def drawn_at_start(name: str, **kwargs: Any) -> Any:
+    """The first frame of a task as floats, or None as `draw`."""
+    env = gymnasium.make(f"skillbank/{name}-v0", render_mode="rgb_array", **kwargs)
+    env.reset(seed=0)
+    frame = draw(env)
+    env.close()
+    return None if frame is None else frame.astype(float)
+
+
 def python(source: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", source], capture_output=True, text=True, check=False
@@ -60,19 +69,10 @@ def test_a_frame_is_a_picture_of_the_state(env_id: str) -> None:
 def test_follow_and_overhead_see_different_things() -> None:
     frames = []
     for camera in ("follow", "overhead"):
-        env = gymnasium.make(
-            "skillbank/QuadrupedUMaze-v0",
-            render_mode="rgb_array",
-            camera=camera,
-            width=96,
-            height=64,
-        )
-        env.reset(seed=0)
-        frame = draw(env)
-        env.close()
+        frame = drawn_at_start("QuadrupedUMaze", camera=camera, width=96, height=64)
         if frame is None:
             return
-        frames.append(frame.astype(float))
+        frames.append(frame)
     assert np.abs(frames[0] - frames[1]).mean() > 5
     # North is up and east is right: the red target is in the upper left quarter.
     red = frames[1][..., 0] - frames[1][..., 1] > 60
@@ -82,20 +82,11 @@ def test_follow_and_overhead_see_different_things() -> None:
 
 
 def test_wanted_goals_are_marked() -> None:
-    env = gymnasium.make(
-        "skillbank/PointMassReach-v0",
-        goals=("up", "right"),
-        render_mode="rgb_array",
-        camera="overhead",
-        width=64,
-        height=64,
-    )
-    env.reset(seed=0)
-    frame = draw(env)
-    env.close()
+    wanted = {"goals": ("up", "right")}
+    frame = drawn_at_start("PointMassReach", **wanted, camera="overhead", width=64, height=64)
     if frame is None:
         return
-    red = frame[..., 0].astype(float) - frame[..., 1] > 40
+    red = frame[..., 0] - frame[..., 1] > 40
     red[24:40, 24:40] = False  # the sphere, at the start
     rows, columns = np.nonzero(red)
     up, right = (rows < 24) & (abs(columns - 32) < 8), (columns > 40) & (abs(rows - 32) < 8)
