@@ -32,6 +32,7 @@ from skillbank.cli_signals import ignore_signals, interrupt_on_signals
 from skillbank.config import bare_name
 from skillbank.doctor import cores
 from skillbank.errors import Interrupted, SkillbankError, did_you_mean
+from skillbank.names import finetuned_name, pretrained_name, snake_case
 
 if TYPE_CHECKING:
     from skillbank.cli_settings import Config
@@ -208,7 +209,7 @@ def pretrain(
     Without any option: `run_anywhere`, a quadruped that runs in every direction.
     """
     from skillbank import cli_training, config
-    from skillbank.cli_settings import pretrained_name, settings_help
+    from skillbank.cli_settings import settings_help
 
     env_id = chosen["env_id"]
     if "help" in settings:
@@ -267,7 +268,7 @@ def finetune(
     With --skill only: the quadruped's narrow hallway.
     """
     from skillbank import cli_training
-    from skillbank.cli_settings import bare_reference, finetuned_name, settings_help
+    from skillbank.cli_settings import bare_reference, settings_help
     from skillbank.finetuning import check_schedule, recipe_for
     from skillbank.finetuning import finetune as learn
 
@@ -337,7 +338,7 @@ def evaluate(
     """Evaluate a skill over complete episodes, and draw its paths."""
     from skillbank import cli_training
     from skillbank.cli_progress import counting
-    from skillbank.cli_settings import bare_reference, snake_case
+    from skillbank.cli_settings import bare_reference
     from skillbank.evaluation import evaluate as measure
     from skillbank.evaluation import task_of
 
@@ -393,7 +394,7 @@ def play(
     """Record a film of a skill."""
     from tqdm import tqdm
 
-    from skillbank.cli_settings import bare_reference, snake_case
+    from skillbank.cli_settings import bare_reference
     from skillbank.film import film
 
     chosen = open_bank(bank_folder).load(named(skill))

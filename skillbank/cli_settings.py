@@ -13,27 +13,13 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel, ValidationError
 
-from skillbank.config import PLANNED, Architecture, Learning, bare_name
+from skillbank.config import PLANNED, Architecture, Learning
 from skillbank.errors import SkillbankError, did_you_mean
 from skillbank.spec import OF_GYMNASIUM
-
-# Names of the shipped skills, by task; for any other task the name is derived from the task's.
-_NAMES = {"QuadrupedRun": "run_anywhere", "PointMassRun": "point_run_anywhere"}
 
 _PYTHON = {"True": "true", "False": "false", "None": "null"}
 
 Config = TypeVar("Config", bound=Learning)
-
-
-def pretrained_name(env_id: str) -> str:
-    """The name of a skill pretrained on a task: ``run_anywhere``, or for example ``ant_v5``."""
-    bare = bare_name(env_id)
-    return _NAMES.get(bare) or snake_case(bare)
-
-
-def finetuned_name(skill: str, env_id: str) -> str:
-    """The name of a skill fine-tuned on a task: ``run_anywhere.quadruped_hallway_narrow``."""
-    return f"{skill}.{snake_case(bare_name(env_id))}"
 
 
 def bare_reference(skill: str) -> str:
@@ -200,9 +186,3 @@ def _value(text: str) -> Any:
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def snake_case(text: str) -> str:
-    """Convert ``PointMassRun`` to ``point_mass_run``, which is safe as a file name."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text)
-    return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")

@@ -310,11 +310,6 @@ def bare_name(env_id: str) -> str:
     return env_id.removeprefix("skillbank/").removesuffix("-v0")
 
 
-def task_name(env_id: str) -> str:
-    """``Reach`` of ``mine/Reach-v0``, for the name of a skill."""
-    return env_id.rpartition("/")[2].rsplit("-v", 1)[0]
-
-
 def resolve(env_id: str) -> str:
     """The full id of an environment, from its id or the bare name of one of skillbank's tasks.
 

@@ -32,14 +32,14 @@ from skillbank.config import (
     finetune_recipe,
     noise_fed,
     resolve,
-    task_name,
 )
 from skillbank.config import Schedule as ScheduleName
 from skillbank.errors import IncompatibleSkill, SkillbankError
 from skillbank.evaluation import check_policy
+from skillbank.names import finetuned_name
 from skillbank.networks import FlowSampler
 from skillbank.skill import Skill
-from skillbank.spec import MAX_NAME, SkillSpec
+from skillbank.spec import SkillSpec
 from skillbank.task import Task
 from skillbank.training import Hooks, Training, check_run, checked_hooks
 
@@ -63,7 +63,7 @@ def finetune(
         env_id: A Gymnasium id, or the bare name of one of skillbank's tasks.
         config: The configuration; None: the recipe of the task, in the skill's units.
         seed: Seed of the simulation and all sampling.
-        name: Name of the new skill; None: the names of skill and task, joined by a dot.
+        name: Name of the new skill; None: ``run_anywhere.quadruped_hallway_narrow``, of both.
         device: ``cpu``, ``cuda``, ...
         hooks: Callbacks for progress and stopping, and checkpoints.
         env_kwargs: Keyword arguments of the environment.
@@ -113,9 +113,7 @@ def finetune(
             level=config.schedule == "anchored",
             parents=skill.as_parents(),
         )
-        suffix = f".{task_name(env_id)}"
-        name = name or skill.spec.name[: MAX_NAME - len(suffix)] + suffix
-        return training.complete(name, hooks)
+        return training.complete(name or finetuned_name(skill.spec.name, env_id), hooks)
 
 
 def recipe_for(

@@ -4,8 +4,9 @@ from contextlib import closing
 from typing import Any
 
 from skillbank.agent import Agent
-from skillbank.config import PretrainConfig, noise_fed, recipe, resolve, task_name
+from skillbank.config import PretrainConfig, noise_fed, recipe, resolve
 from skillbank.errors import SkillbankError
+from skillbank.names import pretrained_name
 from skillbank.skill import Skill
 from skillbank.task import Task
 from skillbank.training import Hooks, Training, check_run, checked_hooks
@@ -28,7 +29,7 @@ def pretrain(
         config: The configuration; None: the recipe of the task. For actions with one component,
             the sampling network is always the noise-fed one (see ``for_one_action``).
         seed: Seed of the simulation, the initial parameters and all sampling.
-        name: Name of the skill; None: the task's, without version (``PointMassRun``).
+        name: Name of the skill; None: after the task (``names.pretrained_name``).
         device: ``cpu``, ``cuda``, ...
         hooks: Callbacks for progress and stopping, and checkpoints.
         env_kwargs: Keyword arguments of the environment.
@@ -67,7 +68,7 @@ def pretrain(
             warm=False,
             level=config.level_critics,
         )
-        return training.complete(name or task_name(env_id), hooks)
+        return training.complete(name or pretrained_name(env_id), hooks)
 
 
 def temperature_at(config: PretrainConfig, steps: int, planned: int) -> float:

