@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import gymnasium
-
 from skillbank.allocator import keep_freed_blocks
 from skillbank.bank import Bank
 from skillbank.bank_folder import checked_name
@@ -119,22 +117,13 @@ class Run:
         check_run(self.seed, self.device)
 
     def announce(self, config: Learning) -> None:
-        """Say what will be trained, and warn if nothing is known to end an episode.
+        """Say what will be trained.
 
         Raises:
             UnsupportedEnvironment: The task is unknown.
         """
-        env_id = resolve(self.env_id)
-        spec = gymnasium.spec(env_id)
-        limited = spec.max_episode_steps or env_id.startswith("skillbank/")
-        if spec.entry_point and not limited and "max_episode_steps" not in self.env_kwargs:
-            say(
-                f"warning: {env_id} declares no max_episode_steps: if its episodes do not end by "
-                "themselves, the skill cannot be evaluated "
-                "(gymnasium.register(..., max_episode_steps=1000) limits them)"
-            )
         say(
-            f"{self.name}: {config.total_steps} steps of {env_id}, logs in "
+            f"{self.name}: {config.total_steps} steps of {resolve(self.env_id)}, logs in "
             f"{self.folder} (Ctrl-C saves and stops)"
         )
 

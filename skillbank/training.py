@@ -202,6 +202,14 @@ class Training:
     def complete(self, name: str, hooks: Hooks) -> Skill:
         """Train to the end and return the skill; raises what ``run`` does."""
         self.skill(name)  # invalid metadata raises before the training
+        task = self.task
+        if task.max_episode_steps is None and "max_episode_steps" not in task.kwargs:
+            warnings.warn(
+                f"{task.env_id} declares no max_episode_steps: if its episodes do not end by "
+                "themselves, the skill cannot be evaluated "
+                "(gymnasium.register(..., max_episode_steps=1000) limits them)",
+                stacklevel=3,
+            )
         self.run(hooks)
         return self.skill(name)
 
