@@ -70,6 +70,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 # Stable-Baselines3's own target updates. Of the paper's hard copies, figure 5's short trainings see
 # only 39 or 98.
 SOFT: dict[str, Any] = {"target_period": 0, "target_rate": 0.005}
+# Fine-tuned without symmetries, from a skill that was pretrained without them.
+UNSYMMETRIC = ("anchored_no_symmetry", "paper_no_symmetry")
 DDPGS = ("ddpg", "ddpg_pretrained", "ddpg_soft", "ddpg_soft_pretrained")
 
 
@@ -100,7 +102,8 @@ FIGURES: dict[str, Figure] = {
         (
             ("QuadrupedRun", ("default", "no_symmetry", "stein", "noise")),
             ("MultiGoal", ("default", "stein", "noise", "map")),
-            ("QuadrupedUMaze", ("anchored", "paper")),
+            ("QuadrupedHallwayNarrow", ("anchored", "paper", *UNSYMMETRIC)),
+            ("QuadrupedUMaze", ("anchored", "paper", "anchored_no_symmetry")),
         ),
         FEW_SEEDS,
     ),
@@ -189,6 +192,8 @@ def _parent_unit(parent: str, seed: int, budget: Budget) -> Unit | None:
 def _parent(experiment: str, algorithm: str, seed: int, budget: Budget) -> str | None:
     if algorithm in DDPGS and algorithm.endswith("_pretrained"):
         return f"QuadrupedRun/{algorithm.removesuffix('_pretrained')}-{seed}"
+    if algorithm in UNSYMMETRIC:
+        return f"QuadrupedRun/no_symmetry-{seed}"
     if algorithm not in ("anchored", "paper") or experiment == "MultiGoal":
         return None
     if experiment == "PointMassReach":
@@ -218,8 +223,10 @@ def _learning(
         )
     if experiment == "MultiGoal" and algorithm == "paper":
         return shortened(recipe(experiment, "paper"), steps)
-    if algorithm in ("anchored", "paper"):
-        return shortened(finetune_recipe(experiment, schedule=algorithm), steps)  # type: ignore[arg-type]
+    if algorithm in ("anchored", "paper", *UNSYMMETRIC):
+        schedule: Any = algorithm.removesuffix("_no_symmetry")
+        finetuning = finetune_recipe(experiment, schedule=schedule)
+        return shortened(finetuning.changed(symmetry=algorithm == schedule), steps)
     changes = dict(_CHANGES[algorithm])
     if begins is not None:  # from scratch, but updated as early and as often as in fine-tuning
         changes["steps_per_update"] = finetune_recipe(experiment).steps_per_update
@@ -258,6 +265,8 @@ _LABELS = {
     "paper": "ours, paper's schedule",
     "default": "ours, from scratch",
     "no_symmetry": "ours, without symmetry",
+    "anchored_no_symmetry": "ours, anchored, without symmetry",
+    "paper_no_symmetry": "ours, paper's schedule, without symmetry",
     "stein": "ours, flow and Stein",
     "noise": "ours, noise-fed and Stein",
     "map": "kernel off",
@@ -291,8 +300,13 @@ SECONDS_OF = {
     ("MultiGoal", "stein"): 6.0,
     ("MultiGoal", "noise"): 10.0,
     ("QuadrupedMaze", "default"): 1.05,
-    **{(task, a): 5.5 for task in FINETUNED[:2] for a in ("anchored", "paper", "default")},
+    **{
+        (task, a): 5.5
+        for task in FINETUNED[:2]
+        for a in ("anchored", "paper", "default", *UNSYMMETRIC)
+    },
     **{(task, "anchored"): 7.5 for task in ("QuadrupedUMaze", "QuadrupedMaze")},
+    ("QuadrupedUMaze", "anchored_no_symmetry"): 7.5,
     ("QuadrupedUMaze", "paper"): 7.0,
     ("QuadrupedUMaze", "default"): 4.5,
     ("QuadrupedRun", "stein"): 6.5,
