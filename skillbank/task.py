@@ -8,7 +8,7 @@ symmetries, model hash), are used if present.
 import inspect
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, Literal, NamedTuple
 
@@ -119,6 +119,19 @@ class Task:
                     f"{self.env_id} declares symmetry '{one.name}' of {sizes[0]} observed numbers "
                     f"and {sizes[1]} actions; it has {self.observation_size} and {self.action_size}"
                 )
+            ends = np.stack((self.action_low, self.action_high))[:, list(one.action_index)]
+            ends = np.sort(ends * np.array(one.action_sign), 0)
+            if not np.allclose(ends, (self.action_low, self.action_high)):
+                raise UnsupportedEnvironment(
+                    f"{self.env_id} declares symmetry '{one.name}', which maps the actions' bounds "
+                    f"to {ends.tolist()}; they are "
+                    f"{[self.action_low.tolist(), self.action_high.tolist()]}"
+                )
+        if missing := _missing_from_group(self.symmetries):
+            raise UnsupportedEnvironment(
+                f"{self.env_id} declares symmetries that are no group: {missing} is missing "
+                "(what is learned of a state must hold for each of its images)"
+            )
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Tensor:
         """Reset all copies and return the first observations [N, S]; ``info`` is in ``.info``.
@@ -436,6 +449,25 @@ def _symmetry(declared: Any) -> Symmetry:
         action_index=tuple(np.asarray(declared.action_index).tolist()),
         action_sign=_signs(declared.action_sign),
     )
+
+
+def _missing_from_group(symmetries: Sequence[Symmetry]) -> str:
+    """What a list of symmetries lacks to be a group; empty if it is one, or if there are none."""
+    signed = [
+        [  # each as new = old[index] * sign, of observation and action side by side
+            np.array((*one.obs_index, *(len(one.obs_index) + i for i in one.action_index))),
+            np.array((*one.obs_sign, *one.action_sign)),
+        ]
+        for one in symmetries
+    ]
+    known = {(index.tobytes(), sign.tobytes()) for index, sign in signed}
+    for one, (index, sign) in zip(symmetries, signed, strict=True):
+        for then, (index_2, sign_2) in zip(symmetries, signed, strict=True):
+            both = (index[index_2].tobytes(), (sign[index_2] * sign_2).tobytes())
+            if both not in known:
+                again = "twice" if one is then else f"and then '{then.name}'"
+                return f"'{one.name}' {again}, which may be the identity,"
+    return ""
 
 
 def _signs(values: Any) -> tuple[Literal[-1, 1], ...]:

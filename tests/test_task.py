@@ -264,20 +264,56 @@ def test_a_wrapper_has_the_symmetries_that_it_declares(wrapper, known):
     ],
 )
 def test_symmetries_that_are_none_are_refused(change):
-    plain = {"name": "turn", "observation_index": [1, 0], "observation_sign": [1, -1]}
-    plain |= {"action_index": np.array([1, 0]), "action_sign": [1, -1]}
-
-    def declaring(**fields):
-        def wrapper(env):
-            made = Slanted(env)
-            made.symmetries = [SimpleNamespace(**fields)]
-            return made
-
-        return Task("SmallWorld/Wrapped-v0", 1, wrapper=wrapper)
-
-    assert declaring(**plain).symmetries[0].obs_sign == (1, -1)
+    declared = symmetry("identity", [0, 1], [1, 1]), symmetry("mirror", [1, 0], [-1, -1])
+    assert declaring(*declared).symmetries[1].obs_sign == (-1, -1)
+    wrong = SimpleNamespace(**vars(declared[1]) | change)
     with pytest.raises(UnsupportedEnvironment, match="declares invalid symmetries"):
-        declaring(**plain | change)
+        declaring(declared[0], wrong)
+
+
+def symmetry(name, index, sign):
+    """Of a place in the plane, and likewise of a move."""
+    both = {"observation_index": index, "observation_sign": sign}
+    both |= {"action_index": np.array(index), "action_sign": sign}
+    return SimpleNamespace(name=name, **both)
+
+
+def declaring(*symmetries, **others):
+    def wrapper(env):
+        made = Slanted(env)
+        for name, value in {"symmetries": symmetries, **others}.items():
+            setattr(made, name, value)
+        return made
+
+    return Task("SmallWorld/Wrapped-v0", 1, wrapper=wrapper)
+
+
+def test_symmetries_are_a_group():
+    same, turn = symmetry("identity", [0, 1], [1, 1]), symmetry("turn", [1, 0], [1, -1])
+    back, half = symmetry("back", [1, 0], [-1, 1]), symmetry("half", [0, 1], [-1, -1])
+    assert len(declaring(same, turn, half, back).symmetries) == 4
+    for some, missing in [
+        ((turn,), "'turn' twice"),
+        ((half,), "'half' twice, which may be the identity,"),
+        ((same, turn, back), "'turn' twice"),
+        ((same, half, turn), "'half' and then 'turn'"),
+    ]:
+        with pytest.raises(UnsupportedEnvironment, match=f"are no group: {missing}"):
+            declaring(*some)
+
+
+def test_symmetries_map_the_bounds_of_the_actions_to_themselves():
+    same, half = symmetry("identity", [0, 1], [1, 1]), symmetry("half", [0, 1], [-1, -1])
+    swap = symmetry("swap", [1, 0], [1, 1])
+    one_sided = gymnasium.spaces.Box(np.float32([0, 0]), np.float32([2, 2]))
+    assert len(declaring(same, swap, action_space=one_sided).symmetries) == 2
+    text = r"'half', which maps the actions' bounds to \[\[-2.0, -2.0\], \[-?0.0, -?0.0\]\]; they"
+    with pytest.raises(UnsupportedEnvironment, match=text):
+        declaring(same, half, action_space=one_sided)
+    oblong = gymnasium.spaces.Box(np.float32([-1, -2]), np.float32([1, 2]))
+    assert len(declaring(same, half, action_space=oblong).symmetries) == 2
+    with pytest.raises(UnsupportedEnvironment, match="'swap', which maps the actions' bounds"):
+        declaring(same, swap, action_space=oblong)
 
 
 def test_symmetries_of_another_size_are_refused():
