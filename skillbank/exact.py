@@ -175,7 +175,7 @@ def discretise(
     table = Table(
         np.asarray(reward, np.float64).reshape(pairs),
         index.reshape(*pairs, -1),
-        (weight * alive[:, np.newaxis]).reshape(*pairs, -1),
+        np.where(alive[:, np.newaxis], weight, 0.0).reshape(*pairs, -1),
         discount,
         log_measure,
     )
@@ -220,7 +220,7 @@ def _interpolation(
 def soft_value(q: Float, log_measure: Float, temperature: float) -> Float:
     """``V = alpha log sum_a w_a exp(Q / alpha)`` [S, A] -> [S]; the maximum at temperature 0."""
     if temperature == 0.0:
-        best: Float = q.max(1)
+        best: Float = np.where(np.isneginf(log_measure), -np.inf, q).max(1)
         return best
     return temperature * _log_sum(q / temperature + log_measure)
 

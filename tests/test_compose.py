@@ -218,6 +218,8 @@ def test_weights_of_a_soft_or_must_be_positive():
     a, b, _ = three()
     with pytest.raises(SkillbankError, match="positive"):
         compose.any_of([a, b], weights=[1, 0], shared_goals=True)
+    with pytest.raises(SkillbankError, match="positive"):  # 0 once scaled
+        compose.any_of([a, b], weights=[5e-324, 10], shared_goals=True)
     with pytest.raises(SkillbankError, match="nothing to compose"):
         compose.any_of([])
     with pytest.raises(SkillbankError, match="finite weights"):
@@ -704,14 +706,13 @@ def test_a_skill_is_composed_by_its_average_over_its_symmetries():
         np.testing.assert_allclose(composed.q(*pair), composed.q(obs, action), rtol=1e-5)
     plain = composed.acting_with(averaged=False)
     np.testing.assert_allclose(plain.q(obs, action), one.q(obs, action), rtol=1e-5)
-    # one symmetry at a time, for who looks often: each of the two skills through its own
+    # one symmetry at a time, for who looks often: the same for both skills, which stay equal
     looks, generator = [], torch.Generator().manual_seed(0)
     for _ in range(40):
         plain.critics.look(generator)
         looks.append(plain.q(obs, action))
-    pairs = np.stack([(a + b) / 2 for a in each for b in each])
-    assert all(np.isclose(pairs, q, rtol=1e-5).all((1, 2)).any() for q in looks)
-    assert len({q.tobytes() for q in looks}) > 10
+    assert all(np.isclose(each, q, rtol=1e-5).all((1, 2)).any() for q in looks)
+    assert len({q.tobytes() for q in looks}) > 4
 
 
 def test_a_skill_without_a_heading_cannot_be_turned():

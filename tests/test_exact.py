@@ -144,6 +144,23 @@ def test_soft_value_of_a_quadratic_over_the_box_in_closed_form():
         assert value == pytest.approx(alpha * dimensions * np.log(per_dimension), abs=1e-4)
 
 
+def test_what_a_prior_forbids_is_not_chosen_at_any_temperature():
+    q, log_prior = np.array([[0.0, 1.0]]), np.array([0.0, -np.inf])
+    for alpha in (1.0, 0.01, 0.0):
+        assert exact.soft_value(q, log_prior, alpha) == pytest.approx([0.0])
+
+
+def test_where_an_episode_ends_does_not_matter():
+    def step(state, action):
+        ends = state[:, 0] > 0.5
+        following = np.where(ends[:, None], np.nan, state)  # some simulators leave nothing there
+        return following, np.ones(len(state)), ends
+
+    table, _, _ = exact.discretise(step, [np.array([0.0, 1.0])], 1, 4, 0.9)
+    value = exact.soft_q_iteration(table, 0.0).value
+    np.testing.assert_allclose(value, [10.0, 1.0])
+
+
 def test_linear_quadratic_process_in_closed_form():
     # s' = s + a on the line, r = -s^2 - a^2 with actions far inside the box: V = c - p s^2 where
     # p solves p = 1 + gamma p / (1 + gamma p), and the noise of the policy only moves c.

@@ -210,7 +210,9 @@ class _Walk:
 
     def start(self, obs: Tensor) -> None:
         """Record the value promised at the start."""
-        self.promised = self._backup(obs[: self.episodes]).value.double().numpy()
+        found = self._backup(obs[: self.episodes])
+        self.promised = found.value.double().numpy()
+        self.apart.extend(self._divergence(found))
         self.shortfall = np.zeros(self.episodes)
         self.discounted = np.zeros(self.episodes)  # steps
 
@@ -237,7 +239,7 @@ class _Walk:
         ended: NDArray[np.bool_],
     ) -> None:
         """Record a step of all copies."""
-        gamma, alpha = self.policy.spec.discount, self.policy.spec.temperature
+        gamma = self.policy.spec.discount
         found = self._backup(next_obs)
         term = correction_target(found, gamma, terminated)  # [N]
         if self.correction is not None:
@@ -254,10 +256,9 @@ class _Walk:
         self.discounted = self.discounted + gamma**self.steps * alive
         self.late.append(now)
         self.steps += 1
-        if alive.any():
-            together = (found.promised / gamma - found.base)[own].double().numpy() / alpha
-            self.apart.append(float(together[alive].mean()))
-        cut = alive & ended[own] & (terminated[own].numpy() == 0.0)
+        goes_on = terminated[own].numpy() == 0.0
+        self.apart.extend(self._divergence(found)[own][alive & goes_on])
+        cut = alive & ended[own] & goes_on
         self._go_on(cut)
         self.alive = self.alive & ~ended
 
@@ -309,6 +310,12 @@ class _Walk:
     def _backup(self, obs: Tensor) -> Backup:
         with torch.no_grad():
             return backup(self.policy, self.node, self.correction, obs, self.acting, self.generator)
+
+    def _divergence(self, found: Backup) -> Float:
+        """``(sum_i w_i V_i - V_0) / alpha`` [N]."""
+        gamma, alpha = self.policy.spec.discount, self.policy.spec.temperature
+        apart: Float = (found.promised / gamma - found.base).double().numpy() / alpha
+        return apart
 
     def _is_mean(self) -> bool:
         return isinstance(self.node, WeightedSum) and expression.is_convex(self.node)

@@ -13,8 +13,10 @@ goals it is exact for deterministic dynamics: unless a goal is entered, all rewa
 and adding a constant commutes with the soft-OR.
 
 All soft values of one state come from the same candidates, so that their errors cancel: for equal
-skills the target is zero with any number of candidates, and for convex weights it is never
-negative where C is not (Hölder's inequality holds for weighted samples too).
+Q-functions the target is zero with any number of candidates, and for convex weights it is never
+negative where C is not (Hölder's inequality holds for weighted samples too). Each
+update sees the skills under one random symmetry of theirs (``critics.look``), which their networks
+have only nearly: for different skills this raises C, by some percent.
 """
 
 import hashlib
@@ -122,13 +124,8 @@ class Correction:
         document = json.dumps(meta, sort_keys=True).encode()
         digest = np.frombuffer(_digest(document, arrays), np.uint8)
         with replace_durably(as_path(path)) as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                meta=np.frombuffer(document, np.uint8),
-                digest=digest,
-                **arrays,
-            )
+            contents: dict[str, Any] = {"meta": np.frombuffer(document, np.uint8), "digest": digest}
+            np.savez(file, **contents | arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Correction":

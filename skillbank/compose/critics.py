@@ -21,8 +21,8 @@ class SkillCritics:
 
     A skill's Q is invariant under its symmetries, but its network only approximately, and small
     differences decide between the composed skills: averaging over the symmetries makes it exact.
-    A learner that evaluates the critics many times may use one random symmetry per skill instead,
-    drawn anew by ``look``.
+    A learner that evaluates the critics many times may use one random symmetry instead, drawn anew
+    by ``look``.
     """
 
     def __init__(self, leaves: Sequence[Leaf], fitted: Sequence[Skill], averaged: bool) -> None:
@@ -38,7 +38,7 @@ class SkillCritics:
         self.look(None)
 
     def look(self, generator: torch.Generator | None) -> None:
-        """Evaluate each skill under one symmetry, drawn at random; None: under the identity."""
+        """Evaluate the skills under one symmetry, drawn at random; None: under the identity."""
         if generator is not None and self._averaged:
             return  # Q is averaged over all of them
         self._batches = []
@@ -47,8 +47,8 @@ class SkillCritics:
             seen = list(stack)
             if not self._averaged:
                 which = [0] * len(members)
-                if generator is not None:
-                    which = torch.randint(views, (len(members),), generator=generator).tolist()
+                if generator is not None:  # the same one for all, so that equal skills stay equal
+                    which = [int(torch.randint(views, (), generator=generator))] * len(members)
                 seen = [stack[views * i + view] for i, view in enumerate(which)]
             self._batches.append((_stacked(members[0][1].spec, seen), members))
 

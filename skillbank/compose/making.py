@@ -160,13 +160,15 @@ def _shares(weights: Sequence[float] | None, count: int, least: float) -> list[f
         raise InvalidArgument("nothing to compose: name at least one skill")
     given = [1.0] * count if weights is None else [float(weight) for weight in weights]
     total = sum(given)
-    if len(given) != count or not math.isfinite(total) or min(given) < least or total <= 0.0:
+    scaled = [weight / total for weight in given] if total > 0.0 else given
+    valid = len(given) == count and math.isfinite(total) and total > 0.0
+    if not valid or min(*given, *scaled) < least:
         kind = "positive" if least > 0.0 else "not negative"
         raise InvalidArgument(
             f"{count} skills need {count} weights, {kind} and finite; got {given}. "
             "Negative weights are for sums: compose.add, --how sum"
         )
-    return [weight / total for weight in given]
+    return scaled
 
 
 def _goals_are_shared(node: Node, told: bool | None) -> bool:
