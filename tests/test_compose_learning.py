@@ -20,7 +20,7 @@ from skillbank.compose.correction import (
     backup,
     correction_target,
 )
-from skillbank.compose.distillation import Distiller, plain_name
+from skillbank.compose.distillation import Distiller, energy_score, plain_name
 from skillbank.compose.expression import Leaf, SoftOr
 from skillbank.config import Architecture
 from skillbank.errors import (
@@ -654,6 +654,24 @@ def test_distillation_makes_one_ordinary_skill(learned, tmp_path):
         Skill.load(tmp_path / "both.h5").q(obs, action), skill.q(obs, action)
     )
     assert (skill & a).spec.name == "0.5 both + 0.5 a"
+
+
+def test_the_energy_score_is_least_for_samples_of_the_same_distribution():
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.tensor([[[0.0], [1.0]]])
+    weight = torch.tensor([[0.5, 0.5]])
+    assert energy_score(ends, ends, weight).item() == pytest.approx(0.0)  # 1 / 2 - 1 / 2
+    assert energy_score(ends, ends + 3.0, weight).item() == pytest.approx(2.5)
+    # of points that are 1 with probability p, against those with 1 / 4: 1/4 + p/2 - p (1 - p)
+    weight = torch.tensor([[0.75, 0.25]]).expand(4000, 2)
+    for p in (0.0, 0.25, 0.5):
+        x = (torch.rand(4000, 3, 1, generator=generator) < p).float()
+        told = energy_score(x, ends.expand(4000, 2, 1), weight).mean().item()
+        assert told == pytest.approx(0.25 + 0.5 * p - p * (1 - p), abs=0.02)
+    x = torch.randn(3, 5, 2, generator=generator, requires_grad=True)
+    weight = torch.full((3, 4), 0.25)
+    energy_score(x, torch.randn(3, 4, 2, generator=generator), weight).sum().backward()
+    assert torch.isfinite(x.grad).all()  # also where a sample meets itself
 
 
 @pytest.mark.parametrize("size", [1, 2])

@@ -1,8 +1,8 @@
 """Distilling a composition into one ordinary skill with its own critics and sampling network.
 
 The critics regress on the composed Q, at states that the composed policy visits and at the
-candidates of each of them; the sampling network learns to cover the composed policy's modes, and
-then from the critics by its usual objective (eq. 13 and 14, or the divergence). No reward is
+candidates of each of them; the sampling network is first fitted to these, to cover all modes, and
+then learns from the critics by its usual objective (eq. 13 and 14, or the divergence). No reward is
 needed. The result can be saved, fine-tuned and composed again like any other skill.
 """
 
@@ -37,7 +37,6 @@ from skillbank.versions import versions
 
 BETWEEN = 10.0  # weight of errors in Q's differences between actions, which determine the policy
 COVERING = 0.5  # share of the updates in which the sampling network learns to cover all modes
-HOT = 10.0  # where the temperature of a noise-fed network starts, in units of alpha
 
 
 class DistillConfig(Gathering):
@@ -134,25 +133,40 @@ class Distiller:
         """One step of the sampling network at states [B, S] with candidates u [B, N, A].
 
         Its usual objectives lose modes that it does not sample from the start. It is therefore
-        first fitted to the candidates by maximum likelihood, each weighted by its probability
-        ``likely`` [B, N]. A noise-fed network has no density; its temperature falls instead.
+        first fitted to the candidates, each weighted by its probability ``likely`` [B, N]: a flow
+        by maximum likelihood, a noise-fed network, which has no density, by the energy score.
         """
         agent = self.agent
-        ahead = max(0.0, 1.0 - agent.updates / (COVERING * self.planned))
-        if ahead and isinstance(agent.sampler, FlowSampler):
-            loss = -(likely * agent.sampler.log_density(obs, u)).sum(1).mean()
-            agent.sampler_optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            agent.sampler_optimiser.step()
-        else:
-            agent.temperature = self.composed.spec.temperature * HOT**ahead
+        if agent.updates >= COVERING * self.planned:
             agent.update_sampler(obs)
+            return
+        if isinstance(agent.sampler, FlowSampler):
+            loss = -(likely * agent.sampler.log_density(obs, u)).sum(1).mean()
+        else:
+            made = agent.sampler.push(obs, agent.noise(len(obs), self.learning.particles))
+            loss = energy_score(torch.tanh(made), torch.tanh(u), likely).mean()
+        agent.sampler_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        agent.sampler_optimiser.step()
 
     def probe(self, batch: Batch) -> Tensor:
         """Q of a batch [B]."""
         with torch.no_grad():
             found: Tensor = self.agent.critic(batch.obs, batch.action).amin(0)
             return found
+
+
+def energy_score(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """``E |X - Y| - E |X - X'| / 2`` [B] of samples x [B, K, A] and y [B, N, A], K > 1.
+
+    With y weighted by ``weight`` [B, N]. Over distributions of X it is least, without bias by the
+    number of samples, where X is distributed as Y.
+    """
+    size = x.shape[1]
+    between = ((x.unsqueeze(2) - y.unsqueeze(1)).norm(dim=3) * weight.unsqueeze(1)).sum(2).mean(1)
+    within = (x.unsqueeze(2) - x.unsqueeze(1)).norm(dim=3).sum((1, 2)) / (size * (size - 1))
+    score: Tensor = between - 0.5 * within
+    return score
 
 
 def distill(
