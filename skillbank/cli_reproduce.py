@@ -26,7 +26,7 @@ PLAIN_SECONDS = 60.0  # between lines if stderr is not a terminal
 FIGURES = ("1", "3a", "3b", "5", "6", "7", "beyond", "smoke", "all")
 
 
-class SeedRange(click.ParamType[tuple[int, ...]]):
+class SeedRange(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """Seeds as ``0-9``, ``3`` or ``0-2,7``."""
 
     name = "seeds"

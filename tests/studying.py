@@ -12,6 +12,7 @@ from skillbank.studies.unit import FORMAT, Places, RivalConfig, Unit, sha256, wr
 SMALL = Architecture(
     critic_hidden=(8, 8), sampler_hidden=(8, 8), couplings=1, coupling_hidden=4, critics=1
 )
+PARAMETERS = "abcd"  # stands for the hash of what a unit learned
 STEPS, SEGMENT = 240, 100  # of a training, and between its checkpoints
 EVERYWHERE: dict[str, Any] = {"evaluations": 3, "evaluation_episodes": 2, "final_episodes": 4}
 
@@ -110,10 +111,10 @@ def finish(unit: Unit, where: Places, **measured: Any) -> None:
         "machine": "x86_64, 2 cores, Linux",
         "sources": "0123",
         "learned": sha256(where.learned(unit)),
-        "parameters": "abcd",
+        "parameters": PARAMETERS,
     }
     if unit.parent is not None:
-        made["parent"] = "abcd"
+        made["parent"] = PARAMETERS
     result = {
         "format": FORMAT,
         "unit": unit.model_dump(mode="json"),

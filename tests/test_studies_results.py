@@ -162,8 +162,10 @@ def test_the_swimmer_is_judged_by_where_its_episodes_end(where):
         path.write_text(json.dumps(result))
     rows = table_of(page.text("quick", where), "Figure 3a")
     assert rows["DDPG"][1] == "100% (57% to 100%)"
-    assert rows["DDPG"][2].startswith("40% (")
-    assert rows["DDPG"][3].startswith("80% (")
+    assert rows["DDPG"][2] == "49 k"  # of 60 k, in the 81st of 100 windows
+    assert rows["DDPG"][3].startswith("40% (")
+    assert rows["DDPG"][4].startswith("80% (")
+    assert "Here all of DDPG's do in training" in " ".join(page.text("quick", where).split())
 
 
 def test_the_maze_is_judged_by_how_near_training_came(where):
@@ -177,7 +179,9 @@ def test_the_maze_is_judged_by_how_near_training_came(where):
     rows = table_of(page.text("quick", where), "Figure 3b")
     assert rows[""][1] == "below the threshold of 6.0 m in training"
     assert rows["ours, from scratch"][1].startswith("50% (")
-    assert rows["ours, from scratch"][3].startswith("50% (")
+    assert rows["ours, from scratch"][2] == "not reached"  # by the later of the two
+    assert rows["ours, from scratch"][4].startswith("50% (")
+    assert "this difference does not show" not in page.text("quick", where)
 
 
 def test_multi_goal_counts_the_goals(where):
@@ -270,6 +274,17 @@ def test_every_figure_is_drawn_from_its_results(where):
         new = image.imread(path)
         assert new.shape[0] > 200
         assert new.shape != old.shape or np.abs(new - old).max() > 0.2, path.name
+    # a picture goes with its results
+    for seed in range(2):
+        for algorithm in ("default", "ddpg"):
+            where.result(planned("QuadrupedMaze", algorithm, seed)).unlink()
+    where.result(planned("MultiGoal", "default", 0)).unlink()
+    where.result(planned("MultiGoal", "ddpg", 0)).unlink()
+    left = drawing.draw(plan.PAPER, "quick", where)
+    assert left == [path for path in paths if path.stem not in ("figure_1", "figure_3b")]
+    assert [path for path in paths if path.exists()] == left
+    targets = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.write("quick", where).read_text())
+    assert [(written.parent / target) for target in targets] == left
 
 
 def test_a_page_of_diverged_trainings_alone_says_so(where):
@@ -386,4 +401,4 @@ def test_backward_counts_until_the_line_is_first_crossed(where):
     watched["most"][95], watched["least"][95] = 0.0, -0.31  # it has come back
     path.write_text(json.dumps(result))
     rows = table_of(page.text("quick", where), "Figure 3a")
-    assert rows["DDPG"][2].startswith("0% (")
+    assert rows["DDPG"][3].startswith("0% (")

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import studying
 from studying import FakeExecutor, finish, places, tiny
 
 from skillbank.studies import scheduler
-from skillbank.studies.unit import read_result
+from skillbank.studies.unit import done, read_result
 
 
 def run(units, where, executor):
@@ -99,10 +100,38 @@ def test_a_parent_is_run_again_where_its_skill_is_not_that_of_its_result(tmp_pat
     child = tiny("anchored", parent=parent.name)
     finish(parent, where)
     assert scheduler.unfinished([parent, child], where) == [child]
-    assert scheduler.done(parent, where)
+    assert done(parent, where)
     where.learned(parent).write_bytes(b"another skill")  # results come from elsewhere, say
     assert scheduler.unfinished([parent, child], where) == [parent, child]
-    assert not scheduler.done(parent, where)
+    assert not done(parent, where)
+
+
+def test_children_are_not_trained_again_with_a_parent_whose_result_was_lost(tmp_path):
+    where, parent = places(tmp_path), tiny()
+    child = tiny("anchored", parent=parent.name, parent_unit=parent)
+    for unit in (parent, child):
+        finish(unit, where)
+        where.learned(unit).unlink()
+    where.result(parent).unlink()
+    executor = FakeExecutor(where)
+    standing, _ = run([parent, child], where, executor)
+    assert executor.started == [parent.name]
+    assert standing.done == {parent.name, child.name}
+
+
+def test_all_children_follow_a_parent_that_became_another(tmp_path, monkeypatch):
+    where, parent = places(tmp_path), tiny()
+    children = [tiny("anchored", n, parent=parent.name, parent_unit=parent) for n in range(2)]
+    for unit in (parent, children[0]):
+        finish(unit, where)
+    where.learned(parent).unlink()  # the other child needs it
+    monkeypatch.setattr(studying, "PARAMETERS", "of another processor")
+    executor = FakeExecutor(where)
+    standing, _ = run([parent, *children], where, executor)
+    assert executor.started == [parent.name, children[1].name, children[0].name]
+    assert standing.done == {parent.name, children[0].name, children[1].name}
+    assert (standing.failed, standing.skipped) == ({}, 0)
+    assert all(scheduler.finished(unit, where) for unit in children)
 
 
 def test_a_child_is_run_again_when_its_parent_is_defined_otherwise(tmp_path):

@@ -41,7 +41,10 @@ SIDE = 7.0  # half the side of the multi-goal plane, as drawn
 
 
 def draw(figures: Iterable[str], budget: Budget, places: Places) -> list[Path]:
-    """Draw every figure that has results; returns the pictures' paths.
+    """Draw every figure that has results, and delete the pictures of others.
+
+    Returns:
+        The pictures' paths.
 
     Raises:
         StorageError: A picture cannot be written.
@@ -56,12 +59,13 @@ def draw(figures: Iterable[str], budget: Budget, places: Places) -> list[Path]:
     }
     paths = []
     for name in figures:
-        groups = [group for group in gathered(name, budget, places) if len(group)]
-        if name not in makers or not groups:
+        if name not in makers:
             continue
         path = picture(name, budget, places)
-        figure = makers[name](groups)
-        if figure is None:
+        groups = [group for group in gathered(name, budget, places) if len(group)]
+        figure = makers[name](groups) if groups else None
+        if figure is None:  # the results of an earlier picture are now of another definition, say
+            path.unlink(missing_ok=True)
             continue
         with replace_durably(path) as file:
             figure.savefig(file, dpi=DPI, format="png")
@@ -178,6 +182,10 @@ def _figure_5(groups: list[Group]) -> "Figure":
             one.fill_between(steps / 1000, low, high, color=colour, alpha=0.2, linewidth=0)
         one.set(title=TASK_TITLES.get(task, task), xlabel="environment steps (thousands)")
         one.grid(alpha=0.3)
+        if one not in hallways:  # far apart, and low ones close together
+            one.set_yscale("symlog", linthresh=50.0)
+            one.set_yticks((0, 10, 20, 30, 40, 50, 100, 200, 300))
+            one.yaxis.set_major_formatter("{x:g}")
     axes[0].set_ylabel("return")
     figure.legend(
         list(named.values()),

@@ -8,6 +8,7 @@ checkpoint, and repeating them gives the same numbers.
 import hashlib
 import os
 import platform
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 
 import skillbank
 from skillbank.archives import arrays_of
@@ -120,7 +122,7 @@ def _result(unit: Unit, measured: Json, made: Json) -> Json:
         | {
             "versions": versions() | _rival_versions(unit),
             "sources": _sources(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+            "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
         },
     }
 
@@ -260,6 +262,17 @@ def _sources() -> str:
         for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _processor() -> str:
+    """The kind of processor: on another one, rounding and thus the whole training differ."""
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        told = ""
+    found = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.+)$", told, re.MULTILINE))
+    capability = torch.backends.cpu.get_cpu_capability()
+    return " ".join([platform.machine(), *found.values(), capability])
 
 
 def _rival_versions(unit: Unit) -> dict[str, str]:

@@ -14,7 +14,6 @@ from skillbank.studies.unit import (
     Places,
     Unit,
     diverged,
-    done,
     finished,
     shipped_reference,
     startable,
@@ -84,7 +83,6 @@ def run(
     todo = unfinished(standing.units, places)
     standing.done = set(by_name) - {unit.name for unit in todo}
     standing.skipped = len(standing.done)
-    again = {unit.name for unit in todo if finished(unit, places)}  # only their skill is missing
     attempts = dict.fromkeys(by_name, 0)
     not_before = dict.fromkeys(by_name, 0.0)
     try:
@@ -94,9 +92,8 @@ def run(
                 if len(standing.running) >= executor.slots:
                     break
                 todo.remove(unit)
-                redo = unit.name in again and not not_before[unit.name]
-                if not redo and done(unit, places):
-                    standing.done.add(unit.name)  # another command did it
+                if _complete(unit, todo, places):  # another command did it, say
+                    standing.done.add(unit.name)
                     continue
                 parent = _parent(unit)
                 executor.start(unit, places.learned(by_name[parent]) if parent else None)
@@ -109,6 +106,7 @@ def run(
                 del standing.running[event.unit]
                 if event.kind == "done":
                     standing.done.add(event.unit)
+                    todo += _left_behind(event.unit, standing, places)
                 elif event.kind == "busy":
                     not_before[event.unit] = time.monotonic() + BUSY_SECONDS
                     todo.append(by_name[event.unit])
@@ -148,6 +146,29 @@ def unfinished(units: Sequence[Unit], places: Places) -> list[Unit]:
         and not diverged(by_name[name], places)
     }
     return [unit for unit in units if unit.name in todo]
+
+
+def _complete(unit: Unit, todo: list[Unit], places: Places) -> bool:
+    """Whether a unit has its result and, if one of ``todo`` starts from it, its skill."""
+    if diverged(unit, places):
+        return True
+    needed = any(_parent(other) == unit.name for other in todo)
+    return finished(unit, places) and (not needed or startable(unit, places))
+
+
+def _left_behind(parent: str, standing: Standing, places: Places) -> list[Unit]:
+    """Take out of ``done``, and return, what started from another skill than the parent has now.
+
+    On another processor a parent that is trained again for a missing child has other parameters.
+    """
+    left = [
+        unit
+        for unit in standing.units
+        if _parent(unit) == parent and unit.name in standing.done and not finished(unit, places)
+    ]
+    standing.done -= {unit.name for unit in left}
+    standing.skipped -= len(left)
+    return left
 
 
 def _parent(unit: Unit) -> str | None:
