@@ -20,6 +20,8 @@ UNITS = {
     "success": ("%", 100.0),
     "fallen": ("%", 100.0),
 }
+SHOWN_OTHERWISE = {"direction", "goal"}  # whose means say nothing
+MANY = 8  # other metrics that are printed
 
 
 def say(text: str) -> None:
@@ -43,7 +45,13 @@ def roams(evaluation: "Evaluation") -> bool:
 
 def print_evaluation(label: str, evaluation: "Evaluation") -> None:
     """Print the scores of an evaluation, and the directions if they are of interest."""
-    click.echo(f"{label:<8} {score(evaluation.record())}".strip())
+    record = evaluation.record()
+    click.echo(f"{label:<8} {score(record)}".strip())
+    others = [name for name in record.metrics if name not in UNITS and name not in SHOWN_OTHERWISE]
+    if others:
+        told = ", ".join(f"{name} {record.metrics[name]:.4g}" for name in others[:MANY])
+        more = f", and {len(others) - MANY} more (--json)" if len(others) > MANY else ""
+        click.echo(f"{'':<{len(label) and 9}}{told}{more}")
     if roams(evaluation) and len(evaluation.returns) >= 8:
         shares = " ".join(f"{share:.0%}" for share in evaluation.sectors)
         click.echo(f"         directions, counter-clockwise from east: {shares}".rstrip())

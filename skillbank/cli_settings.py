@@ -37,6 +37,11 @@ def imported(_ctx: click.Context, option: click.Parameter, env_id: str | None) -
     if env_id is None or ":" not in env_id:
         return env_id
     module, _, bare = env_id.partition(":")
+    if module.endswith(".py") or "/" in module:
+        stem = Path(module).name.removesuffix(".py")
+        raise click.BadParameter(
+            f"'{module}' is a file; from its folder, give its module: {stem}:{bare}"
+        )
     sys.path.insert(0, "")  # a console script does not have the current folder on its path
     try:
         import_module(module)

@@ -26,9 +26,14 @@ class StopRequest:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within this block, which has nothing to save, a signal raises KeyboardInterrupt."""
+        """Within this block, which has nothing to save, a signal raises KeyboardInterrupt.
+
+        So does one that came too late to stop what was before it.
+        """
         self._raises = True
         try:
+            if self.made:
+                raise KeyboardInterrupt
             yield
         finally:
             self._raises = False

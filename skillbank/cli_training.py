@@ -92,7 +92,8 @@ class Run:
             run = cls(checked_name(name), bank, folder, again, resume, **chosen)
             if run.checkpoint.exists() and not resume:
                 raise SkillbankError(
-                    f"{folder} holds an unfinished training. Resume it:\n  {again}\n"
+                    f"{folder} holds an unfinished training. If this "
+                    f"command started it, resume it:\n  {again}\n"
                     f"or delete {run.checkpoint} to start again"
                 )
             yield run

@@ -111,7 +111,10 @@ class Learning(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "Learning":
         if self.learning_starts >= self.total_steps:
-            raise ValueError("learning_starts must be below total_steps: nothing would be learned")
+            raise ValueError(
+                "learning_starts must be below total_steps: nothing would be learned "
+                "(skillbank.shortened(config, steps), or --steps, scales both)"
+            )
         if self.batch_size > self.replay_capacity:
             raise ValueError("batch_size must not exceed replay_capacity")
         if self.num_envs * self.n_step > self.replay_capacity:
@@ -310,6 +313,11 @@ def bare_name(env_id: str) -> str:
     return env_id.removeprefix("skillbank/").removesuffix("-v0")
 
 
+def _core(env_id: str) -> str:
+    """``reach`` of ``mine/Reach-v0``."""
+    return env_id.rpartition("/")[2].partition("-v")[0].lower()
+
+
 def resolve(env_id: str) -> str:
     """The full id of an environment, from its id or the bare name of one of skillbank's tasks.
 
@@ -330,6 +338,9 @@ def resolve(env_id: str) -> str:
     bare = [bare_name(known) for known in ours]
     hint = did_you_mean(bare_name(env_id), [*bare, *gymnasium.registry])
     module, colon, bare_id = env_id.partition(":")
+    alike = [known for known in gymnasium.registry if _core(known) == _core(env_id)]
+    if alike:  # only namespace, version or case differ
+        hint = f" Did you mean '{alike[-1]}'?"
     if colon:
         raise UnsupportedEnvironment(
             f"no environment '{env_id}': first 'import {module}', then give '{bare_id}'"

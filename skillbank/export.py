@@ -131,6 +131,15 @@ def model_card(skill: "Skill | StoredSkill") -> str:
         *(f"| {name} | {value} |" for name, value in _facts(spec, stored.content_hash).items()),
         "",
     ]
+    lines += [
+        "```python",
+        "import skillbank",
+        "",
+        f'skill = skillbank.Skill.load("{spec.name}.h5")  # the file verifies itself',
+        "action, _ = skill.predict(obs)  # as a policy of Stable-Baselines3 does",
+        "```",
+        "",
+    ]
     if spec.evaluations:
         lines += [
             "| environment | episodes | mean return (95 % interval) | also |",

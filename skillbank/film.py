@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -121,8 +120,16 @@ def _frames(
     report: Callable[[], object],
 ) -> Iterator[Frame]:
     steps = stepped(policy, task, task.reset(seed=seed), deterministic)
+    first = None
     while episodes:
-        yield _frame(task)
+        frame = _frame(task)
+        first = frame.shape if first is None else first
+        if frame.shape != first:
+            raise UnsupportedEnvironment(
+                f"{task.env_id} draws pictures of {first} and of {frame.shape}; "
+                "a film needs one size"
+            )
+        yield frame
         report()
         episodes -= int(next(steps).ended.sum())
 
@@ -133,8 +140,11 @@ def _frame(task: Task) -> Frame:
         frames = task.envs.render()
     except NotImplementedError:
         frames = None
-    except (RuntimeError, gymnasium.error.Error) as error:  # no OpenGL, or a missing package
-        raise UnsupportedEnvironment(f"{task.env_id}: {error}") from error
+    except Exception as error:  # no OpenGL, a missing package, or whatever the task raises
+        hint = "; without a display, set MUJOCO_GL=egl" if "OpenGL" in str(error) else ""
+        raise UnsupportedEnvironment(
+            f"{task.env_id}: {type(error).__name__}: {error}{hint}"
+        ) from error
     if not frames or frames[0] is None:
         raise UnsupportedEnvironment(f"{task.env_id} draws no pictures (render mode rgb_array)")
     return np.asarray(frames[0], np.uint8)

@@ -127,7 +127,13 @@ def recipe_for(
     This is the recipe of the task in the units of the skill: its discount and reward scale, with
     alpha scaled accordingly. A skill with a noise-fed network uses the paper's schedule by default,
     because its density is unknown.
+
+    Raises:
+        IncompatibleSkill: It is no skill.
+        UnsupportedEnvironment: The task is unknown.
     """
+    if not isinstance(skill, SkillSpec):
+        check_policy(skill)
     spec = skill.spec if isinstance(skill, Skill) else skill
     noise = spec.architecture.sampler == "noise"
     config = finetune_recipe(env_id, preset, schedule or ("paper" if noise else None))

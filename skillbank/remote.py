@@ -41,6 +41,11 @@ class RemoteBank:
             StorageError: the URL's file system is unknown or not installed, or cannot be opened.
         """
         self.url = url
+        if slip := re.match(r"([A-Za-z][A-Za-z0-9+]+):/(?!/)", url):
+            raise errors.StorageError(
+                f"'{url}' is neither a URL nor a plain path; did you mean "
+                f"'{slip[1]}://{url[slip.end() :]}'?"
+            )
         with _installed():
             import fsspec
         with self._reaching("open"), _installed():

@@ -338,6 +338,8 @@ def test_what_does_not_say_what_it_does_alone_is_refused(skill):
 def test_a_recipe_takes_the_skills_own_units(skill):
     own = skill.spec.model_copy(update={"discount": 0.9, "reward_scale": 0.1})
     assert recipe_for(skill.spec, PLANE) == finetune_recipe(PLANE)
+    with pytest.raises(SkillbankError, match="'walk' is only a name; load it first"):
+        recipe_for("walk", PLANE)
     for env_id in (PLANE, "QuadrupedUMaze"):  # one begins at the skill's alpha, one at its own
         known, config = finetune_recipe(env_id), recipe_for(own, env_id)
         assert (config.discount, config.reward_scale) == (0.9, 0.1)

@@ -100,6 +100,11 @@ def test_a_damaged_newest_version_there_does_not_count_as_pushed(
     assert elsewhere.pull(other, "run") == "run@1"
 
 
+def test_a_url_with_one_slash_is_a_slip() -> None:
+    with pytest.raises(errors.StorageError, match="did you mean 's3://bucket/skills'"):
+        RemoteBank("s3:/bucket/skills")
+
+
 def test_a_file_is_no_bank(bank: Bank, tmp_path: Path) -> None:
     bank.save(small_skill(), "run")
     (tmp_path / "file").write_text("mine")

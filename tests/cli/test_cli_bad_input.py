@@ -39,6 +39,8 @@ import skillbank
         (["pretrain", "--device", "toaster"], 2, "device 'toaster' cannot be used; available: cpu"),
         (["pretrain", "--env", "QuadrupdRun"], 4, "Did you mean 'QuadrupedRun'?"),
         (["pretrain", "--env", "no_such_module:X-v0"], 2, "cannot import 'no_such_module'"),
+        (["pretrain", "--env", "a/tasks.py:X-v0"], 2, "from its folder, give its module: tasks:X"),
+        (["pretrain", "--env", "json:mine/ANT-v9"], 4, "Did you mean 'Ant-v5'?"),
         (["pretrain", "--env", "CartPole-v1"], 4, "Discrete(2)"),
         (["finetune"], 2, "--skill"),
         (["finetune", "--skill", "tinny"], 2, "Did you mean 'tiny'?"),

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 import skillbank
 from skillbank import doctor, evaluation
 from skillbank.cli import commands
+from skillbank.cli_printing import print_evaluation
 from skillbank.errors import UnsupportedEnvironment
+from skillbank.evaluation import Evaluation
 from skillbank.film import film
 from skillbank.spec import ObservationBlock
 
@@ -132,6 +135,44 @@ def test_play_of_what_draws_no_pictures_says_so(call: Any, monkeypatch: pytest.M
     monkeypatch.setattr("skillbank.envs.engine.VectorTask.render", render)
     error = call("play", "--skill", "tiny", "--out", "film.gif", code=4).stderr
     assert "PointMassRun-v0 draws no pictures" in error
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (
+            0,
+            "Run-v0: ArithmeticError: an OpenGL library; without a display, set MUJOCO_GL=egl",
+        ),
+        (2, "draws pictures of (4, 4, 3) and of (4, 5, 3); a film needs one size"),
+    ],
+)
+def test_play_of_what_cannot_be_drawn_says_why(
+    number: int, told: str, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def render(_: Any) -> Any:
+        if number == 0:
+            raise ArithmeticError("an OpenGL library")
+        drawn.append(np.zeros((4, 4 + len(drawn) // number, 3), np.uint8))
+        return (drawn[-1],)
+
+    monkeypatch.setattr("skillbank.envs.engine.VectorTask.render", render)
+    error = call("play", "--skill", "tiny", "--out", "film.gif", code=4).stderr
+    assert told in error
+    assert not Path("film.gif").exists()
+
+
+def test_all_metrics_of_a_task_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {name: np.arange(2.0) for name in ("distance", "direction", *"abcdefghij")}
+    found = Evaluation("Own-v0", 0, np.ones(2), np.ones(2, int), values)
+    print_evaluation("", found)
+    lines = capsys.readouterr().out.splitlines()
+    assert "distance 0.5 m" in lines[0]
+    assert lines[1] == ", ".join(f"{name} 0.5" for name in "abcdefgh") + ", and 2 more (--json)"
+    print_evaluation("before", found)
+    assert capsys.readouterr().out.splitlines()[1].startswith("         a 0.5, b 0.5")
 
 
 @pytest.mark.usefixtures("plane_skill")

@@ -114,6 +114,15 @@ def test_in_an_interruptible_part_it_raises() -> None:
 
 
 @pytest.mark.usefixtures("signals")
+def test_a_signal_that_came_too_late_for_one_part_ends_the_next() -> None:
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), stop.interruptible():
+            raise AssertionError("not reached")
+        stop.note(signal.SIGINT, None)  # raises no longer
+
+
+@pytest.mark.usefixtures("signals")
 def test_without_a_signal_the_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with stop_on_signals() as stop:
