@@ -84,8 +84,8 @@ CAPTIONS = {
     "5": "Interquartile means over seeds with 95 % intervals; with fewer than {few} seeds, the "
     "mean and the range. Each point is the mean of 16 episodes, which start alike for all "
     "algorithms. Dotted: DDPG with the paper's hard target copies. The maze's returns are on a "
-    "logarithmic scale from 50 on. Steps of pretraining ({pretraining}) are not drawn: they precede the anchored curve, that of the paper's schedule "
-    "and the pretrained ones.",
+    "logarithmic scale from 50 on. Steps of pretraining ({pretraining}) are not drawn: they "
+    "precede the anchored curve, that of the paper's schedule and the pretrained ones.",
     "6": "The least and the most forward of the 16 episodes' ends, at every evaluation; one panel "
     "per seed. All start from one pose, in which DDPG's policy has no choice.",
     "7": "40 episodes of each seed from one pose, seen from above.",
