@@ -390,8 +390,7 @@ class Bank:
         Raises:
             InvalidArgument: fewer than one version would be kept.
         """
-        if keep is not None and keep < 1:
-            raise errors.InvalidArgument(f"keep must be at least 1, got {keep}; see remove()")
+        _check_keep(keep)
         if not self.folder.exists():
             return []
         with self._locked(), self._deleting("stale files"):
@@ -413,6 +412,16 @@ class Bank:
                         swept.append(path.name)
             self._index.prune(versions)
         return swept
+
+    def superfluous(self, keep: int) -> list[str]:
+        """References of the versions that ``gc(keep)`` would delete.
+
+        Raises:
+            InvalidArgument: fewer than one version would be kept.
+            StorageError: a file of the bank cannot be read.
+        """
+        _check_keep(keep)
+        return [version.reference for version in self._superfluous(keep)]
 
     # Looking.
 
@@ -630,6 +639,11 @@ class Bank:
         return errors.SkillNotFound(
             f"no skill {reference!r}.{hint} In the bank: {', '.join(names) or 'nothing yet'}"
         )
+
+
+def _check_keep(keep: int | None) -> None:
+    if keep is not None and keep < 1:
+        raise errors.InvalidArgument(f"keep must be at least 1, got {keep}; see remove()")
 
 
 def _backwards(depth: int, parents: tuple[str, ...]) -> list[tuple[int, str]]:

@@ -242,11 +242,18 @@ def _brief(value: object) -> str:
 @click.option(
     "--keep", type=click.IntRange(1), help="Newest versions of each skill to keep. [default: all]"
 )
+@click.option("--dry-run", is_flag=True, help="Only say which versions --keep would remove.")
 @bank_option
-def gc(keep: int | None, bank_folder: Path | None) -> None:
+def gc(keep: int | None, dry_run: bool, bank_folder: Path | None) -> None:
     """Delete what crashes left behind; with --keep also old versions nothing refers to."""
-    removed = open_bank(bank_folder).gc(keep)
-    click.echo("\n".join(f"removed {what}" for what in removed) or "nothing to remove")
+    bank = open_bank(bank_folder)
+    if dry_run:
+        if keep is None:
+            raise click.UsageError("--dry-run needs --keep")
+        removed, done = bank.superfluous(keep), "would remove"
+    else:
+        removed, done = bank.gc(keep), "removed"
+    click.echo("\n".join(f"{done} {what}" for what in removed) or "nothing to remove")
 
 
 @click.command()

@@ -473,6 +473,7 @@ def test_gc_keeps_the_newest_the_aliased_and_the_parents(bank: Bank) -> None:
     bank.save(small_skill(seed=9, parents=(skills[1].content_hash,)), "child")
     with pytest.raises(errors.InvalidArgument, match="at least 1"):
         bank.gc(keep=0)
+    assert bank.superfluous(keep=1) == ["x@3", "x@4"]
     assert bank.gc(keep=1) == ["x@3", "x@4"]
     assert bank.versions("x") == [1, 2, 5]
 

@@ -111,7 +111,10 @@ def test_versions_aliases_and_sweeping(call, tmp_path):
     assert list(found["metadata"]) == ["description"]
     assert found["parameters"] == {}
     assert "alias walk@best deleted" in call("unalias", "walk@best")
-    assert "removed" in call("gc", "--keep", 1)
+    assert call("gc", "--keep", 1, "--dry-run") == "would remove walk@1\n"
+    assert call.bank.versions("walk") == [1, 2]
+    assert "--dry-run needs --keep" in call("gc", "--dry-run", code=2)
+    assert "removed walk@1" in call("gc", "--keep", 1)
     assert call.bank.versions("walk") == [2]
 
 
