@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import sys
 import traceback
@@ -31,9 +32,12 @@ def bare_reference(skill: str) -> str:
 def imported(_ctx: click.Context, option: click.Parameter, env_id: str | None) -> str | None:
     """Import the module of ``module:Id-v0``, which registers the task; return the id.
 
-    Only an option of the user imports a module, never a file. ``module:`` without an id stands for
-    the skill's own task, if the command has a skill.
+    Those that the variable ``SKILLBANK_TASKS`` names, separated by commas, are imported first. Only
+    the user names a module, never a file. ``module:`` without an id stands for the skill's own
+    task, if the command has a skill.
     """
+    for module in filter(None, os.environ.get("SKILLBANK_TASKS", "").split(",")):
+        _import(module.strip(), " of SKILLBANK_TASKS")
     if env_id is None or ":" not in env_id:
         return env_id
     module, _, bare = env_id.partition(":")
@@ -42,14 +46,18 @@ def imported(_ctx: click.Context, option: click.Parameter, env_id: str | None) -
         raise click.BadParameter(
             f"'{module}' is a file; from its folder, give its module: {stem}:{bare}"
         )
+    _import(module)
+    if not bare and option.default is not None:
+        raise click.BadParameter(f"name the task too: {module}:ID")
+    return bare or None
+
+
+def _import(module: str, source: str = "") -> None:
     sys.path.insert(0, "")  # a console script does not have the current folder on its path
     try:
         import_module(module)
     except Exception as error:  # whatever the user's own code raises
-        raise click.BadParameter(f"cannot import '{module}': {_told(error)}") from error
-    if not bare and option.default is not None:
-        raise click.BadParameter(f"name the task too: {module}:ID")
-    return bare or None
+        raise click.BadParameter(f"cannot import '{module}'{source}: {_told(error)}") from error
 
 
 def made_with(

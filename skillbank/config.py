@@ -348,7 +348,7 @@ def resolve(env_id: str) -> str:
     raise UnsupportedEnvironment(
         f"no environment '{env_id}'.{hint} skillbank has: {', '.join(sorted(bare))}. "
         f"If a module of yours registers it: --env MODULE:{env_id}, or --env MODULE: for the task "
-        "that a skill was trained on; in Python, import it first"
+        "that a skill was trained on, or set SKILLBANK_TASKS=MODULE; in Python, import it first"
     )
 
 

@@ -301,6 +301,22 @@ def test_a_skills_own_task_by_its_module(call: Any, bank: skillbank.Bank) -> Non
     assert returns[0] != returns[1]
 
 
+def test_modules_of_tasks_are_named_once(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        Path(f"tasks_{name}.py").write_text(
+            "import gymnasium\n"
+            f"gymnasium.register('{name}/Swing-v0', max_episode_steps=9,\n"
+            "    entry_point='gymnasium.envs.classic_control.pendulum:PendulumEnv')\n"
+        )
+    monkeypatch.setenv("SKILLBANK_TASKS", "tasks_one, tasks_other")
+    assert "one_swing@1" in call("pretrain", "--env", "one/Swing-v0", *QUICK_PRETRAIN).stdout
+    call("evaluate", "--skill", "one_swing", "--episodes", "2")
+    call("evaluate", "--skill", "one_swing", "--episodes", "2", "--env", "other/Swing-v0")
+    monkeypatch.setenv("SKILLBANK_TASKS", "no_such_tasks")
+    error = call("evaluate", "--skill", "tiny", code=2).stderr
+    assert "cannot import 'no_such_tasks' of SKILLBANK_TASKS: " in error
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
