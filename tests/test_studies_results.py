@@ -393,6 +393,19 @@ def test_a_level_is_reached_at_the_first_of_three_in_a_row(returns, steps):
     assert group.steps_to(9.0).tolist() == [steps]
 
 
+def test_fine_tuning_without_symmetries_is_compared_with_the_baseline(where):
+    task = "QuadrupedHallwayNarrow"
+    for algorithm, score in (("anchored", 100.0), ("anchored_no_symmetry", 10.0), ("sac", 50.0)):
+        for seed in range(3):
+            final = {"progress": [score / 10]}
+            invent(task, algorithm, seed, where, score=score, final=final)
+    rows = table_of(page.text("quick", where), "Symmetry, fine-tuning")
+    assert rows[""][-2:] == ["steps to 50", "within 20% of its 16 k"]
+    assert rows["ours, anchored"][1].startswith("100 (")
+    assert rows["ours, anchored, without symmetry"][1].startswith("10 (")
+    assert rows["ours, anchored, without symmetry"][4] == "not reached"
+
+
 def test_backward_counts_until_the_line_is_first_crossed(where):
     invent("SwimmerFinishLine", "ddpg", 0, where, score=5.0, watched=1.0, final={"progress": [1.0]})
     path = where.result(planned("SwimmerFinishLine", "ddpg", 0))

@@ -360,9 +360,11 @@ def test_the_interval_is_that_of_a_trimmed_mean():
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
-def test_four_seeds_are_few_and_five_are_not():
-    assert interquartile_mean([0.0, 1.0, 2.0, 9.0]) == (3.0, 0.0, 9.0)
-    assert interquartile_mean([0.0, 1.0, 2.0, 3.0, 9.0]).value == 2.0
+def test_seven_seeds_are_few_and_eight_are_not():
+    assert interquartile_mean([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 13.0]) == (4.0, 0.0, 13.0)
+    found = interquartile_mean([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 27.0])
+    assert found.value == 3.5
+    assert 0.0 < found.low < found.high < 27.0
 
 
 def test_the_entropy_of_few_angles_is_corrected():

@@ -102,8 +102,8 @@ FIGURES: dict[str, Figure] = {
         (
             ("QuadrupedRun", ("default", "no_symmetry", "stein", "noise")),
             ("MultiGoal", ("default", "stein", "noise", "map")),
-            ("QuadrupedHallwayNarrow", ("anchored", "paper", *UNSYMMETRIC)),
-            ("QuadrupedUMaze", ("anchored", "paper", "anchored_no_symmetry")),
+            ("QuadrupedHallwayNarrow", ("anchored", "paper", *UNSYMMETRIC, "sac")),
+            ("QuadrupedUMaze", ("anchored", "paper", "anchored_no_symmetry", "sac")),
         ),
         FEW_SEEDS,
     ),
