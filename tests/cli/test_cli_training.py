@@ -554,5 +554,8 @@ def test_settings_that_cannot_be(setting: str, text: str) -> None:
 def test_settings_that_do_not_go_together() -> None:
     with pytest.raises(SkillbankError) as raised:
         configured(skillbank.PretrainConfig(), ["total_steps=10"])
-    text = "learning_starts must be below total_steps: nothing would be learned"
+    text = (
+        "learning_starts must be below total_steps: nothing would be learned "
+        "(skillbank.shortened(config, steps), or --steps, scales both)"
+    )
     assert str(raised.value) == text
