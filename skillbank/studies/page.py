@@ -66,7 +66,8 @@ How this differs from the paper, beside the dimensions of the arenas, which it d
 - Its trainings have 5 million steps (figure 5: 2 million, figure 1: 1 million), those here
   {shortest} to {longest}. Ours learns by its default recipes, except the paper preset in figure 1.
 - Where ours uses symmetries, it is these that make a skill run in every direction equally often,
-  not the entropy alone: see figure 7 and "Symmetry" below. The paper does not mention any.
+  not the entropy alone, and its lead in figure 5 rests on that: see figure 7 and "Symmetry" below.
+  The paper does not mention any.
 - Swimmer and maze: the alphas of ours from scratch were chosen on some of the seeds shown (the
   attempts are listed in {studies}), where DDPG's constants are the paper's, untuned.
 - Figure 5: the paper shows discounted returns with one standard deviation over seeds.
