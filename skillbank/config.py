@@ -315,7 +315,7 @@ def bare_name(env_id: str) -> str:
 
 def _core(env_id: str) -> str:
     """``reach`` of ``mine/Reach-v0``."""
-    return env_id.rpartition("/")[2].partition("-v")[0].lower()
+    return env_id.rpartition("/")[2].rsplit("-v", 1)[0].lower()
 
 
 def resolve(env_id: str) -> str:

@@ -122,6 +122,8 @@ def test_lineage_and_name_are_recorded(skill, tmp_path):
     assert child.spec.parents == (skill.content_hash,)
     assert skill.spec.name == "small_world_plane"  # the task's, where none is given
     assert child.spec.name == "small_world_plane.small_world_plane"
+    long = finetune(skill.with_spec(name="x" * 128), PLANE, FinetuneConfig(**NOT_AT_ALL))
+    assert long.spec.name == "x" * 110 + ".small_world_plane"
 
 
 @pytest.mark.parametrize("schedule", ["anchored", "paper"])

@@ -133,6 +133,7 @@ def text(budget: Budget, places: Places) -> str:
         "smoke": _smoke,
     }
     below = budget == "quick"  # the page is then beside its result files
+    pretraining = _head_start(budget)
     lengths = {unit.total_steps for unit in plan.units(plan.PAPER, budget)}
     parts = [
         HEAD.format(
@@ -140,7 +141,7 @@ def text(budget: Budget, places: Places) -> str:
             results="this folder" if below else places.results.name + f"/{budget}",
             studies="`docs/studies.md`" if below else "[studies](studies.md)",
             few=FEW,
-            pretraining=_head_start(budget),
+            pretraining=pretraining,
             shortest=_thousands(min(lengths)),
             longest=_thousands(max(lengths)),
         )
@@ -158,7 +159,7 @@ def text(budget: Budget, places: Places) -> str:
         drawn = picture(name, budget, places)
         if drawn.is_file():
             beside = "" if below else f"{places.results.name}/{budget}/"
-            caption = CAPTIONS[name].format(few=FEW, pretraining=_head_start(budget))
+            caption = CAPTIONS[name].format(few=FEW, pretraining=pretraining)
             lines += [f"![Figure {name}]({beside}{drawn.name})", "", fill(caption, 100), ""]
         lines += makers[name](known) if known and name in makers else []
         if name == "6":

@@ -274,6 +274,7 @@ def test_a_task_without_a_time_limit_is_told_at_the_start(call: Any) -> None:
                 told = call(*words).stderr
     finally:
         del gymnasium.registry["Endless-v0"]
+    assert "logs in" in told.splitlines()[0]
     assert "could not be evaluated: Endless-v0 has not ended an episode in 30 steps" in told
 
 
