@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +14,7 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from skillbank.config import PLANNED, Architecture, Learning
-from skillbank.errors import SkillbankError, did_you_mean
+from skillbank.errors import SkillbankError, did_you_mean, raised_at
 from skillbank.spec import OF_GYMNASIUM
 
 _PYTHON = {"True": "true", "False": "false", "None": "null"}
@@ -94,11 +93,8 @@ def _told(error: Exception) -> str:
     kind = type(error).__name__
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {kind}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is in this file
-    theirs = [frame for frame in frames if "importlib" not in frame.filename]
-    if not theirs:
-        return str(error)
-    return f"{theirs[-1].filename}:{theirs[-1].lineno}: {kind}: {error}"
+    place = raised_at(error)
+    return f"{place}{kind}: {error}" if place else str(error)
 
 
 def as_begun(config: Learning, begun: Mapping[str, Any], steps: int | None) -> list[str]:

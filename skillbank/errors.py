@@ -1,7 +1,10 @@
 """Every error that a user can cause, and the exit code each one has on the command line."""
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class SkillbankError(Exception):
@@ -135,3 +138,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` with the closest known name; empty if none is close."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def raised_at(error: Exception) -> str:
+    """``file:line: `` of the innermost of the user's own lines that led to an error; else empty."""
+    installed = (str(Path(__file__).parent), *sysconfig.get_paths().values())
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((*installed, "<"))]
+    return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""

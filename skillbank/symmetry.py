@@ -53,11 +53,17 @@ class Symmetries:
     def transitions(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Apply a random symmetry to each transition."""
         which = self.draw(len(batch.obs), generator)
-        rows = torch.cat((batch.obs, batch.action, batch.next_obs), 1)
+        obs, action, next_obs = self.relabelled(batch.obs, batch.action, batch.next_obs, which)
+        return batch._replace(obs=obs, action=action, next_obs=next_obs)
+
+    def relabelled(
+        self, obs: Tensor, action: Tensor, next_obs: Tensor, which: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Apply the symmetries ``which`` [B] to observations, actions and next observations."""
+        rows = torch.cat((obs, action, next_obs), 1)
         rows = rows.gather(1, self._row_index.index_select(0, which))
         rows *= self._row_sign.index_select(0, which)
-        obs, action, next_obs = rows.split_with_sizes(self._widths, 1)
-        return batch._replace(obs=obs, action=action, next_obs=next_obs)
+        return rows.split_with_sizes(self._widths, 1)
 
     def undo_action(self, action: Tensor, which: Tensor) -> Tensor:
         """Undo the symmetries ``which`` [B] on actions [B, K, A]."""

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from skillbank.config import resolve
-from skillbank.errors import UnsupportedEnvironment, did_you_mean
+from skillbank.errors import UnsupportedEnvironment, did_you_mean, raised_at
 from skillbank.spec import ObservationBlock, Sha256, Symmetry, says_how_it_runs
 
 Array = NDArray[Any]
@@ -143,7 +143,7 @@ class Task:
             obs, self.info = self.envs.reset(seed=seed, options=options)
         except Exception as error:
             raise UnsupportedEnvironment(
-                f"{self.env_id}, reset: {type(error).__name__}: {error}"
+                f"{self.env_id}, reset: {raised_at(error)}{type(error).__name__}: {error}"
             ) from error
         return self._observation(obs, "reset")
 
@@ -159,7 +159,8 @@ class Task:
             obs, reward, terminated, truncated, info = self.envs.step(own)
         except Exception as error:
             raise UnsupportedEnvironment(
-                f"{self.env_id}, step {self.steps}: {type(error).__name__}: {error}"
+                f"{self.env_id}, step {self.steps}: "
+                f"{raised_at(error)}{type(error).__name__}: {error}"
             ) from error
         ended = np.asarray(terminated | truncated)
         self._check("reward", reward, (self.num_envs,))

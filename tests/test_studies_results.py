@@ -395,7 +395,8 @@ def test_a_level_is_reached_at_the_first_of_three_in_a_row(returns, steps):
 
 def test_fine_tuning_without_symmetries_is_compared_with_the_baseline(where):
     task = "QuadrupedHallwayNarrow"
-    for algorithm, score in (("anchored", 100.0), ("anchored_no_symmetry", 10.0), ("sac", 50.0)):
+    scores = {"anchored": 100.0, "anchored_no_symmetry": 10.0, "sac": 50.0, "sac_symmetry": 70.0}
+    for algorithm, score in scores.items():
         for seed in range(3):
             final = {"progress": [score / 10]}
             invent(task, algorithm, seed, where, score=score, final=final)
@@ -404,6 +405,7 @@ def test_fine_tuning_without_symmetries_is_compared_with_the_baseline(where):
     assert rows["ours, anchored"][1].startswith("100 (")
     assert rows["ours, anchored, without symmetry"][1].startswith("10 (")
     assert rows["ours, anchored, without symmetry"][4] == "not reached"
+    assert rows["SAC, with symmetries"][1].startswith("70 (")
 
 
 def test_backward_counts_until_the_line_is_first_crossed(where):

@@ -468,3 +468,38 @@ def test_ddpg_copies_both_its_targets():
         target = getattr(model, f"{part}_target").state_dict()
         for name, value in getattr(model, part).state_dict().items():
             torch.testing.assert_close(target[name], value, rtol=0, atol=0)
+
+
+def test_symmetric_sac_sees_each_transition_under_one_symmetry_of_the_task():
+    unit = tiny("sac", env_id="skillbank/QuadrupedHallwayNarrow-v0")
+    learning = unit.learning.changed(symmetry=True, learning_starts=100)
+    envs = rivals.StableBaselinesTask(unit.env_id, 1)
+    model = rivals._model(learning, envs, seed=0, warm=False)
+    model.set_logger(rivals.Logger(None, []))
+    steps = 20
+    model.learn(steps)
+    kept = model.replay_buffer
+    stored = [getattr(kept, name)[:steps, 0] for name in ("observations", "actions")]
+    stored += [kept.next_observations[:steps, 0], kept.rewards[:steps]]
+    declared = envs.task.symmetries
+    images = np.stack(
+        [
+            np.concatenate(
+                (
+                    stored[0][:, one.obs_index] * np.array(one.obs_sign),
+                    stored[1][:, one.action_index] * np.array(one.action_sign),
+                    stored[2][:, one.obs_index] * np.array(one.obs_sign),
+                    stored[3],
+                ),
+                1,
+            )
+            for one in declared
+        ]
+    )  # [16, steps, numbers]
+    found = kept.sample(600)
+    rows = (found.observations, found.actions, found.next_observations, found.rewards)
+    gaps = np.abs(images[:, :, None] - torch.cat(rows, 1).numpy()).max(3)  # [16, steps, 600]
+    which, row = np.unravel_index(gaps.reshape(-1, 600).argmin(0), gaps.shape[:2])
+    assert gaps.reshape(-1, 600).min(0).max() < 1e-6
+    assert np.bincount(which, minlength=len(declared)).min() >= 15  # 37.5 expected
+    assert len(set(row)) == steps

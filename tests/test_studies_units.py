@@ -164,6 +164,15 @@ def test_soft_copies_are_all_that_differs_from_ddpg():
     assert soft.changed(**same) == hard
 
 
+def test_symmetries_are_all_that_differs_from_sac():
+    plain, other = (
+        plan.unit("QuadrupedHallwayNarrow", kind, 0, "full") for kind in ("sac", "sac_symmetry")
+    )
+    assert (plain.learning.symmetry, other.learning.symmetry) == (False, True)
+    same = {"algorithm": "sac", "learning": other.learning.changed(symmetry=False)}
+    assert other.changed(**same) == plain
+
+
 @pytest.mark.parametrize("task", plan.FINETUNED)
 def test_beside_a_fine_tuning_all_begin_to_learn_at_one_step(task):
     kinds = ("anchored", "paper", "default", *plan.DDPGS)

@@ -389,7 +389,7 @@ MISBEHAVIOUR = {
     "nan_obs": "copy 1 is not finite",
     "inf_reward": "the reward of copy 1 is not finite",
     "wrong_shape": r"copy 1 returned an observation of shape \(3,\), its space says \(1,\)",
-    "crash": "RuntimeError: the wire came off",
+    "crash": r"\.py:\d+: RuntimeError: the wire came off",
 }
 
 

@@ -43,11 +43,11 @@ of an environment draws from seed + i.
 
 *Ours* samples its actions; DDPG and SAC act without noise. Ours uses the symmetries that a task
 declares (for the quadruped and the swimmer, mirror images and turns of the body where the arena
-allows them), except in figures 1 and 7; DDPG and SAC do not. Ours steps 16 environments at once
-(the paper preset one), DDPG and SAC step one. DDPG has the paper's constants (appendix D.1),
-including hard target copies, which Stable-Baselines3 lacks and which are added to it; it makes one
-update per step, and in figure 5 its first update as early as ours. SAC has Stable-Baselines3's
-defaults. Steps are environment steps over all copies, excluding those of the skill or policy that a
+allows them), except in figures 1 and 7; DDPG and SAC do not, except where it is said. Ours steps
+16 environments at once (the paper preset one), DDPG and SAC step one. DDPG has the paper's
+constants (appendix D.1), including hard target copies, which Stable-Baselines3 lacks and which are
+added to it; it makes one update per step, and in figure 5 its first update as early as ours. SAC
+has Stable-Baselines3's defaults. Steps are environment steps over all copies, excluding those of the skill or policy that a
 fine-tuning starts from ({pretraining}); CPU time is of one core, evaluations included.
 
 - *anchored*: fine-tuned with the skill as the prior; step 0 is the skill.
@@ -98,8 +98,9 @@ SAME = """All episodes start in the middle of the plane, so a deterministic poli
 does the same in all of them. A policy that reaches every goal has a lower return: it also maximises
 entropy, and random moves cost reward.
 """
-UNSYMMETRIC = """Without symmetry: pretrained without, then fine-tuned without. SAC, from scratch,
-uses none either; the level is its final return, as in figure 5."""
+UNSYMMETRIC = """Ours without symmetry: pretrained without, then fine-tuned without. SAC starts from
+scratch, and uses none unless it says so: with symmetries, each transition of its replay is seen
+under a random one, as in ours. The level is SAC's final return without them, as in figure 5."""
 STEPS_TO = """The level is the final return of the best baseline{known}, {best}. A seed reaches it
 at the first of three evaluations in a row that are at the level or above (so a seed that is there
 only at its last two evaluations does not); the table gives the median over seeds. The criterion for
@@ -385,11 +386,11 @@ def _beyond(groups: list[Group]) -> list[str]:
     if any((task, a) in found for task in plan.FINETUNED for a in plan.UNSYMMETRIC):
         lines += ["### Symmetry, fine-tuning", "", fill(UNSYMMETRIC, 100), ""]
         for task in plan.FINETUNED:
-            tuned = some(task, ("anchored", "paper", *plan.UNSYMMETRIC))
-            rivals = some(task, ("sac",))
+            tuned = some(task, ("anchored", "paper", "default", *plan.UNSYMMETRIC))
+            rivals = some(task, ("sac", "sac_symmetry"))
             if tuned:
                 lines += [f"{TASK_TITLES[task].capitalize()}:", ""]
-                lines += _finetuned([*tuned, *rivals], rivals[0] if rivals else None)
+                lines += _finetuned([*tuned, *rivals], found.get((task, "sac")))
     mazes = some("QuadrupedUMaze", ("anchored", "paper"))
     if mazes:
         lines += ["### Anchored and naive fine-tuning in the U-shaped maze", ""]

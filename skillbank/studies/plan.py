@@ -102,7 +102,10 @@ FIGURES: dict[str, Figure] = {
         (
             ("QuadrupedRun", ("default", "no_symmetry", "stein", "noise")),
             ("MultiGoal", ("default", "stein", "noise", "map")),
-            ("QuadrupedHallwayNarrow", ("anchored", "paper", *UNSYMMETRIC, "sac")),
+            (
+                "QuadrupedHallwayNarrow",
+                ("anchored", "paper", "default", *UNSYMMETRIC, "sac", "sac_symmetry"),
+            ),
             ("QuadrupedUMaze", ("anchored", "paper", "anchored_no_symmetry", "sac")),
         ),
         FEW_SEEDS,
@@ -209,7 +212,7 @@ def _learning(
     if algorithm in DDPGS:
         ddpg = RivalConfig(total_steps=steps, learning_starts=begins or min(10_000, steps // 4))
         return ddpg.changed(**SOFT) if "soft" in algorithm else ddpg
-    if algorithm == "sac":  # the library's own defaults
+    if algorithm in ("sac", "sac_symmetry"):  # the library's own defaults
         return RivalConfig(
             algorithm="sac",
             total_steps=steps,
@@ -219,6 +222,7 @@ def _learning(
             critic_learning_rate=3e-4,
             actor_learning_rate=3e-4,
             noise_sigma=0.0,
+            symmetry=algorithm == "sac_symmetry",
             **SOFT,
         )
     if experiment == "MultiGoal" and algorithm == "paper":
@@ -275,6 +279,7 @@ _LABELS = {
     "ddpg_soft": "DDPG, soft copies",
     "ddpg_soft_pretrained": "DDPG, soft copies, pretrained",
     "sac": "SAC",
+    "sac_symmetry": "SAC, with symmetries",
 }
 _LABELS_OF = {  # in experiments without fine-tuning
     ("MultiGoal", "default"): "ours, default",

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import DDPG, SAC
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from skillbank.archives import arrays_of
 from skillbank.baselines import StableBaselinesTask
@@ -23,6 +25,7 @@ from skillbank.spec import ObservationBlock, block_columns, blocks_text
 from skillbank.studies.paper_ddpg import PaperDDPG, library_settings
 from skillbank.studies.tracking import Learned, Tracker
 from skillbank.studies.unit import RivalConfig, Unit
+from skillbank.symmetry import Symmetries
 
 COPIES = 1  # environments, as in the paper and in the library's own defaults
 Arrays = dict[str, Any]  # NumPy arrays by name
@@ -92,7 +95,28 @@ def _finite(model: DDPG | SAC) -> bool:
 def _model(config: RivalConfig, envs: StableBaselinesTask, seed: int, warm: bool) -> DDPG | SAC:
     if config.algorithm == "ddpg":
         return PaperDDPG(config, envs, seed, warm)
-    return SAC("MlpPolicy", envs, tau=config.target_rate, **library_settings(config, seed))
+    settings = library_settings(config, seed)
+    if config.symmetry:
+        settings["replay_buffer_class"] = _SymmetricReplay
+        settings["replay_buffer_kwargs"] = {"symmetries": Symmetries(envs.task.symmetries)}
+    return SAC("MlpPolicy", envs, tau=config.target_rate, **settings)
+
+
+class _SymmetricReplay(ReplayBuffer):
+    """The library's replay, with a random symmetry of the task applied to each transition."""
+
+    def __init__(self, *args: Any, symmetries: Symmetries, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._symmetries = symmetries
+
+    def sample(self, *args: Any, **kwargs: Any) -> ReplayBufferSamples:
+        """Sample transitions, as the library does, and apply the symmetries."""
+        found = super().sample(*args, **kwargs)
+        which = self._symmetries.draw(len(found.rewards), torch.default_generator)
+        obs, action, next_obs = self._symmetries.relabelled(
+            found.observations, found.actions, found.next_observations, which
+        )
+        return found._replace(observations=obs, actions=action, next_observations=next_obs)
 
 
 # Policies that other units start from: parameters, and the observation blocks they are for.

@@ -42,6 +42,7 @@ class RivalConfig(Strict):
     target_rate: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the Polyak updates
     noise_sigma: NonNegative = 0.3  # Ornstein-Uhlenbeck noise on the actions, per step
     noise_theta: NonNegative = 0.15
+    symmetry: bool = False  # apply a random symmetry of the task to each replayed transition
 
 
 class Unit(Strict):

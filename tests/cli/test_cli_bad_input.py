@@ -196,7 +196,7 @@ def misbehaving(request: pytest.FixtureRequest) -> Iterator[str]:
         ("nan", "step 40: the final observation of copy 0 is not finite"),
         ("reward", "step 40: the reward of copy 0 is not finite"),
         ("shape", "copy 0 returned an observation of shape (3,)"),
-        ("error", "step 40: ZeroDivisionError: a bug"),
+        ("error", f"step 40: {__file__}:181: ZeroDivisionError: a bug"),
     ],
     indirect=["misbehaving"],
 )
