@@ -47,8 +47,9 @@ allows them), except in figures 1 and 7; DDPG and SAC do not, except where it is
 16 environments at once (the paper preset one), DDPG and SAC step one. DDPG has the paper's
 constants (appendix D.1), including hard target copies, which Stable-Baselines3 lacks and which are
 added to it; it makes one update per step, and in figure 5 its first update as early as ours. SAC
-has Stable-Baselines3's defaults. Steps are environment steps over all copies, excluding those of the skill or policy that a
-fine-tuning starts from ({pretraining}); CPU time is of one core, evaluations included.
+has Stable-Baselines3's defaults. Steps are environment steps over all copies, excluding those of
+the skill or policy that a fine-tuning starts from ({pretraining}); CPU time is of one core,
+evaluations included.
 
 - *anchored*: fine-tuned with the skill as the prior; step 0 is the skill.
 - *paper's schedule*: the skill's own Q-function and sampling network are trained further, while
