@@ -365,6 +365,9 @@ def evaluate(
         return
     print_evaluation("", result)
     print_files(pictures)
+    if chosen.spec.reward:
+        own = f"the return above is of {bare_name(task)}'s own reward"
+        say(f"note: {own}; this skill is for {chosen.spec.reward}")
 
 
 @commands.command()

@@ -259,24 +259,26 @@ def gc(keep: int | None, dry_run: bool, bank_folder: Path | None) -> None:
 @click.command()
 @click.argument("skill")
 @click.argument("url")
+@click.option("--as", "name", metavar="NAME", help="Name in the remote bank. [default: the same]")
 @bank_option
-def push(skill: str, url: str, bank_folder: Path | None) -> None:
+def push(skill: str, url: str, name: str | None, bank_folder: Path | None) -> None:
     """Copy a skill to a remote bank, such as s3://bucket/skills."""
     from skillbank.remote import RemoteBank
 
-    click.echo(f"{url} has {RemoteBank(url).push(open_bank(bank_folder), skill)}")
+    click.echo(f"{url} has {RemoteBank(url).push(open_bank(bank_folder), skill, name)}")
 
 
 @click.command()
 @click.argument("skill")
 @click.argument("url")
+@click.option("--as", "name", metavar="NAME", help="Name in the bank. [default: the same]")
 @bank_option
-def pull(skill: str, url: str, bank_folder: Path | None) -> None:
+def pull(skill: str, url: str, name: str | None, bank_folder: Path | None) -> None:
     """Copy a skill from a remote bank, and verify it."""
     from skillbank.remote import RemoteBank
 
     bank = open_bank(bank_folder, new=True)
-    _say_kept(bank, RemoteBank(url).pull(bank, skill))
+    _say_kept(bank, RemoteBank(url).pull(bank, skill, name))
 
 
 @click.command()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from pydantic import BaseModel, ValidationError
@@ -146,7 +146,7 @@ def configured(config: Config, settings: Sequence[str]) -> Config:
 
 
 def settings_help(config: Learning) -> str:
-    """One line per setting: its value in this recipe, and its meaning."""
+    """One line per setting: its value in this recipe, and its meaning with its choices."""
     meanings = _meanings(type(config)) | {
         f"architecture.{name}": text for name, text in _meanings(Architecture).items()
     }
@@ -157,7 +157,7 @@ def settings_help(config: Learning) -> str:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Meaning of each field: the comment on its line, and on the lines right below it."""
+    """Meaning of each field: the comment on its line and right below it; and its choices."""
     found: dict[str, str] = {}
     for part in reversed(model.__mro__):
         if not issubclass(part, BaseModel) or part is BaseModel:
@@ -172,6 +172,9 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
                 found[last] += f" {comment}"
             else:
                 last = None
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is Literal:
+            found[name] += f"; one of {', '.join(get_args(field.annotation))}"
     return found
 
 

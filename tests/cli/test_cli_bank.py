@@ -170,6 +170,9 @@ def test_push_and_pull(call, tmp_path):
     call("push", "mine", url)
     call("remove", "mine", "--yes")
     assert "saved as mine@2" in call("pull", "mine", url)
+    assert f"{url} has other@1" in call("push", "mine", url, "--as", "other")
+    assert "saved as third@1" in call("pull", "other", url, "--as", "third")
+    assert call.bank.read("third").content_hash == call.bank.read("mine").content_hash
     pulled = call.bank.read("mine")
     assert all(np.isfinite(value).all() for value in pulled.parameters.values())
 

@@ -39,6 +39,15 @@ def test_evaluate_says_it_in_a_sentence(call: Any) -> None:
     assert "(8 episodes, seed 0)" in result.stdout
     assert "directions, counter-clockwise from east" in result.stdout
     assert Path("seen/traces.png").is_file()
+    assert "note: " not in result.stderr
+
+
+def test_evaluate_says_when_the_return_is_of_another_reward_than_the_skills(
+    call: Any, bank: skillbank.Bank
+) -> None:
+    bank.save(bank.load("tiny").with_spec(reward="half of east"), "other")
+    result = call("evaluate", "--skill", "other", "--episodes", "2")
+    assert "PointMassRun's own reward; this skill is for half of east" in result.stderr
 
 
 def test_evaluate_by_name_version_and_file(call: Any, bank: skillbank.Bank) -> None:

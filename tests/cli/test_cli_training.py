@@ -518,6 +518,8 @@ def test_the_settings_are_listed_with_what_they_mean(command: list[str], call: A
     assert configured(config, settings) == config
     assert all(line.partition("  # ")[2].strip() for line in lines)
     assert len(lines) == len(type(config).model_fields) + (command == ["pretrain"]) * 6
+    objective = next(line for line in lines if line.startswith("objective="))
+    assert objective.endswith("one of stein, divergence, map")
     assert not Path("runs").exists()
 
 
