@@ -6,6 +6,7 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the parameters of glibc's mallopt
 _KEEP_BYTES = 1 << 30
+_LARGEST_KEPT = 32 << 20  # of one block; older versions of glibc refuse more
 
 
 def keep_freed_blocks() -> None:
@@ -19,5 +20,6 @@ def keep_freed_blocks() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+        # Alone, the second would be harmful: it ends glibc's own adaptation of the first.
+        if mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT):
+            mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)

@@ -313,8 +313,9 @@ class Bank:
         match = _REFERENCE.fullmatch(reference)
         chosen = self.resolve(reference)
         if match and match[3]:
+            also = "" if match[3] == "latest" else ", or delete it by unalias"
             raise errors.InvalidName(
-                f"{reference!r} is an alias: remove {chosen.reference!r}, or delete it by unalias"
+                f"{reference!r} is an alias: remove {chosen.reference!r}{also}"
             )
         if match and match[2] is None:
             doomed = [version for version in self._versions() if version.name == chosen.name]

@@ -33,7 +33,9 @@ class FolderLock:
         Raises:
             StorageError: the folder cannot be written, or is locked and ``wait`` is false.
         """
-        with self._threads:
+        if not self._threads.acquire(blocking=wait):
+            raise errors.StorageError(f"the bank {self.folder} is locked by another thread")
+        try:
             if self._held:  # by this thread
                 yield
                 return
@@ -44,6 +46,8 @@ class FolderLock:
             finally:
                 self._held = False
                 os.close(descriptor)
+        finally:
+            self._threads.release()
 
     def _taken(self, wait: bool) -> int:
         """The locked file's descriptor; closing it releases the lock."""

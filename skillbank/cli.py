@@ -412,7 +412,7 @@ def play(
             seed=seed,
             deterministic=deterministic,
             report=bar.update,
-            **env_kwargs,
+            env_kwargs=env_kwargs,
         )
     click.echo(f"{path}: {frames} pictures")
 

@@ -328,13 +328,14 @@ def import_(path: Path, name: str, bank_folder: Path | None) -> None:
     from skillbank import storage
     from skillbank.export import from_safetensors
 
-    if path.suffix.lower() == ".safetensors":
-        stored = from_safetensors(path)
-        image = storage.encode(stored.spec, stored.parameters)
-    else:
-        image = storage.read_verified(path)  # its errors name the file; Bank.add verifies again
     bank = open_bank(bank_folder, new=True)
-    _say_kept(bank, bank.add(image, name))
+    if path.suffix.lower() == ".safetensors":
+        reference = bank.save(from_safetensors(path), name)
+    else:
+        image = storage.read_bytes(path)
+        with storage.naming(path):
+            reference = bank.add(image, name)
+    _say_kept(bank, reference)
 
 
 BANK_COMMANDS = (

@@ -287,11 +287,7 @@ def _corrected(
 
     config = _in_steps(CorrectionConfig(), steps)
     say(f"learning the correction, at most {config.total_steps} steps")
-    composed = composed.corrected(**where, config=config, seed=seed, hooks=hooks)
-    assert composed.correction is not None
-    assert hooks.checkpoint is not None
-    composed.correction.save(hooks.checkpoint)
-    return composed
+    return composed.corrected(**where, config=config, seed=seed, hooks=hooks)
 
 
 def _distilled(

@@ -1,8 +1,11 @@
 """Every error that a user can cause, and the exit code each one has on the command line."""
 
 import difflib
+import os
+import sys
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -146,3 +149,12 @@ def raised_at(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith((*installed, "<"))]
     return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn about the line that called the package, from however deep within it."""
+    package = f"{Path(__file__).parent}{os.sep}"
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -47,7 +47,8 @@ def to_onnx(skill: "Skill | StoredSkill", path: str | Path) -> list[Path]:
         Paths of the two files.
 
     Raises:
-        StorageError: onnx is not installed, or the folder cannot be written.
+        SkillbankError: onnx is not installed.
+        StorageError: The folder cannot be written.
     """
     stored, path, paths = storage.as_stored(skill), durable.as_path(path), []
     stem = path / stored.spec.name

@@ -19,7 +19,6 @@ removed member changes the estimate by O(1 / K_xi), so it is smooth up to the la
 (With uniform proposals, as in preset ``paper``, the soft value remains that of the whole box.)
 """
 
-import warnings
 from contextlib import closing
 from typing import Any
 
@@ -34,7 +33,7 @@ from skillbank.config import (
     resolve,
 )
 from skillbank.config import Schedule as ScheduleName
-from skillbank.errors import IncompatibleSkill, SkillbankError
+from skillbank.errors import IncompatibleSkill, SkillbankError, warn
 from skillbank.evaluation import check_policy
 from skillbank.names import finetuned_name
 from skillbank.networks import FlowSampler
@@ -76,9 +75,7 @@ def finetune(
     """
     seed, hooks = check_run(seed, device), checked_hooks(hooks, "finetune()")
     env_id = resolve(env_id)
-    check_policy(skill)
-    if not isinstance(skill, Skill):
-        raise IncompatibleSkill(f"{skill!r} is not a skill; distill() turns a composition into one")
+    _check_skill(skill)
     if not isinstance(config, FinetuneConfig | None):
         raise SkillbankError(
             "fine-tuning takes a FinetuneConfig, for example finetuning.recipe_for(skill.spec, "
@@ -88,18 +85,16 @@ def finetune(
     for unit in ("discount", "reward_scale"):
         own, asked = getattr(skill.spec, unit), getattr(config, unit)
         if config.schedule == "paper" and own != asked:
-            warnings.warn(
+            warn(
                 f"the Q-function of '{skill.spec.name}' is for {unit} {own}, not {asked}, and must "
                 "be relearned; finetuning.recipe_for(skill.spec, task) uses the skill's units",
-                stacklevel=2,
             )
     updates = (config.total_steps - config.learning_starts) // config.steps_per_update
     at_once = max(1, config.num_envs // config.steps_per_update)
     if 0 < updates <= -(-config.frozen_updates // at_once) * at_once:
-        warnings.warn(
+        warn(
             f"the policy will not change: all {updates} updates are within the first "
             f"frozen_updates={config.frozen_updates}; reduce these, or increase total_steps",
-            stacklevel=2,
         )
     with closing(Task(env_id, config.num_envs, **(env_kwargs or {}))) as task:
         start = skill.fitted_to(task)
@@ -133,7 +128,7 @@ def recipe_for(
         UnsupportedEnvironment: The task is unknown.
     """
     if not isinstance(skill, SkillSpec):
-        check_policy(skill)
+        _check_skill(skill)
     spec = skill.spec if isinstance(skill, Skill) else skill
     noise = spec.architecture.sampler == "noise"
     config = finetune_recipe(env_id, preset, schedule or ("paper" if noise else None))
@@ -146,6 +141,12 @@ def recipe_for(
     }
     config = config.model_copy(update=own)
     return noise_fed(config) if noise else config
+
+
+def _check_skill(skill: object) -> None:
+    check_policy(skill)
+    if not isinstance(skill, Skill):
+        raise IncompatibleSkill(f"{skill!r} is not a skill; distill() turns a composition into one")
 
 
 def check_schedule(skill: Skill, config: FinetuneConfig) -> None:

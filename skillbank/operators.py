@@ -194,7 +194,10 @@ class Composable(ABC):
         Raises:
             InvalidArgument: The last axis is not of size A, or a value is not finite.
         """
-        array = np.asarray(action, np.float64)
+        try:
+            array = np.asarray(action, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"actions must be numbers of one shape: {error}") from error
         if not np.isfinite(array).all():
             raise InvalidArgument(f"actions must be finite, got {array[~np.isfinite(array)][0]}")
         if array.shape[-1:] != self._low.shape:

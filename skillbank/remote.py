@@ -1,11 +1,13 @@
 """Remote banks: the same files at any fsspec URL (``s3://``, ``hf://``, ``memory://``, a path).
 
 A remote bank has the layout of a local one without its index and lock: ``x.h5`` is version 1 of
-skill x, ``x@2.h5`` version 2, ``x@best.alias`` an alias. A version is never overwritten and appears
-atomically; a downloaded file is verified locally before anything in it is used.
+skill x, ``x@2.h5`` version 2, ``x@best.alias`` an alias. A version appears atomically, and is not
+overwritten (see ``RemoteBank._rename``); a downloaded file is verified locally before anything in
+it is used.
 """
 
 import contextlib
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -54,6 +56,7 @@ class RemoteBank:
             protocols = self._fs.protocol
             names = {protocols} if isinstance(protocols, str) else set(protocols)
             self._at_once = bool(names & _ALL_AT_ONCE)
+            self._local = bool(names & {"file", "local"})
             self._web = bool(names & {"http", "https"})  # listings are pages of links, @ is %40
 
     def __repr__(self) -> str:
@@ -261,9 +264,7 @@ class RemoteBank:
             temporary = self._at(f".{target.path.name}.{secrets.token_hex(8)}.tmp")
             try:
                 self._fs.pipe_file(temporary, image)
-                if self._fs.exists(path):
-                    raise FileExistsError(path)
-                self._fs.mv(temporary, path)
+                self._rename(temporary, path)
             except BaseException:
                 with contextlib.suppress(Exception):
                     self._fs.rm_file(temporary)
@@ -275,6 +276,22 @@ class RemoteBank:
         if there != image:
             self._fs.rm_file(path)
             raise OSError("the uploaded file reads back differently, and was deleted")
+
+    def _rename(self, temporary: str, path: str) -> None:
+        """Rename a file to a name that must be new; two at once may collide if it is not local."""
+        if self._local:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:
+                pass  # a file system without links
+            else:
+                self._fs.rm_file(temporary)
+                return
+        if self._fs.exists(path):
+            raise FileExistsError(path)
+        self._fs.mv(temporary, path)
 
     @contextlib.contextmanager
     def _reaching(self, what: str) -> Iterator[None]:

@@ -4,7 +4,6 @@ NumPy in and out, actions in the environment's own units; torch inside.
 """
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from skillbank import durable, storage, variants
 from skillbank.bank_folder import means_file
 from skillbank.config import bare_name
-from skillbank.errors import IncompatibleSkill, InvalidArgument, SkillNotFound
+from skillbank.errors import IncompatibleSkill, InvalidArgument, SkillNotFound, warn
 from skillbank.networks import (
     Critic,
     FlowSampler,
@@ -239,10 +238,9 @@ class Skill(Composable):
             raise IncompatibleSkill(_side_by_side(self.spec, task, low, high))
         models = (self.spec.model_hash, task.model_hash)
         if self.spec.env_id == task.env_id and None not in models and models[0] != models[1]:
-            warnings.warn(
+            warn(
                 f"'{self.spec.name}' was trained on another model of {task.env_id} (sha256 "
                 f"{models[0]:.8}..., here {models[1]:.8}...): its results may differ here",
-                stacklevel=2,
             )
         if own == theirs:
             return self

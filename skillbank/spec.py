@@ -3,7 +3,6 @@
 This module does not import torch: listing a bank and checking a file do not need it.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from skillbank.config import (
     PretrainConfig,
     Strict,
 )
+from skillbank.errors import warn
 
 MAX_NAME, MAX_TEXT = 128, 4096  # characters
 Name = Annotated[
@@ -216,11 +216,10 @@ def kept_kwargs(env_id: str, kwargs: Mapping[str, Any]) -> EnvKwargs:
             both = {**kept, name: _plain(value)}
             kept = TypeAdapter(EnvKwargs).validate_python(both, strict=True)
         except ValidationError:
-            warnings.warn(
+            warn(
                 f"a skill's file cannot keep {name}={value!r}, only numbers within 1,000,000 of "
                 "zero, booleans, names (letters, digits and _.-), and lists of them: "
                 "pass it again to evaluate or fine-tune the skill",
-                stacklevel=2,
             )
     return kept
 

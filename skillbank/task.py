@@ -103,16 +103,20 @@ class Task:
         registered = getattr(_first(self.envs).spec, "max_episode_steps", None)
         self.max_episode_steps: int | None = getattr(source, "max_episode_steps", registered)
         self.control_timestep: float | None = getattr(source, "control_timestep", None)
+        self.symmetries = self._declared_symmetries()
+
+    def _declared_symmetries(self) -> tuple[Symmetry, ...]:
+        """The symmetries that the environment declares, if any, checked."""
         try:
             declared = getattr(_outermost(self.envs), "symmetries", None) or ()
-            self.symmetries = tuple(map(_symmetry, declared))
+            symmetries = tuple(map(_symmetry, declared))
         except (AttributeError, TypeError, ValueError) as error:
             raise UnsupportedEnvironment(
                 f"{self.env_id} declares invalid symmetries; each needs a name and, for "
                 "observation and action, an index (a permutation) and signs of +1 and -1 "
                 f"({str(error).splitlines()[0]})"
             ) from error
-        for one in self.symmetries:
+        for one in symmetries:
             sizes = len(one.obs_index), len(one.action_index)
             if sizes != (self.observation_size, self.action_size):
                 raise UnsupportedEnvironment(
@@ -127,11 +131,12 @@ class Task:
                     f"to {ends.tolist()}; they are "
                     f"{[self.action_low.tolist(), self.action_high.tolist()]}"
                 )
-        if missing := _missing_from_group(self.symmetries):
+        if missing := _missing_from_group(symmetries):
             raise UnsupportedEnvironment(
                 f"{self.env_id} declares symmetries that are no group: {missing} is missing "
                 "(what is learned of a state must hold for each of its images)"
             )
+        return symmetries
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Tensor:
         """Reset all copies and return the first observations [N, S]; ``info`` is in ``.info``.

@@ -2,7 +2,6 @@
 
 import operator
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -26,6 +25,7 @@ from skillbank.errors import (
     SkillbankError,
     StorageError,
     TrainingDiverged,
+    warn,
 )
 from skillbank.networks import flat_arrays
 from skillbank.replay import Batch, Replay, Transitions
@@ -59,7 +59,7 @@ class Hooks:
     """Callbacks and checkpoint settings of a training. The library itself never prints."""
 
     on_progress: Callable[[Progress], None] | None = None
-    on_warning: Callable[[str], None] = warnings.warn  # for problems that do not stop the training
+    on_warning: Callable[[str], None] = warn  # for problems that do not stop the training
     should_stop: Callable[[], bool] = lambda: False
     checkpoint: Path | None = None  # file to save to, every two minutes and when training stops
     resume: bool = False  # resume from that checkpoint
@@ -204,11 +204,10 @@ class Training:
         self.skill(name)  # invalid metadata raises before the training
         task = self.task
         if task.max_episode_steps is None and "max_episode_steps" not in task.kwargs:
-            warnings.warn(
+            warn(
                 f"{task.env_id} declares no max_episode_steps: if its episodes do not end by "
                 "themselves, the skill cannot be evaluated "
                 "(gymnasium.register(..., max_episode_steps=1000) limits them)",
-                stacklevel=3,
             )
         self.run(hooks)
         return self.skill(name)

@@ -2,9 +2,10 @@
 
 import functools
 import re
-import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from skillbank.errors import warn
 
 if TYPE_CHECKING:
     from skillbank.spec import SkillSpec
@@ -33,8 +34,7 @@ def warn_of_another_mujoco(skill: object, spec: "SkillSpec") -> None:
     if re.fullmatch(_RELEASE, made_with):  # a command must hold no other text of a file
         origin = f"MuJoCo {made_with}"
         advice = f"; 'pip install mujoco=={made_with}' installs the original"
-    warnings.warn(
+    warn(
         f"'{skill}' was made with {origin}, but {here} is installed: physics differ between "
         f"versions{advice}",
-        stacklevel=3,
     )

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import tracemalloc
 import warnings
 from multiprocessing.reduction import ForkingPickler
@@ -46,6 +47,30 @@ def test_saving_again_makes_a_version_and_keeps_the_old_one(bank: Bank) -> None:
     assert bank.read("x@1").content_hash == first.content_hash
     assert bank.read("x").content_hash == second.content_hash
     assert bank.read("x@latest").content_hash == second.content_hash
+    with pytest.raises(errors.InvalidName, match=r"'x@latest' is an alias: remove 'x@2'$"):
+        bank.remove("x@latest")
+
+
+def test_a_lock_that_must_not_wait_does_not_wait_for_a_thread_either(bank: Bank) -> None:
+    bank.save(small_skill(), "x")
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with bank._locked():
+            held.set()
+            done.wait(30.0)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30.0)
+    try:
+        with pytest.raises(errors.StorageError, match="another thread"), bank._locked(wait=False):
+            pass
+    finally:
+        done.set()
+        thread.join()
+    with bank._locked(wait=False), bank._locked(wait=False):  # again by the same thread
+        pass
 
 
 def test_saving_the_newest_version_once_more_changes_nothing(bank: Bank) -> None:

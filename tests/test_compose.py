@@ -301,8 +301,12 @@ def test_a_distilled_skill_is_for_another_reward_than_its_tasks():
 
 def test_soft_or_outside_its_conditions_warns_and_says_what_holds():
     a, b, _ = three()
-    with pytest.warns(CompositionWarning, match="prefers what either skill values most"):
-        compose.any_of([a, b])
+    for compose_them in (lambda: compose.any_of([a, b]), lambda: a | b):
+        with pytest.warns(
+            CompositionWarning, match="prefers what either skill values most"
+        ) as told:
+            compose_them()
+        assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compose.any_of([a, b], shared_goals=True)
@@ -386,8 +390,9 @@ def compositions():
         a.spec.model_copy(update={"noise_set": 3}),
         a.parameters() | {"noise": np.float32([[0, 0], [0.3, 0], [0, -0.3]])},
     )
-    with pytest.warns(CompositionWarning, match="'a' acts by 3 fixed noises"):
+    with pytest.warns(CompositionWarning, match="'a' acts by 3 fixed noises") as told:
         of_finite = finite & b
+    assert told[0].filename == __file__
     return {
         "one": compose.mean([a]),
         "mean": a & b,

@@ -237,9 +237,14 @@ QUICK = CorrectionConfig(
 
 
 @pytest.fixture(scope="module")
-def learned():
+def at(tmp_path_factory):
+    return tmp_path_factory.mktemp("learned") / "c.npz"
+
+
+@pytest.fixture(scope="module")
+def learned(at):
     a, b = parts()
-    return a, b, (a & b).corrected(config=QUICK, seed=0)
+    return a, b, (a & b).corrected(config=QUICK, seed=0, hooks=Hooks(checkpoint=at))
 
 
 def test_a_correction_is_learned_to_its_exact_value(learned):
@@ -255,8 +260,9 @@ def test_a_correction_is_learned_to_its_exact_value(learned):
     assert corrected.spec.reward == (a & b).spec.reward
 
 
-def test_the_correction_reports_its_progress(learned):
+def test_the_correction_reports_its_progress(learned, at):
     reports = learned[2].correction.reports
+    assert Correction.load(at).reports == reports
     assert len(reports) > 20
     assert [r.steps for r in reports] == sorted({r.steps for r in reports})
     assert reports[-1].steps == 3_200
@@ -327,8 +333,11 @@ def test_transitions_that_cannot_be_learned_from_are_refused():
         composed.corrected(transitions=Replay(10, 1, 1, 10))
     with pytest.raises(IncompatibleSkill, match="observations of 3 and actions of 1"):
         composed.corrected(transitions=Replay(10, 3, 1, 10))
-    with pytest.raises(SkillbankError, match="leave out transitions or env_id"):
-        composed.corrected("skillbank-test/Drift-v0", transitions=Replay(10, 1, 1, 10))
+    for place in ({"env_id": "skillbank-test/Drift-v0"}, {"env_kwargs": {"length": 3}}):
+        with pytest.raises(SkillbankError, match="leave out transitions, or env_id and env_kw"):
+            composed.corrected(transitions=Replay(10, 1, 1, 10), **place)
+    with pytest.raises(ValueError, match="batch_size must not exceed replay_capacity"):
+        DistillConfig(batch_size=64, replay_capacity=32)
     with pytest.raises(ValueError, match="replay_capacity must hold a step of every copy"):
         CorrectionConfig(replay_capacity=15)
     few = CorrectionConfig(total_steps=9, learning_starts=8, num_envs=1)
@@ -343,6 +352,7 @@ def test_a_correction_is_kept_and_belongs_to_its_composition(learned, tmp_path):
     path = tmp_path / "c.npz"
     corrected.correction.save(path)
     again = (a & b).with_correction(Correction.load(path))
+    assert not any(p.requires_grad for p in again.correction.network.parameters())
     obs, action = LINE[:, None], np.zeros((41, 3, 1))
     np.testing.assert_array_equal(again.q(obs, action), corrected.q(obs, action))
     assert again.correction.reports == corrected.correction.reports

@@ -342,6 +342,8 @@ def test_a_recipe_takes_the_skills_own_units(skill):
     assert recipe_for(skill.spec, PLANE) == finetune_recipe(PLANE)
     with pytest.raises(SkillbankError, match="'walk' is only a name; load it first"):
         recipe_for("walk", PLANE)
+    with pytest.raises(IncompatibleSkill, match=r"distill\(\) turns a composition into one"):
+        recipe_for(skill & skill, PLANE)
     for env_id in (PLANE, "QuadrupedUMaze"):  # one begins at the skill's alpha, one at its own
         known, config = finetune_recipe(env_id), recipe_for(own, env_id)
         assert (config.discount, config.reward_scale) == (0.9, 0.1)

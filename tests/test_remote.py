@@ -1,6 +1,7 @@
 """Banks elsewhere: in memory, in a folder, and on a real S3 server over HTTP on this machine."""
 
 import contextlib
+import errno
 import functools
 import os
 import threading
@@ -132,6 +133,11 @@ def test_a_push_that_finds_anothers_skill_in_its_place_leaves_it(
     bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two pushes at once, where a store cannot make a file that must be new."""
+
+    def unsupported(source: str, target: str) -> None:
+        raise OSError(errno.ENOTSUP, "no links here")
+
+    monkeypatch.setattr(os, "link", unsupported)
     elsewhere = RemoteBank(f"file://{tmp_path}/elsewhere")
     bank.save(small_skill(seed=1), "run")
     theirs = small_skill(seed=2)
@@ -146,6 +152,25 @@ def test_a_push_that_finds_anothers_skill_in_its_place_leaves_it(
     monkeypatch.setattr(elsewhere._fs, "mv", both)
     assert elsewhere.push(bank, "run") == "run@2"
     assert storage.read(tmp_path / "elsewhere" / "run.h5").content_hash == theirs.content_hash
+
+
+def test_two_pushes_to_a_folder_at_once_both_arrive(
+    bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = RemoteBank(f"file://{tmp_path}/elsewhere")
+    bank.save(small_skill(seed=1), "run")
+    theirs = small_skill(seed=2)
+    place, real = tmp_path / "elsewhere" / "run.h5", elsewhere._fs.pipe_file
+
+    def pipe_file(path: str, image: bytes) -> None:
+        real(path, image)
+        place.write_bytes(storage.encode(*theirs.stored()))  # after it was seen to be free
+
+    monkeypatch.setattr(elsewhere._fs, "pipe_file", pipe_file)
+    monkeypatch.setattr(elsewhere._fs, "exists", lambda path: False)
+    assert elsewhere.push(bank, "run") == "run@2"
+    assert storage.read(place).content_hash == theirs.content_hash
+    assert not list(place.parent.glob("*.tmp"))
 
 
 def test_a_removed_number_is_not_given_again_by_a_push(bank: Bank, tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_q_is_a_function_of_the_environments_units(skill):
         (np.zeros((4, 3)), np.zeros((5, 2)), "do not go together"),
         (np.zeros((4, 3)), np.zeros(2), "do not go together"),
         (np.zeros((4, 3)), np.full((4, 2), np.inf), "actions must be finite, got inf"),
+        (np.zeros((4, 3)), [[0.0], [0.0, 1.0]], "actions must be numbers of one shape"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(skill, obs, action, message):

@@ -51,7 +51,7 @@ from skillbank.networks import Critic, polyak_update
 from skillbank.replay import Batch, Replay
 from skillbank.soft_value import soft_value
 from skillbank.spec import Finite, Name, ObservationBlock, critic_shapes
-from skillbank.training import WATCHING, Hooks, check_run, checked_hooks
+from skillbank.training import WATCHING, Hooks, check_run, checked_hooks, save_or_warn
 
 NETWORKS = 2  # corrections learned in parallel; the larger one is used
 MAX_FILE_BYTES, MAX_DOCUMENT_BYTES = 64 << 20, 1 << 20
@@ -158,6 +158,7 @@ class Correction:
                 raise ValueError("a parameter is not finite")
             network = _network(*sizes)
             network.load_arrays(arrays)
+            network.requires_grad_(False)
         except ValidationError as error:
             raise SkillbankError(
                 f"{path} is not a correction, or is damaged: {first_problem(error)}"
@@ -348,7 +349,7 @@ def corrected(
     if transitions is None:
         task = gather_task(composed, env_id, config.num_envs, env_kwargs)
     else:
-        _check_transitions(composed, transitions, env_id)
+        _check_transitions(composed, transitions, env_id, env_kwargs)
     try:
         fitted = composed if task is None else composed.fitted_to(task)
         learner = Corrector(fitted, config, seed)
@@ -372,6 +373,7 @@ def corrected(
             task.close()
     learner.network.requires_grad_(False)
     learner.correction.reports = reports
+    save_or_warn(hooks, learner.correction.save)  # with the reports
     return fitted.replaced(Corrected(composed.node, learner.correction))
 
 
@@ -385,11 +387,13 @@ def _check_place(path: Path) -> None:
             raise SkillbankError(f"{error}; name another file for this one") from error
 
 
-def _check_transitions(composed: Composed, transitions: Replay, env_id: str | None) -> None:
-    if env_id is not None:
+def _check_transitions(
+    composed: Composed, transitions: Replay, env_id: str | None, env_kwargs: object
+) -> None:
+    if env_id is not None or env_kwargs:
         raise InvalidArgument(
             "a correction is learned either from given transitions or from those it gathers in a "
-            "task: leave out transitions or env_id"
+            "task: leave out transitions, or env_id and env_kwargs"
         )
     spec = composed.spec
     theirs, own = transitions.sizes, (spec.observation_size, spec.action_size)

@@ -38,7 +38,7 @@ class SkillCritics:
         self.look(None)
 
     def look(self, generator: torch.Generator | None) -> None:
-        """Evaluate the skills under one symmetry, drawn at random; None: under the identity."""
+        """Evaluate the skills under one symmetry, drawn at random; None: under the first."""
         if generator is not None and self._averaged:
             return  # Q is averaged over all of them
         self._batches = []

@@ -47,6 +47,8 @@ class Gathering(Strict):
             raise ValueError("learning_starts must be below total_steps: nothing would be learned")
         if self.replay_capacity < self.num_envs:
             raise ValueError("replay_capacity must hold a step of every copy: num_envs or more")
+        if self.batch_size > self.replay_capacity:
+            raise ValueError("batch_size must not exceed replay_capacity")
         return self
 
 

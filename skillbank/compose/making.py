@@ -1,14 +1,13 @@
 """How skills are composed: means, weighted sums and soft-ORs."""
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from skillbank.compose import expression
 from skillbank.compose.composed import Composed
 from skillbank.compose.expression import Corrected, Leaf, Node, SoftOr
-from skillbank.errors import InvalidArgument
+from skillbank.errors import InvalidArgument, warn
 from skillbank.operators import Composable
 from skillbank.skill import Skill
 
@@ -93,14 +92,13 @@ def _any_of(
         node = replace(either, shared=_goals_are_shared(either, shared_goals))
     composed = Composed(node)
     if isinstance(node, SoftOr) and not node.shared:
-        warnings.warn(
+        warn(
             f"{composed.spec.name}: a soft-OR is meant for rewards that differ only on entering "
             "absorbing goals shared by all its tasks; any_of(..., shared_goals=True), or "
             "--shared-goals, says that these do, which makes its Q a lower bound of the optimal Q. "
             "Otherwise its policy still prefers what either skill values most at every state, but "
             "no bound holds, and there is neither a certificate nor a correction",
             CompositionWarning,
-            stacklevel=2,
         )
     return composed
 
@@ -126,12 +124,11 @@ def _nodes(skills: Iterable[Composable]) -> list[Node]:
     nodes = [node_of(skill) for skill in skills]
     for skill in (leaf.skill for node in nodes for leaf in expression.leaves(node)):
         if skill.noise_set is not None:
-            warnings.warn(
+            warn(
                 f"'{skill.spec.name}' acts by {skill.spec.noise_set} fixed noises, so its Q is "
                 "reliable for few actions and it composes less well. Fine-tune it with "
                 "shrink_start=None (--set shrink_start=None) to keep fresh noise",
                 CompositionWarning,
-                stacklevel=4,
             )
     return nodes
 

@@ -98,7 +98,9 @@ def measured_result(
         definition.write_text(begun)
     measured: Json
     made: Json = {}
-    told = {} if parent is None else {"parent": parameters_hash(parent)}
+    told = {"sources": _sources()}  # of what is loaded now; the files may change until the end
+    if parent is not None:
+        told["parent"] = parameters_hash(parent)
     try:
         measured, made = _measured(unit, places, parent, checkpoint, tell)
         left = places.learned(unit)
@@ -110,7 +112,11 @@ def measured_result(
 
 def without_parent(unit: Unit) -> Json:
     """The result of a unit whose parent's training diverged: it counts as diverged too."""
-    return _result(unit, {"diverged": f"its parent {unit.parent} diverged"}, {"parent": ""})
+    return _result(
+        unit,
+        {"diverged": f"its parent {unit.parent} diverged"},
+        {"parent": "", "sources": _sources()},
+    )
 
 
 def _result(unit: Unit, measured: Json, made: Json) -> Json:
@@ -121,7 +127,6 @@ def _result(unit: Unit, measured: Json, made: Json) -> Json:
         "made": made
         | {
             "versions": versions() | _rival_versions(unit),
-            "sources": _sources(),
             "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
         },
     }

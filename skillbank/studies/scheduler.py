@@ -85,15 +85,19 @@ def run(
     standing.skipped = len(standing.done)
     attempts = dict.fromkeys(by_name, 0)
     not_before = dict.fromkeys(by_name, 0.0)
+    changed = True  # something ended since orphans were looked for
     try:
         while todo or standing.running:
-            todo = _drop_orphans(todo, standing, places)
+            if changed:
+                left = _drop_orphans(todo, standing, places)
+                changed, todo = len(left) < len(todo), left  # these may have children too
             for unit in _ready(todo, standing, not_before):
                 if len(standing.running) >= executor.slots:
                     break
                 todo.remove(unit)
                 if _complete(unit, todo, places):  # another command did it, say
                     standing.done.add(unit.name)
+                    changed = True
                     continue
                 parent = _parent(unit)
                 executor.start(unit, places.learned(by_name[parent]) if parent else None)
@@ -104,6 +108,7 @@ def run(
                     standing.running[event.unit] = event
                     continue
                 del standing.running[event.unit]
+                changed = True
                 if event.kind == "done":
                     standing.done.add(event.unit)
                     todo += _left_behind(event.unit, standing, places)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from skillbank.config import (
     Count,
@@ -43,6 +43,12 @@ class RivalConfig(Strict):
     noise_sigma: NonNegative = 0.3  # Ornstein-Uhlenbeck noise on the actions, per step
     noise_theta: NonNegative = 0.15
     symmetry: bool = False  # apply a random symmetry of the task to each replayed transition
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RivalConfig":
+        if self.symmetry and self.algorithm != "sac":
+            raise ValueError("only sac has symmetry")
+        return self
 
 
 class Unit(Strict):

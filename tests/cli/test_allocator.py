@@ -7,18 +7,26 @@ import pytest
 
 from skillbank.allocator import keep_freed_blocks
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
-def test_both_thresholds_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.mark.parametrize("accepts", [1, 0])
+def test_both_thresholds_are_raised_or_none(accepts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[int, int] = {}
 
     class Library:
         def __init__(self, _name: Any) -> None:
-            self.mallopt = given.__setitem__
+            pass
+
+        def mallopt(self, parameter: int, size: int) -> int:
+            given[parameter] = size
+            return accepts
 
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", Library)
     keep_freed_blocks()
-    assert given == {-1: 1 << 30, -3: 1 << 30}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    both = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 1 << 30}
+    assert given == (both if accepts else {M_MMAP_THRESHOLD: 32 << 20})
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

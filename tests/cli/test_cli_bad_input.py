@@ -59,6 +59,7 @@ import skillbank
         (["remove", "tinny"], 2, "Did you mean 'tiny'?"),
         (["verify", "tinny"], 2, "Did you mean 'tiny'?"),
         (["list", "--bank", "s3://bucket/skills"], 2, "not s3://bucket/skills: copy skills"),
+        (["play", "--skill", "tiny", "--with", "report=1"], 4, "it has no 'report'"),
         (["play", "--skill", "tiny", "--out", "film.avi"], 2, "a film is .mp4 or .gif"),
     ],
 )

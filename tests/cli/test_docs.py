@@ -57,7 +57,7 @@ def test_the_guide_to_banks_runs(tmp_path: Path) -> None:
     first, _, last = blocks("python", guide)  # the middle one needs a bucket
     ours = 'skill = skillbank.Bank().load("point_run_east")\n'
     first = first.replace("bank = skillbank.Bank()\n", 'bank = skillbank.Bank("mine")\n' + ours)
-    first = first.replace('bank.load("sha256:f7d1739b")', "bank.load(\"sha256:\" + skill.content_hash)")
+    first = first.replace('"sha256:f7d1739b"', '"sha256:" + skill.content_hash')
     first = first.replace('Path("theirs.h5")', 'bank.path("hallway@1")')
     run(first + 'bank.save(skill, "hallway")\n' + last, tmp_path)
     assert (tmp_path / "hallway.md").is_file()
