@@ -155,7 +155,7 @@ _training_options = _options(
         type=click.Choice(["default", "paper"]),
         default="default",
         show_default=True,
-        help="The fastest settings known, or the constants of the paper's appendix D.1.",
+        help="Our settings for the task, or the constants of the paper's appendix D.1 (slow).",
     ),
     click.option(
         "--set",

@@ -370,7 +370,7 @@ _MAZE_FROM_NOTHING: dict[str, Any] = _RUN | {
     "first_temperature": 0.1,
     "temperature": 0.02,
 }
-# The point mass takes about a minute.
+# The point mass takes a quarter of a minute.
 _POINT_MASS: dict[str, Any] = {
     "architecture": Architecture(
         critic_hidden=(64, 64), sampler_hidden=(64, 64), couplings=2, coupling_hidden=16
@@ -381,6 +381,11 @@ _POINT_MASS: dict[str, Any] = {
     "target_rate": 0.05,
     "total_steps": 24_000,
     "learning_starts": 1_000,
+}
+_POINT_MASS_IN_A_MAZE: dict[str, Any] = _POINT_MASS | {
+    "discount": 0.98,
+    "temperature": 0.02,
+    "noise_sigma": 0.5,
 }
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "MultiGoal": _MULTI_GOAL | {"total_steps": 40_000, "learning_starts": 2_000},
@@ -397,6 +402,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     # noise trains their Q-functions on such states.
     "PointMassRunToward": _POINT_MASS | {"level_critics": True, "noise_sigma": 0.5},
     "PointMassReach": _POINT_MASS | {"noise_sigma": 0.5},  # too far for random actions
+    "PointMassHallway": _POINT_MASS | {"level_critics": True},
+    "PointMassUMaze": _POINT_MASS_IN_A_MAZE,
+    "PointMassMaze": _POINT_MASS_IN_A_MAZE,
 }
 # Fine-tuning updates more often than pretraining: from a skill, few environment steps suffice.
 _HALLWAY: dict[str, Any] = {
@@ -424,9 +432,36 @@ _MAZE: dict[str, Any] = {
     "anneal_steps": 52_000,
     "shrink_start": None,  # a deterministic policy gets stuck in corners
 }
+_POINT_MASS_TUNED: dict[str, Any] = {
+    "batch_size": 128,
+    "replay_capacity": 100_000,
+    "target_rate": 0.05,
+    "total_steps": 12_000,
+    "steps_per_update": 4,
+    "learning_starts": 500,
+    "frozen_updates": 50,
+    "final_temperature": 0.01,
+    "anneal_steps": 6_000,
+    "shrink_start": None,
+}
+_POINT_MASS_TUNED_IN_A_MAZE: dict[str, Any] = _POINT_MASS_TUNED | {
+    "total_steps": 16_000,
+    "value_samples": 2,
+    "n_step": 4,
+    "n_step_until": 8_000,
+    "temperature": 0.05,
+    "final_temperature": 0.002,
+    "anneal_steps": 12_000,
+}
 _FINETUNE: dict[str, dict[str, Any]] = {
     "QuadrupedHallwayWide": _HALLWAY,
     "QuadrupedHallwayNarrow": _HALLWAY,
     "QuadrupedUMaze": _MAZE,
     "QuadrupedMaze": _MAZE,
+    "PointMassRun": _POINT_MASS_TUNED,
+    "PointMassRunToward": _POINT_MASS_TUNED,
+    "PointMassReach": _POINT_MASS_TUNED,
+    "PointMassHallway": _POINT_MASS_TUNED | {"shrink_start": 6_000, "shrink_steps": 3_000},
+    "PointMassUMaze": _POINT_MASS_TUNED_IN_A_MAZE,
+    "PointMassMaze": _POINT_MASS_TUNED_IN_A_MAZE,
 }
