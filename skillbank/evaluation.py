@@ -193,18 +193,13 @@ def task_of(
     spec = getattr(skill, "spec", None)
     if spec is None:
         raise SkillbankError(f"{skill!r} has no task of its own: give a Gymnasium id")
-    warn_of_disputed(spec, kwargs)
-    return str(spec.env_id), {**getattr(spec, "env_kwargs", {}), **kwargs}
-
-
-def warn_of_disputed(spec: Any, kwargs: Mapping[str, Any]) -> None:
-    """Warn if a composition's parts were made with different values of a keyword not given."""
     for name, values in getattr(spec, "disputed", {}).items():
         if name not in kwargs:
             warn(
                 f"the parts of '{spec.name}' differ in {name} ({', '.join(map(str, values))}); "
-                f"using the default of {spec.env_id}, as no {name} was given"
+                f"using the default of {spec.env_id}. Set it by evaluate(..., {name}=...)"
             )
+    return str(spec.env_id), {**getattr(spec, "env_kwargs", {}), **kwargs}
 
 
 def checked_numbers(episodes: int, seed: int) -> tuple[int, int]:

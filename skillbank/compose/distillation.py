@@ -27,7 +27,6 @@ from skillbank.compose.gathering import (
     learn,
 )
 from skillbank.config import Architecture, Count, NonNegative, PretrainConfig, noise_fed
-from skillbank.evaluation import warn_of_disputed
 from skillbank.networks import FlowSampler, flat_arrays, polyak_update
 from skillbank.replay import Batch
 from skillbank.skill import Skill
@@ -183,8 +182,6 @@ def distill(
     """See ``Composed.distill``."""
     seed, hooks = check_run(seed), checked_hooks(hooks, "distill()", *WATCHING)
     config = checked_config(config, DistillConfig, "distill()")
-    if env_id is None:  # its task becomes the skill's own, with a reward
-        warn_of_disputed(composed.spec, env_kwargs or {})
     task = gather_task(composed, env_id, config.num_envs, env_kwargs)
     kept = kept_kwargs(task.env_id, task.kwargs)
     try:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,14 +197,14 @@ def misbehaving(request: pytest.FixtureRequest) -> Iterator[str]:
     [
         ("nan", "step 40: the final observation of copy 0 is not finite"),
         ("reward", "step 40: the reward of copy 0 is not finite"),
-        ("shape", "copy 0 returned an observation of shape (3,)"),
-        ("error", f"step 40: {__file__}:181: ZeroDivisionError: a bug"),
+        ("shape", r"copy 0 returned an observation of shape \(3,\)"),
+        ("error", rf"step 40: {re.escape(__file__)}:\d+: ZeroDivisionError: a bug"),
     ],
     indirect=["misbehaving"],
 )
 def test_an_environment_that_breaks_in_the_middle(misbehaving: str, text: str, call: Any) -> None:
     result = call("pretrain", "--env", misbehaving, "--as", "mine", *QUICK_PRETRAIN, code=4)
-    assert text in result.stderr
+    assert re.search(text, result.stderr)
     assert "what was learned is in runs/mine/checkpoint.npz" in result.stderr
     assert f"pretrain --env {misbehaving}" in result.stderr
     with np.load("runs/mine/checkpoint.npz") as saved:

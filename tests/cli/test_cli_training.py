@@ -253,7 +253,7 @@ def test_finetune_in_fewer_steps_gets_to_its_last_alpha(call: Any, bank: skillba
     call("finetune", "--skill", "tiny", "--env", "PointMassUMaze", "--as", "mine", *quick)
     spec = bank.spec("mine")
     assert isinstance(spec.config, skillbank.FinetuneConfig)
-    assert spec.config.anneal_steps == round(100_000 * 400 / 250_000)
+    assert spec.config.anneal_steps == round(12_000 * 400 / 16_000)
     assert spec.temperature == pytest.approx(spec.config.final_temperature)
 
 
